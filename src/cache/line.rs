@@ -1,0 +1,96 @@
+//! The table of lines that readers see: the read hit path.
+//!
+//! A hit takes no message and no await. It reads the value first and the clock second ([`Found::is_valid_at`]): were it
+//! the other way round, a reader paused in between would serve a value after the lease had ended. The cache's logic alone
+//! changes the table, by [`LineChange`]s, and always retracts before it acknowledges.
+
+use std::collections::BTreeMap;
+
+use trine_protocol::cache::LineState;
+
+use super::message::{LeaseTag, Versioned};
+
+/// A line that may be served while the lease it belongs to is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// M, E or S.
+    pub state: LineState,
+    /// What a hit answers.
+    pub value: Versioned,
+    /// The lease it hangs on: under another one it is no line.
+    pub tag: LeaseTag,
+}
+
+/// One change of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineChange {
+    /// This line is there now.
+    Put(String, Line),
+    /// This line is gone.
+    Drop(String),
+    /// Every line is gone, and the lease.
+    DropAll,
+    /// The lease of that tag lasts until this instant of the node's monotonic clock.
+    Lease(LeaseTag, u64),
+}
+
+/// The lines of one group on one node, or of one shard of them.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    lease: Option<(LeaseTag, u64)>,
+    lines: BTreeMap<String, Line>,
+}
+
+/// A line that was there when it was looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The line, as it was.
+    pub line: Line,
+    /// Its lease ends here, in microseconds of the node's monotonic clock.
+    pub until_us: u64,
+}
+
+impl Found {
+    /// Whether the value may be answered. Read the clock for `mono_us` *after* the line was looked up.
+    pub fn is_valid_at(&self, mono_us: u64) -> bool {
+        mono_us < self.until_us
+    }
+}
+
+impl Lines {
+    /// Makes one change.
+    pub fn apply(&mut self, change: LineChange) {
+        match change {
+            LineChange::Put(key, line) => {
+                self.lines.insert(key, line);
+            }
+            LineChange::Drop(key) => {
+                self.lines.remove(&key);
+            }
+            LineChange::DropAll => *self = Self::default(),
+            LineChange::Lease(tag, until_us) => self.lease = Some((tag, until_us)),
+        }
+    }
+
+    /// The line of a key, if it hangs on the current lease.
+    pub fn find(&self, key: &str) -> Option<Found> {
+        let line = self.lines.get(key)?;
+        let (tag, until_us) = self.lease?;
+        (line.tag == tag).then(|| Found { line: line.clone(), until_us })
+    }
+
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Every line in key order, whether its lease lasts or not.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Line)> {
+        self.lines.iter()
+    }
+}

@@ -1,0 +1,1 @@
+//! What a node is told by flags and environment.

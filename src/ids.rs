@@ -1,0 +1,130 @@
+//! The names of things: nodes, groups, incarnations, and the instant at which something happens.
+//! The bottom of the house: everything may import this, and this imports nothing of ours.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Number of a term of a Raft group.
+pub type Term = u64;
+/// Position in the log of a Raft group; the first entry has index 1.
+pub type Index = u64;
+
+/// Bytes of the longest node name. Sixteen keep [`NodeId`] `Copy` and ordered without an allocation.
+pub const NODE_NAME_BYTES_MAX: usize = 16;
+
+/// A node's short name, such as `node1`: 1 to 16 of `a-z`, `0-9` and `-`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId([u8; NODE_NAME_BYTES_MAX]);
+
+impl NodeId {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        let length = self.0.iter().position(|b| *b == 0).unwrap_or(NODE_NAME_BYTES_MAX);
+        std::str::from_utf8(&self.0[..length]).expect("made from ASCII only")
+    }
+
+    /// `node1`, `node2`...: the names that `trine up` and the simulator give.
+    pub fn numbered(number: usize) -> Self {
+        format!("node{number}").parse().expect("a short ASCII name")
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if name.is_empty() || name.len() > NODE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
+            return Err(format!("'{name}' is no node name: 1 to {NODE_NAME_BYTES_MAX} of a-z, 0-9 and '-' are"));
+        }
+        let mut bytes = [0; NODE_NAME_BYTES_MAX];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Number of a Raft group, 0 to groups - 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupId(pub u32);
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g{}", self.0)
+    }
+}
+
+/// Random, new with each data directory: tells a node that lost its disk from the one it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+/// An instant as a pure module gets to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Now {
+    /// Microseconds on the node's monotonic clock, which goes on while the machine sleeps. Only durations mean anything.
+    pub mono_us: u64,
+    /// Milliseconds since 1970 on the node's wall clock, which may be wrong. Serves schedules, never a lease.
+    pub wall_ms: u64,
+}
+
+/// Where in a group's log a command is applied. All that a state machine may know of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Index of the entry.
+    pub index: Index,
+    /// Log time of the entry: leases and visibility timeouts count in it.
+    pub stamp_ms: u64,
+    /// Wall stamp of the entry: serves schedules, never a lease.
+    pub wall_ms: u64,
+    /// The cluster's generation, raised by a restore from a backup.
+    pub generation: u16,
+}
+
+impl At {
+    /// The fencing token of a grant that this entry makes: the generation in the top 16 bits, the index below.
+    pub fn token(&self) -> u64 {
+        assert!(self.index < 1 << 48, "index {} does not fit a token", self.index);
+        u64::from(self.generation) << 48 | self.index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_lower_case_ascii() {
+        for name in ["node1", "a", "sixteen-letters1"] {
+            assert_eq!(name.parse::<NodeId>().unwrap().as_str(), name);
+        }
+        for name in ["", "seventeen-letters", "Node1", "nöde", "a b"] {
+            assert!(name.parse::<NodeId>().is_err(), "{name}");
+        }
+    }
+}

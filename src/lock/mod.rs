@@ -1,0 +1,1 @@
+//! The lock manager: a deterministic state machine.

@@ -1,0 +1,1 @@
+//! The queue: a deterministic state machine.

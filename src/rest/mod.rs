@@ -1,0 +1,1 @@
+//! The REST compatibility endpoints on hyper.

@@ -1,0 +1,1 @@
+//! Performs what the replicas ask for, in order.

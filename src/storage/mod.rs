@@ -1,0 +1,95 @@
+//! What a node keeps on disk: a log that acknowledgements rest on, and behind it a state store.
+//!
+//! The log (hard state, entries, cache journal of all groups) is one preallocated, checksummed, chained
+//! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
+
+use bytes::Bytes;
+
+use crate::cache::JournalRecord;
+use crate::ids::GroupId;
+use crate::node::effect::{Checkpoint, Write};
+use crate::raft::{Entry, HardState, Snapshot, SnapshotMeta};
+
+/// What storage can run into. Any of them stops the node: an acknowledgement could rest on nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, with the path.
+        what: String,
+        /// The error.
+        source: std::io::Error,
+    },
+    /// What is there is not what was written.
+    #[error("{what}")]
+    Corrupt {
+        /// Where, and what was expected.
+        what: String,
+    },
+    /// The directory belongs to someone else: another process, node, cluster or format.
+    #[error("{what}")]
+    Refused {
+        /// What was found, and what would be right.
+        what: String,
+    },
+}
+
+/// The log of one node.
+pub trait LogStore {
+    /// Takes a write. It is durable after the next [`LogStore::sync`], together with all before it.
+    ///
+    /// # Errors
+    /// Where the disk refuses; nothing may be appended after that.
+    fn append(&mut self, write: &Write) -> Result<(), StorageError>;
+
+    /// Makes everything appended durable. An error is final: the pages may be lost although marked clean.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn sync(&mut self) -> Result<(), StorageError>;
+}
+
+/// The applied state of one node's groups.
+pub trait StateStore {
+    /// Writes the changes and the index they stand at, as one.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError>;
+
+    /// Replaces a group's whole state by a snapshot from its leader; durable on return.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or the snapshot cannot be read.
+    fn install(&mut self, group: GroupId, snapshot: &Snapshot) -> Result<(), StorageError>;
+
+    /// Makes every checkpoint so far durable.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn sync(&mut self) -> Result<(), StorageError>;
+
+    /// One record.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+}
+
+/// What a group finds on disk when its node starts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recovered {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Where the log begins: the entry before the first one.
+    pub base: SnapshotMeta,
+    /// The entries after `base`: without gap or overlap, terms never falling.
+    pub entries: Vec<Entry>,
+    /// Journal records that are not ended, oldest first.
+    pub journal: Vec<JournalRecord>,
+    /// Where the state below stands; at or after `base`.
+    pub applied: SnapshotMeta,
+    /// All records of the state but the bodies, in key order.
+    pub state: Vec<(Vec<u8>, Bytes)>,
+}

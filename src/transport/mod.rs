@@ -1,0 +1,1 @@
+//! Connections: the listener, clients' sessions, and peers.
