@@ -125,8 +125,8 @@ async fn a_replica_that_says_nothing_does_not_hold_the_caller() {
     assert!((5_000..1_000_000).contains(&(deadline_us - before_us)), "the deadline is the request's own");
 }
 
-#[test]
-fn what_no_group_needs_to_see_is_refused_at_the_door() {
+#[tokio::test]
+async fn what_no_group_needs_to_see_is_refused_at_the_door() {
     let bench = bench();
     let plain = CallOptions::default();
     assert_eq!(bench.code_now(OpenSession { group: GROUPS }, plain), Some(ErrorCode::InvalidArgument));
