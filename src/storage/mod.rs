@@ -4,14 +4,26 @@
 //! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
 
 mod assemble;
+mod files;
 mod fold;
+pub mod identity;
+mod keys;
+pub mod log;
 pub mod memory;
+pub mod sled_store;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod testing;
 
 use bytes::Bytes;
 
-pub use assemble::assemble;
+pub use assemble::{Opened, assemble, open};
 pub use fold::{LogRecovered, Misfit};
+pub use identity::{Claim, DataDirectory, Identity};
+pub use log::{LogOptions, SegmentLog};
 pub use memory::SimDisk;
+pub use sled_store::SledStore;
 
 use crate::cache::JournalRecord;
 use crate::ids::GroupId;
