@@ -15,3 +15,6 @@ pub use journal::JournalRecord;
 pub use line::{Found, Line, LineChange, Lines};
 pub use memory::{Applied, Cell, Command, Memory, Own, Owner, WriteBack};
 pub use message::{BusMessage, LeaseTag, OwnerMark, Snooped, ToHome, ToNode, Versioned, WriteId};
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ pub struct Replica<R: Rules = Faithful> {
 
 /// The part of a replica that has a log.
 #[derive(Debug)]
-struct Member<R> {
+struct Member<R: Rules> {
     raft: Raft<R>,
     machine: Machine,
     home: Option<Home<R>>,
