@@ -396,4 +396,3 @@ macro_rules! broken {
 
 broken!(a_fill_kept_after_its_invalidation_is_found, KeepsFills, FILL_INSTALLED_AFTER_INVALIDATION);
 broken!(a_renewed_lapsed_lease_is_found, RenewsLapsed, LAPSED_LEASE_RENEWED);
-broken!(a_grant_without_a_look_at_the_lease_is_found, GrantsBlindly, GRANT_WITHOUT_LEASE_CHECK);

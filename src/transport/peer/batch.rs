@@ -117,7 +117,7 @@ mod tests {
     fn bus() -> Arc<GroupMessage> {
         let dirty = Some(Versioned { version: Version { epoch: 4, count: 1 }, value: None });
         let tag = LeaseTag { term: 1, number: 2 };
-        let message = ToHome::WriteBack { key: "k".into(), epoch: 4, dirty, end: true, tag };
+        let message = ToHome::WriteBack { request: 1, key: "k".into(), epoch: 4, dirty, end: true, tag };
         Arc::new(GroupMessage::Bus(BusMessage::ToHome(message)))
     }
 
