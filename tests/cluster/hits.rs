@@ -80,7 +80,7 @@ async fn hits_end_with_the_bus_lease() {
     let third = 6 - 2 - home;
     let reader = cluster.place.client(2).await;
     let key = name_where("key", |key| reader.ring().group_of_key(key) == group);
-    reader.put(&key, "value").await.expect("a write");
+    cluster.place.client(home).await.put(&key, "value").await.expect("a write");
     read(&reader, &key).await;
     assert_eq!(read(&reader, &key).await.2, Source::LocalCache);
 
