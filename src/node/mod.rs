@@ -46,7 +46,7 @@ use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
 use message::GroupMessage;
-pub use recovered::Recovered;
+pub use recovered::{Records, Recovered};
 pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
 pub use setup::{Setup, Timing};
 

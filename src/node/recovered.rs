@@ -5,6 +5,9 @@ use bytes::Bytes;
 use crate::cache::JournalRecord;
 use crate::raft::{Entry, HardState, SnapshotMeta};
 
+/// Records in key order.
+pub type Records = Vec<(Vec<u8>, Bytes)>;
+
 /// What a group finds on disk when its node starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recovered {
