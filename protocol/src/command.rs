@@ -1,11 +1,43 @@
 //! Every command, in one table: code, name, request and answer.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, cluster, lock, queue};
+use crate::error::Error;
+use crate::{cache, cluster, codec, lock, queue};
+
+/// What goes before the message in every request's body. Every field has a default, so a header may be cut after any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHeader {
+    /// Milliseconds that the request has from its arrival; 0 means [`crate::limits::DEADLINE_MS_DEFAULT`], and more than
+    /// [`crate::limits::DEADLINE_MS_MAX`] means that.
+    #[serde(default)]
+    pub remaining_ms: u32,
+    /// The session in the request's group; 0 for none.
+    #[serde(default)]
+    pub session: u64,
+    /// The request's number in the session, from 1 and without a gap. A repeated request has its first number.
+    #[serde(default)]
+    pub sequence: u64,
+    /// Every answer of the session below this number has arrived, so the cluster may forget them.
+    #[serde(default)]
+    pub acked_below: u64,
+}
+
+/// What a client may do about a command of which it does not know whether it was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Send it again, also under another request id and over another connection: twice does what once does.
+    Freely,
+    /// Send it again under the same (session, sequence): then it is executed once and answered the same. Without a
+    /// session, say that its outcome is unknown.
+    InSession,
+    /// Say that its outcome is unknown: the same write later may undo somebody else's.
+    Never,
+}
 
 macro_rules! commands {
-    ($($code:literal $name:ident: $module:ident -> $answer:ident;)*) => {
+    ($($code:literal $name:ident: $module:ident -> $answer:ident, $repeat:ident;)*) => {
         /// The commands of a client; their codes are wire contract.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
@@ -18,8 +50,20 @@ macro_rules! commands {
             /// The command of a code.
             pub const fn from_code(code: u16) -> Option<Self> { match code { $($code => Some(Self::$name),)* _ => None } }
 
+            /// Its code, as a frame carries it.
+            pub const fn code(self) -> u16 { self as u16 }
+
             /// The name that the documentation uses.
             pub const fn name(self) -> &'static str { match self { $(Self::$name => stringify!($name)),* } }
+
+            /// What it is about: `cluster`, `queue`, `lock` or `cache`.
+            pub const fn module(self) -> &'static str { match self { $(Self::$name => stringify!($module)),* } }
+
+            /// The name of its answer's type.
+            pub const fn answer_name(self) -> &'static str { match self { $(Self::$name => stringify!($answer)),* } }
+
+            /// Whether it may be sent again when its outcome is unknown.
+            pub const fn repeat(self) -> Repeat { match self { $(Self::$name => Repeat::$repeat),* } }
         }
 
         /// A request of a client.
@@ -29,6 +73,22 @@ macro_rules! commands {
         impl Request {
             /// Its command.
             pub const fn command(&self) -> Command { match self { $(Self::$name(_) => Command::$name),* } }
+
+            /// The body of its frame: `[header, message]`.
+            pub fn encode_body(&self, header: &RequestHeader) -> Bytes {
+                match self { $(Self::$name(message) => codec::encode(&(header, message))),* }
+            }
+
+            /// Reads back what [`Request::encode_body`] made.
+            ///
+            /// # Errors
+            /// `MalformedBody`.
+            pub fn decode(command: Command, body: &[u8]) -> Result<(RequestHeader, Self), Error> {
+                match command { $(Command::$name => {
+                    let (header, message) = codec::decode(stringify!($name), body)?;
+                    Ok((header, Self::$name(message)))
+                })* }
+            }
         }
 
         /// An answer to a client.
@@ -38,6 +98,21 @@ macro_rules! commands {
         impl Response {
             /// The command that it answers.
             pub const fn command(&self) -> Command { match self { $(Self::$name(_) => Command::$name),* } }
+
+            /// The body of its frame.
+            pub fn encode_body(&self) -> Bytes {
+                match self { $(Self::$name(message) => codec::encode(message)),* }
+            }
+
+            /// Reads back what [`Response::encode_body`] made.
+            ///
+            /// # Errors
+            /// `MalformedBody`.
+            pub fn decode(command: Command, body: &[u8]) -> Result<Self, Error> {
+                match command { $(Command::$name => {
+                    codec::decode(concat!("answer to ", stringify!($name)), body).map(Self::$name)
+                })* }
+            }
         }
 
         $(impl From<$module::$name> for Request { fn from(request: $module::$name) -> Self { Self::$name(request) } })*
@@ -45,17 +120,17 @@ macro_rules! commands {
 }
 
 commands! {
-    0x0101 Status: cluster -> NodeStatus;
-    0x0102 OpenSession: cluster -> SessionOpened;
-    0x0103 KeepAlive: cluster -> Kept;
-    0x0201 Enqueue: queue -> Enqueued;
-    0x0202 Dequeue: queue -> Dequeued;
-    0x0203 Ack: queue -> Acked;
-    0x0301 Acquire: lock -> Granted;
-    0x0302 Release: lock -> Released;
-    0x0303 Renew: lock -> Granted;
-    0x0401 Get: cache -> Got;
-    0x0402 Put: cache -> Written;
-    0x0403 Delete: cache -> Written;
-    0x0404 WriteBack: cache -> WrittenBack;
+    0x0101 Status: cluster -> NodeStatus, Freely;
+    0x0102 OpenSession: cluster -> SessionOpened, Freely;
+    0x0103 KeepAlive: cluster -> Kept, Freely;
+    0x0201 Enqueue: queue -> Enqueued, InSession;
+    0x0202 Dequeue: queue -> Dequeued, InSession;
+    0x0203 Ack: queue -> Acked, InSession;
+    0x0301 Acquire: lock -> Granted, InSession;
+    0x0302 Release: lock -> Released, InSession;
+    0x0303 Renew: lock -> Granted, InSession;
+    0x0401 Get: cache -> Got, Freely;
+    0x0402 Put: cache -> Written, Never;
+    0x0403 Delete: cache -> Written, Never;
+    0x0404 WriteBack: cache -> WrittenBack, Freely;
 }

@@ -3,12 +3,33 @@
 //! The log (hard state, entries, cache journal of all groups) is one preallocated, checksummed, chained
 //! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
 
+mod assemble;
+mod files;
+mod fold;
+pub mod identity;
+mod keys;
+pub mod log;
+pub mod memory;
+pub mod sled_store;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod testing;
+
 use bytes::Bytes;
 
-use crate::cache::JournalRecord;
+pub use assemble::{Opened, assemble, open};
+pub use fold::{LogRecovered, Misfit};
+pub use identity::{Claim, DataDirectory, Identity};
+pub use log::{LogOptions, SegmentLog};
+pub use memory::SimDisk;
+pub use sled_store::SledStore;
+
 use crate::ids::GroupId;
+pub use crate::node::{Records, Recovered};
+
 use crate::node::effect::{Checkpoint, Write};
-use crate::raft::{Entry, HardState, Snapshot, SnapshotMeta};
+use crate::raft::{Snapshot, SnapshotMeta};
 
 /// What storage can run into. Any of them stops the node: an acknowledgement could rest on nothing.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +69,14 @@ pub trait LogStore {
     /// # Errors
     /// Where the disk refuses.
     fn sync(&mut self) -> Result<(), StorageError>;
+
+    /// What can wait until the acknowledgements of the last sync are out: allocate ahead, take back room.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn idle(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// The applied state of one node's groups.
@@ -77,19 +106,11 @@ pub trait StateStore {
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 }
 
-/// What a group finds on disk when its node starts.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recovered {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// Where the log begins: the entry before the first one.
-    pub base: SnapshotMeta,
-    /// The entries after `base`: without gap or overlap, terms never falling.
-    pub entries: Vec<Entry>,
-    /// Journal records that are not ended, oldest first.
-    pub journal: Vec<JournalRecord>,
-    /// Where the state below stands; at or after `base`.
-    pub applied: SnapshotMeta,
-    /// All records of the state but the bodies, in key order.
-    pub state: Vec<(Vec<u8>, Bytes)>,
+/// The part of a state store that a start needs.
+pub trait StateLoad {
+    /// Where the state of a group stands, and all its records but the bodies, in key order.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or what is there cannot be read.
+    fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError>;
 }
