@@ -204,6 +204,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         E::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
         E::TooManyConnections
         | E::TooManyInFlight
+        | E::Unreachable
         | E::NotLeader
         | E::NoLeader
         | E::DeadlineExceeded
