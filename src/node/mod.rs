@@ -25,6 +25,7 @@ pub mod effect;
 mod forward;
 pub mod machine;
 pub mod message;
+mod recovered;
 mod session;
 mod setup;
 
@@ -38,7 +39,6 @@ use crate::raft::{self, Raft, Restart};
 use crate::record::BadRecord;
 use crate::rules::{Faithful, Rules};
 use crate::sequence::Sequences;
-use crate::storage::Recovered;
 
 use apply::{FetchFor, Waiter};
 use checkpoint::Checkpoints;
@@ -46,6 +46,7 @@ use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
 use message::GroupMessage;
+pub use recovered::{Records, Recovered};
 pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
 pub use setup::{Setup, Timing};
 
