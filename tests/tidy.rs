@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sim", &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "storage"]),
-    ("cli", &["ids", "config", "server", "metrics", "clock"]),
+    ("cli", &["ids", "config", "server", "rest", "metrics", "clock"]),
 ];
 
 /// Modules without clock, randomness, socket, disk, or an iteration order that differs from run to run.

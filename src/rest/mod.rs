@@ -51,7 +51,7 @@ mod node;
 mod openapi;
 mod problem;
 mod queue;
-mod receipt;
+pub mod receipt;
 mod reply;
 mod route;
 

@@ -4,12 +4,12 @@
 //! programs that know only doubles, and two numbers would invite to calculate with them.
 
 /// The receipt of a delivery.
-pub(crate) fn write(id: u64, token: u64) -> String {
+pub fn write(id: u64, token: u64) -> String {
     format!("{id:x}-{token:x}")
 }
 
 /// The delivery of a receipt, or None where no delivery ever had such a one.
-pub(crate) fn read(receipt: &str) -> Option<(u64, u64)> {
+pub fn read(receipt: &str) -> Option<(u64, u64)> {
     let (id, token) = receipt.split_once('-')?;
     let delivery = (u64::from_str_radix(id, 16).ok()?, u64::from_str_radix(token, 16).ok()?);
     // One spelling only: `+a-0b` would be read as `a-b`.

@@ -27,7 +27,9 @@ use trine_protocol::{Error, ErrorCode, Request, Response};
 use crate::clock;
 use crate::ids::{GroupId, Incarnation, NodeId};
 use crate::metrics::{self, Refused};
+use crate::storage::StorageStats;
 
+use super::disk;
 use super::gateway::{CallOptions, Gateway};
 use super::inbox::{Inbox, Queued};
 use super::lines::SharedLines;
@@ -62,6 +64,7 @@ struct Shared {
     groups: Vec<GroupDoor>,
     lines: Arc<SharedLines>,
     pending: Arc<Pending>,
+    storage: Arc<StorageStats>,
     shutting_down: AtomicBool,
 }
 
@@ -84,9 +87,10 @@ impl NodeGateway {
         groups: Vec<GroupDoor>,
         lines: Arc<SharedLines>,
         pending: Arc<Pending>,
+        storage: Arc<StorageStats>,
     ) -> Self {
         let (started_us, shutting_down) = (clock::mono_us(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { identity, started_us, ring, groups, lines, pending, shutting_down }) }
+        Self { shared: Arc::new(Shared { identity, started_us, ring, groups, lines, pending, storage, shutting_down }) }
     }
 
     /// From now on every request is refused with `ShuttingDown`.
@@ -99,6 +103,7 @@ impl NodeGateway {
         let passed_us = clock::mono_us().saturating_sub(self.shared.started_us);
         metrics::node().uptime_seconds.set(Duration::from_micros(passed_us).as_secs_f64());
         metrics::node().ready.set(if self.readiness().is_ok() { 1.0 } else { 0.0 });
+        disk::measure(&self.shared.storage);
     }
 
     fn groups(&self) -> Vec<GroupStatus> {
@@ -171,11 +176,7 @@ impl Shared {
 
 impl Gateway for NodeGateway {
     // No `async fn`: what is before the `async` block happens when `call` is called, and that decides the order.
-    fn call(
-        &self,
-        request: Request,
-        options: CallOptions,
-    ) -> impl Future<Output = Result<Response, Error>> + Send + use<> {
+    fn call(&self, request: Request, options: CallOptions) -> impl Future<Output = Result<Response, Error>> + Send {
         let started_us = clock::mono_us();
         let command = request.command();
         let handed = match request {

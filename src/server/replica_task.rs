@@ -27,7 +27,9 @@ use trine_protocol::cluster::{GroupStatus, Role};
 use crate::clock;
 use crate::ids::{GroupId, Now};
 use crate::metrics;
+use crate::node::Replica;
 use crate::node::effect::{Checkpoint, Effects, Fetch, Input, Write};
+use crate::rules::Faithful;
 use crate::transport::Outbox;
 
 use super::inbox::Inbox;
@@ -49,6 +51,30 @@ pub(super) trait Replicated: Send + 'static {
     fn counts(&self) -> Counts;
 }
 
+impl Replicated for Replica<Faithful> {
+    fn handle(&mut self, now: Now, input: Input) -> Effects {
+        Replica::handle(self, now, input)
+    }
+
+    fn status(&self, now: Now) -> GroupStatus {
+        Replica::status(self, now)
+    }
+
+    fn is_drained(&self, now: Now) -> bool {
+        Replica::is_drained(self, now)
+    }
+
+    fn counts(&self) -> Counts {
+        let Some(machine) = self.machine() else { return Counts::default() };
+        let mut counts = Counts { locks_held: machine.lock().stats().held, ..Counts::default() };
+        for queue in machine.queue().stats() {
+            counts.queue_ready += queue.ready;
+            counts.queue_in_flight += queue.in_flight;
+        }
+        counts
+    }
+}
+
 /// Where writes, checkpoints and fetches go. Each keeps the order of one group's calls, and waits where its queue is full.
 pub(super) trait Disk: Send + Sync + 'static {
     fn persist(&self, write: Write) -> impl Future<Output = ()> + Send;
@@ -59,9 +85,9 @@ pub(super) trait Disk: Send + Sync + 'static {
 /// What a group holds, as this node has applied it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    pub(super) queue_ready: usize,
-    pub(super) queue_in_flight: usize,
-    pub(super) locks_held: usize,
+    pub(super) queue_ready: u64,
+    pub(super) queue_in_flight: u64,
+    pub(super) locks_held: u64,
 }
 
 /// How a replica stands, as of its last tick.

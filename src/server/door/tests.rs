@@ -32,7 +32,8 @@ fn bench() -> Bench {
         doors.map(|(inbox, standing)| GroupDoor { inbox: Arc::clone(inbox), standing: standing.subscribe() }).collect();
     let identity =
         Identity { node: NodeId::numbered(1), cluster_id: 5, incarnation: Incarnation(7), nodes: Vec::new() };
-    let gateway = NodeGateway::new(identity, ring.clone(), groups, Arc::clone(&lines), Arc::clone(&pending));
+    let gateway =
+        NodeGateway::new(identity, ring.clone(), groups, Arc::clone(&lines), Arc::clone(&pending), Arc::default());
     Bench { gateway, inboxes, standings, lines, pending, ring }
 }
 
