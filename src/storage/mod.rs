@@ -3,7 +3,15 @@
 //! The log (hard state, entries, cache journal of all groups) is one preallocated, checksummed, chained
 //! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
 
+mod assemble;
+mod fold;
+pub mod memory;
+
 use bytes::Bytes;
+
+pub use assemble::assemble;
+pub use fold::{LogRecovered, Misfit};
+pub use memory::SimDisk;
 
 use crate::cache::JournalRecord;
 use crate::ids::GroupId;
@@ -48,6 +56,14 @@ pub trait LogStore {
     /// # Errors
     /// Where the disk refuses.
     fn sync(&mut self) -> Result<(), StorageError>;
+
+    /// What can wait until the acknowledgements of the last sync are out: allocate ahead, take back room.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn idle(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// The applied state of one node's groups.
@@ -77,6 +93,18 @@ pub trait StateStore {
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 }
 
+/// Records in key order.
+pub type Records = Vec<(Vec<u8>, Bytes)>;
+
+/// The part of a state store that a start needs.
+pub trait StateLoad {
+    /// Where the state of a group stands, and all its records but the bodies, in key order.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or what is there cannot be read.
+    fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError>;
+}
+
 /// What a group finds on disk when its node starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recovered {
@@ -91,5 +119,5 @@ pub struct Recovered {
     /// Where the state below stands; at or after `base`.
     pub applied: SnapshotMeta,
     /// All records of the state but the bodies, in key order.
-    pub state: Vec<(Vec<u8>, Bytes)>,
+    pub state: Records,
 }
