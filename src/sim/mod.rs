@@ -1,1 +1,8 @@
-//! A whole cluster on a virtual clock under one seed.
+//! The simulator.
+pub(crate) mod checker;
+mod disk;
+mod network;
+mod random;
+mod schedule;
+mod swarm;
+mod trace;

@@ -128,7 +128,9 @@ impl Network {
         let others = |node: Place| (0..nodes).filter(move |other| *other != node);
         match random.below(4) {
             0 => {
-                let left: Vec<bool> = (0..nodes).map(|node| node == victim || random.chance(400)).collect();
+                let opposite = (victim + 1 + random.below(nodes as u64 - 1) as usize) % nodes;
+                let mut side = |node| node == victim || (node != opposite && random.chance(400));
+                let left: Vec<bool> = (0..nodes).map(&mut side).collect();
                 let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
                 pairs.filter(|(from, to)| left[*from] != left[*to]).collect()
             }

@@ -336,8 +336,9 @@ mod tests {
     #[test]
     fn ids_must_grow_with_real_time_and_be_unique() {
         rejected(&mut with_two(), 4, enqueue("c"), enqueued(9), "11 was given before");
-        let mut history = with_two();
+        let mut history = History::new();
         let late = history.send(0, enqueue("c"));
+        history.run(2, enqueue("a"), enqueued(10)).unwrap();
         assert!(history.end(9, &late, Verdict::Answered(enqueued(10))).unwrap_err().contains("is both"));
     }
 
