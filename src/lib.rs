@@ -13,6 +13,7 @@ pub mod raft;
 pub mod record;
 pub mod rest;
 pub mod rules;
+pub mod sequence;
 pub mod server;
 pub mod sim;
 pub mod storage;

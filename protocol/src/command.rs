@@ -1,8 +1,28 @@
 //! Every command, in one table: code, name, request and answer.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, cluster, lock, queue};
+use crate::error::Error;
+use crate::{cache, cluster, codec, lock, queue};
+
+/// What goes before the message in every request's body. Every field has a default, so a header may be cut after any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHeader {
+    /// Milliseconds that the request has from its arrival; 0 means [`crate::limits::DEADLINE_MS_DEFAULT`], and more than
+    /// [`crate::limits::DEADLINE_MS_MAX`] means that.
+    #[serde(default)]
+    pub remaining_ms: u32,
+    /// The session in the request's group; 0 for none.
+    #[serde(default)]
+    pub session: u64,
+    /// The request's number in the session, from 1 and without a gap. A repeated request has its first number.
+    #[serde(default)]
+    pub sequence: u64,
+    /// Every answer of the session below this number has arrived, so the cluster may forget them.
+    #[serde(default)]
+    pub acked_below: u64,
+}
 
 macro_rules! commands {
     ($($code:literal $name:ident: $module:ident -> $answer:ident;)*) => {
@@ -18,6 +38,9 @@ macro_rules! commands {
             /// The command of a code.
             pub const fn from_code(code: u16) -> Option<Self> { match code { $($code => Some(Self::$name),)* _ => None } }
 
+            /// Its code, as a frame carries it.
+            pub const fn code(self) -> u16 { self as u16 }
+
             /// The name that the documentation uses.
             pub const fn name(self) -> &'static str { match self { $(Self::$name => stringify!($name)),* } }
         }
@@ -29,6 +52,22 @@ macro_rules! commands {
         impl Request {
             /// Its command.
             pub const fn command(&self) -> Command { match self { $(Self::$name(_) => Command::$name),* } }
+
+            /// The body of its frame: `[header, message]`.
+            pub fn encode_body(&self, header: &RequestHeader) -> Bytes {
+                match self { $(Self::$name(message) => codec::encode(&(header, message))),* }
+            }
+
+            /// Reads back what [`Request::encode_body`] made.
+            ///
+            /// # Errors
+            /// `MalformedBody`.
+            pub fn decode(command: Command, body: &[u8]) -> Result<(RequestHeader, Self), Error> {
+                match command { $(Command::$name => {
+                    let (header, message) = codec::decode(stringify!($name), body)?;
+                    Ok((header, Self::$name(message)))
+                })* }
+            }
         }
 
         /// An answer to a client.
@@ -38,6 +77,21 @@ macro_rules! commands {
         impl Response {
             /// The command that it answers.
             pub const fn command(&self) -> Command { match self { $(Self::$name(_) => Command::$name),* } }
+
+            /// The body of its frame.
+            pub fn encode_body(&self) -> Bytes {
+                match self { $(Self::$name(message) => codec::encode(message)),* }
+            }
+
+            /// Reads back what [`Response::encode_body`] made.
+            ///
+            /// # Errors
+            /// `MalformedBody`.
+            pub fn decode(command: Command, body: &[u8]) -> Result<Self, Error> {
+                match command { $(Command::$name => {
+                    codec::decode(concat!("answer to ", stringify!($name)), body).map(Self::$name)
+                })* }
+            }
         }
 
         $(impl From<$module::$name> for Request { fn from(request: $module::$name) -> Self { Self::$name(request) } })*

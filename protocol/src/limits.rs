@@ -1,31 +1,34 @@
 //! Every limit of the wire, named once, unit last, with its reason. What is over it gets the error named there.
+//!
+//! A node tells a client the limits that it may run into in its [`crate::handshake::Welcome`], so that a client of
+//! another version asks for nothing that this node refuses.
 
-/// Bytes of a frame after its length field; above it `FrameTooLarge` and the connection is closed. Holds the
-/// largest value, an append batch of 1 MiB, and a snapshot chunk, with room for their headers.
-pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of a queue body or a cache value; above it `TooLarge`. As NATS: a log entry must fit a batch.
-pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of a cache key; above it `TooLarge`.
-pub const KEY_BYTES_MAX: usize = 1024;
-/// Bytes of a queue's, lock's or client's name; above it `TooLarge`.
-pub const NAME_BYTES_MAX: usize = 512;
-/// Longest lease of a lock in milliseconds, one day as in the REST contract; above it `InvalidArgument`.
-pub const LEASE_MS_MAX: u32 = 86_400_000;
-/// Longest visibility timeout in milliseconds, 12 hours; above it `InvalidArgument`.
-pub const VISIBILITY_MS_MAX: u32 = 43_200_000;
-/// Visibility timeout where the request names none, in milliseconds.
-pub const VISIBILITY_MS_DEFAULT: u32 = 30_000;
-/// Messages of one dequeue; above it `InvalidArgument`.
-pub const BATCH_MAX: u32 = 256;
-/// Nesting depth of a MessagePack body; above it `MalformedBody`. Our own messages reach 8.
-pub const BODY_DEPTH_MAX: usize = 32;
-/// Requests of one connection that wait for their answers; one more gets `TooManyInFlight`.
-pub const IN_FLIGHT_MAX: usize = 4096;
-/// Connections of one node, clients and peers; one more gets `TooManyConnections` and is closed.
-pub const CONNECTIONS_MAX: usize = 16_384;
-/// Milliseconds from the accepted connection to its complete handshake; after it the connection is closed.
-pub const HANDSHAKE_MS_MAX: u64 = 2_000;
-/// Milliseconds of a request without a deadline of its own.
-pub const DEADLINE_MS_DEFAULT: u32 = 5_000;
-/// Longest deadline a request may ask for, in milliseconds; a longer one is cut to it.
-pub const DEADLINE_MS_MAX: u32 = 60_000;
+macro_rules! limits {
+    ($($name:ident: $unit:ty = $value:expr, $meaning:literal;)*) => {
+        $(#[doc = $meaning] pub const $name: $unit = $value;)*
+
+        /// Every limit: name, value, what it bounds and what happens there. The contract's table is held against it.
+        pub const ALL: &[(&str, u64, &str)] = &[$((stringify!($name), $value as u64, $meaning)),*];
+    };
+}
+
+limits! {
+    FRAME_BYTES_MAX: usize = 4 * 1024 * 1024, "Bytes of a frame after its length field; above it `FrameTooLarge` and the connection is closed. Holds the largest value, an append batch of 1 MiB, and a snapshot chunk, with room for their headers.";
+    HANDSHAKE_BYTES_MAX: usize = 16 * 1024, "Bytes of the first frame in either direction after its length field; above it `FrameTooLarge` and the connection is closed. Small, because who sends it is not known yet.";
+    CREDENTIALS_BYTES_MAX: usize = 4096, "Bytes of the credentials in a hello; above it `TooLarge` and the connection is closed. Holds a signed token.";
+    VALUE_BYTES_MAX: usize = 1024 * 1024, "Bytes of a queue body or a cache value; above it `TooLarge`. As NATS: a log entry must fit a batch.";
+    KEY_BYTES_MAX: usize = 1024, "Bytes of a cache key; above it `TooLarge`.";
+    NAME_BYTES_MAX: usize = 512, "Bytes of a queue's, lock's or client's name; above it `TooLarge`.";
+    LEASE_MS_MAX: u32 = 86_400_000, "Longest lease of a lock in milliseconds, one day as in the REST contract; above it `InvalidArgument`.";
+    VISIBILITY_MS_MAX: u32 = 43_200_000, "Longest visibility timeout in milliseconds, 12 hours; above it `InvalidArgument`.";
+    VISIBILITY_MS_DEFAULT: u32 = 30_000, "Visibility timeout where the request names none, in milliseconds.";
+    BATCH_MAX: u32 = 256, "Messages of one dequeue; above it `InvalidArgument`.";
+    DEQUEUE_BYTES_MAX: usize = 2 * 1024 * 1024, "Bytes of all bodies of one dequeue answer; what would go over it stays in the queue. Half a frame, so that the answer fits one frame even when it is forwarded between nodes.";
+    BODY_DEPTH_MAX: usize = 32, "Nesting depth of a MessagePack body; above it `MalformedBody`. Our own messages reach 8.";
+    IN_FLIGHT_MAX: usize = 4096, "Requests of one connection that wait for their answers; one more gets `TooManyInFlight`.";
+    CONNECTIONS_MAX: usize = 16_384, "Connections of one node, clients and peers; one more gets `TooManyConnections` and is closed.";
+    HANDSHAKE_MS_MAX: u64 = 2_000, "Milliseconds from the accepted connection to its complete handshake; after it the connection is closed.";
+    DEADLINE_MS_DEFAULT: u32 = 5_000, "Milliseconds of a request without a deadline of its own.";
+    DEADLINE_MS_MAX: u32 = 60_000, "Longest deadline a request may ask for, in milliseconds; a longer one is cut to it.";
+    GROUPS_MAX: u32 = 256, "Groups of a cluster; above it `InvalidArgument`. Each is a replica with its own log and timers on every one of its nodes.";
+}

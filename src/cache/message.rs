@@ -8,7 +8,7 @@ use trine_protocol::cache::{LineState, Version};
 use crate::ids::{Incarnation, Index, NodeId, Term};
 
 /// Names one bus lease: its home's term and a number that the home gives once. A line is valid under its own tag only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct LeaseTag {
     /// Term of the home that gave it.
     pub term: Term,
@@ -41,14 +41,24 @@ pub enum ToHome {
     Register { incarnation: Incarnation, round: u64 },
     /// Renew my lease; `round` numbers the attempt, and the holder counts from when it sent it.
     Renew { tag: LeaseTag, round: u64 },
-    /// A read miss.
+    /// A read miss. `request` grows with every message of this node about lines: a copy that was granted to a lower
+    /// number than that of a later `BusRdX` is known to be gone.
     BusRd { request: u64, key: String, tag: LeaseTag },
-    /// A write without a line (`BusRdX`), or with a clean one (`held` S or E: `BusUpgr`). Carries what is to be written.
-    BusRdX { write: WriteId, acked_below: u64, key: String, value: Option<Bytes>, held: LineState, tag: LeaseTag },
+    /// A write without a line (`BusRdX`), or with a clean one (`held` S or E: `BusUpgr`), which is retracted already.
+    /// Carries what is to be written.
+    BusRdX {
+        request: u64,
+        write: WriteId,
+        acked_below: u64,
+        key: String,
+        value: Option<Bytes>,
+        held: LineState,
+        tag: LeaseTag,
+    },
     /// The newest value of an owned line; with `end` the ownership ends with it. Without `dirty` main memory has it already.
-    WriteBack { key: String, epoch: Index, dirty: Option<Versioned>, end: bool, tag: LeaseTag },
+    WriteBack { request: u64, key: String, epoch: Index, dirty: Option<Versioned>, end: bool, tag: LeaseTag },
     /// Answer to a snoop: the copy is gone (SnoopInv), or taken back (SnoopRd).
-    SnoopAck { transaction: u64, key: String, tag: LeaseTag, snooped: Snooped },
+    SnoopAck { request: u64, transaction: u64, key: String, tag: LeaseTag, snooped: Snooped },
 }
 
 /// What a snoop found.
@@ -74,13 +84,14 @@ pub enum ToNode {
     /// That lease has run out here: register anew.
     Lapsed { tag: LeaseTag },
     /// Answer to `BusRd`. State I: the value may be used once and not be kept.
-    Filled { request: u64, key: String, tag: LeaseTag, state: LineState, value: Versioned },
-    /// Answer to `BusRdX`: the write is done; the sender owns the line under `tag` and its value's version is (`epoch`, 0).
-    Owned { write: WriteId, key: String, tag: LeaseTag, epoch: Index },
-    /// The read of that number, or the write, failed.
-    ReadFailed { request: u64, error: Error },
+    Filled { request: u64, key: String, tag: LeaseTag, state: LineState, value: Versioned, writer: Option<NodeId> },
+    /// Answer to `BusRdX`: the write is done, and its version is (`epoch`, 0). Where `owns`, the sender owns the line
+    /// under `tag`; otherwise another write has followed already.
+    Owned { write: WriteId, key: String, tag: LeaseTag, epoch: Index, owns: bool },
+    /// The read of that number failed.
+    ReadFailed { request: u64, key: String, error: Error },
     /// The write did not happen, or nobody can say.
-    WriteFailed { write: WriteId, error: Error },
+    WriteFailed { write: WriteId, key: String, error: Error },
     /// Main memory has the line up to `version`. `ended`: the ownership of `epoch` is over, and the line may be
     /// kept as `state` (I, S or E) under `tag`.
     WrittenBack { key: String, epoch: Index, version: Version, ended: bool, state: LineState, tag: LeaseTag },

@@ -64,6 +64,8 @@ pub struct Effects {
     pub checkpoint: Vec<Checkpoint>,
     /// Read from the state store; [`Input::Fetched`] follows.
     pub fetch: Vec<Fetch>,
+    /// The replica cannot go on, for this reason: the node must stop, without doing anything of the above.
+    pub fatal: Option<String>,
 }
 
 /// One write of one group to the log: applied as a whole or not at all.

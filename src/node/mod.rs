@@ -1,4 +1,396 @@
 //! One group's replica on one node: where consensus, the state machines and the cache meet.
+//!
+//! [`Replica::handle`] takes one [`Input`] and returns [`Effects`], to be done in the order of their fields. It is pure:
+//! the server and the simulator drive the same object.
+//!
+//! ```text
+//!   clients ──▶ forward ──▶ raft ──▶ apply ──▶ machine (sessions, queue, lock, main memory)
+//!      │           ▲ leader elsewhere: Forward, Answer      │
+//!      └─▶ agent (lines of this node) ◀── snoop bus ──▶ home (where this node leads)
+//! ```
+//!
+//! A node that is no voter of the group has the forwarding and the agent, and no log. Invariants:
+//!
+//! - a client's request is answered exactly once, at its deadline at the latest;
+//! - a command is proposed under (session, sequence), so sending it again is safe, whoever leads;
+//! - the home lives exactly as long as this node's term as leader;
+//! - nothing that waits for the disk leaves before the [`Input::Persisted`] that it waits for.
+//!
+//! Caveats: a snapshot for a follower is built in memory as a whole; groups, voters and nodes are fixed when the cluster is made.
 
+mod apply;
+mod bus;
+mod checkpoint;
 pub mod effect;
+mod forward;
+pub mod machine;
 pub mod message;
+mod session;
+mod setup;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use trine_protocol::cluster::{GroupStatus, Role};
+
+use crate::cache::{Agent, Home, Standing};
+use crate::ids::{Index, NodeId, Now, Term};
+use crate::raft::{self, Raft, Restart};
+use crate::record::BadRecord;
+use crate::rules::{Faithful, Rules};
+use crate::sequence::Sequences;
+use crate::storage::Recovered;
+
+use apply::{FetchFor, Waiter};
+use checkpoint::Checkpoints;
+use effect::{Effects, Input, Write};
+use forward::Pending;
+pub use machine::Machine;
+use message::GroupMessage;
+pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, WINDOW_MAX};
+pub use setup::{Setup, Timing};
+
+/// One group on one node.
+#[derive(Debug)]
+pub struct Replica<R: Rules = Faithful> {
+    setup: Setup,
+    member: Option<Member<R>>,
+    agent: Agent<R>,
+    /// The node's own session in the group: for its clients' commands, and for its cache writes.
+    sequences: Sequences,
+    pending: Pending,
+    /// Whom a node without a log believes to lead, and since which term.
+    hint: Option<(NodeId, Term)>,
+    written: u64,
+    unflushed: VecDeque<Unflushed>,
+    draining_since_us: Option<u64>,
+    fatal: Option<String>,
+}
+
+/// The part of a replica that has a log.
+#[derive(Debug)]
+struct Member<R> {
+    raft: Raft<R>,
+    machine: Machine,
+    home: Option<Home<R>>,
+    /// Who waits for which entry; only while this node leads.
+    waiting: BTreeMap<Index, Waiter>,
+    checkpoints: Checkpoints,
+    fetches: BTreeMap<u64, FetchFor>,
+    next_ticket: u64,
+    /// The last `Tick` proposed, until it is applied.
+    tick_index: Option<Index>,
+    wants_snapshot: bool,
+}
+
+/// A write that is on its way to the disk: what is to be told when it is there.
+#[derive(Clone, Copy, Debug)]
+struct Unflushed {
+    sequence: u64,
+    raft: Option<u64>,
+    ticket: u64,
+}
+
+impl<R: Rules> Replica<R> {
+    /// A replica with what its node found on disk.
+    ///
+    /// # Errors
+    /// Where the state on disk cannot be read.
+    pub fn new(setup: Setup, recovered: Recovered, now: Now) -> Result<Self, BadRecord> {
+        let agent = Agent::new(setup.group, setup.node, setup.incarnation, setup.cache(), &recovered.journal);
+        let member = if setup.voters.contains(&setup.node) {
+            let records = recovered.state.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
+            let machine = Machine::restore(setup.generation, recovered.applied.clone(), records)?;
+            let bodies_through = recovered.base.index;
+            let restart = Restart {
+                hard_state: recovered.hard_state,
+                base: recovered.base,
+                entries: recovered.entries,
+                applied: recovered.applied.index,
+            };
+            Some(Member {
+                raft: Raft::new(setup.raft(), restart, now),
+                machine,
+                home: None,
+                waiting: BTreeMap::new(),
+                checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
+                fetches: BTreeMap::new(),
+                next_ticket: 0,
+                tick_index: None,
+                wants_snapshot: false,
+            })
+        } else {
+            None
+        };
+        Ok(Self {
+            setup,
+            member,
+            agent,
+            sequences: Sequences::default(),
+            pending: Pending::default(),
+            hint: None,
+            written: 0,
+            unflushed: VecDeque::new(),
+            draining_since_us: None,
+            fatal: None,
+        })
+    }
+
+    /// One input, and what follows from it.
+    pub fn handle(&mut self, now: Now, input: Input) -> Effects {
+        let mut step = Step::new(now);
+        match input {
+            Input::Tick => self.tick(&mut step),
+            Input::Peer { from, message } => self.peer(&mut step, from, message),
+            Input::Request { id, session, deadline_us, request } => {
+                self.request(&mut step, id, session, deadline_us, request);
+            }
+            Input::Persisted { sequence } => self.persisted(&mut step, sequence),
+            Input::Checkpointed { index } => self.checkpointed(&mut step, index),
+            Input::Fetched { ticket, records } => self.fetched(&mut step, ticket, &records),
+            Input::Drain => self.drain(&mut step),
+        }
+        self.settle(&mut step);
+        step.effects.fatal = self.fatal.clone();
+        step.effects
+    }
+
+    fn tick(&mut self, step: &mut Step) {
+        if let Some(member) = &mut self.member {
+            member.raft.tick(step.now);
+        }
+        self.follow_leader(step);
+        self.tick_bus(step);
+        self.tick_pending(step);
+        self.tick_log_time(step);
+        if let Some(since_us) = self.draining_since_us {
+            let patient = step.now.mono_us < since_us + self.setup.timing.drain_us;
+            if (self.agent.is_drained() || !patient)
+                && let Some(member) = &mut self.member
+                && member.raft.role() == raft::Role::Leader
+            {
+                member.raft.transfer(step.now);
+            }
+        }
+    }
+
+    fn peer(&mut self, step: &mut Step, from: NodeId, message: GroupMessage) {
+        if !self.setup.nodes.contains(&from) {
+            return;
+        }
+        match message {
+            GroupMessage::Raft(message) => {
+                if let Some(member) = &mut self.member {
+                    member.raft.step(step.now, from, message);
+                }
+            }
+            GroupMessage::Bus(message) => self.bus(step, from, message),
+            GroupMessage::Forward(forward) => self.forwarded(step, from, forward),
+            GroupMessage::Answer(answer) => self.answered(step, answer.id, answer.result),
+        }
+    }
+
+    fn persisted(&mut self, step: &mut Step, sequence: u64) {
+        while self.unflushed.front().is_some_and(|write| write.sequence <= sequence) {
+            let write = self.unflushed.pop_front().expect("looked at above");
+            if let (Some(raft), Some(member)) = (write.raft, &mut self.member) {
+                member.raft.persisted(step.now, raft);
+            }
+            self.with_agent(step, |agent, turn| agent.flushed(turn, write.ticket));
+        }
+    }
+
+    fn drain(&mut self, step: &mut Step) {
+        self.draining_since_us.get_or_insert(step.now.mono_us);
+        self.with_agent(step, |agent, turn| agent.drain(turn));
+    }
+
+    /// True where a draining node may go: it leads nothing, nobody waits, and what it wrote is in main memory
+    /// (or, after [`Timing::drain_us`], in its journal).
+    pub fn is_drained(&self, now: Now) -> bool {
+        let patient =
+            self.draining_since_us.is_some_and(|since_us| now.mono_us < since_us + self.setup.timing.drain_us);
+        let leads = self.member.as_ref().is_some_and(|member| member.raft.role() == raft::Role::Leader);
+        let alone = self.setup.voters.len() == 1;
+        let late = self
+            .draining_since_us
+            .is_some_and(|since_us| now.mono_us >= since_us + 2 * self.setup.timing.drain_us);
+        late || ((self.agent.is_drained() || !patient) && (!leads || alone) && self.pending.is_empty())
+    }
+
+    /// Does everything that follows from what has happened so far, until nothing more does.
+    fn settle(&mut self, step: &mut Step) {
+        loop {
+            self.follow_leader(step);
+            self.deliver_bus(step);
+            self.propose_for_home(step);
+            let moved = self.raft_ready(step);
+            if !moved && step.to_home.is_empty() && step.to_node.is_empty() && step.propose.is_empty() {
+                break;
+            }
+        }
+        if !step.journal.is_empty() {
+            let journal = std::mem::take(&mut step.journal);
+            match step.effects.persist.last_mut() {
+                Some(write) => write.journal = journal,
+                None => self.write(step, Write { journal, ..self.empty_write() }, None),
+            }
+        }
+        // Whatever of the journal was handed out in this step is durable with the last write of the step.
+        if let (Some(write), Some(unflushed)) = (step.effects.persist.last(), self.unflushed.back_mut())
+            && write.sequence == unflushed.sequence
+        {
+            unflushed.ticket = self.agent.ticket();
+        }
+        self.checkpoint_if_due(step);
+    }
+
+    fn empty_write(&self) -> Write {
+        Write { group: self.setup.group, sequence: 0, raft: None, journal: Vec::new(), compact: None }
+    }
+
+    /// Gives a write its number and hands it out.
+    fn write(&mut self, step: &mut Step, mut write: Write, raft: Option<u64>) {
+        self.written += 1;
+        write.sequence = self.written;
+        let ticket = self.unflushed.back().map_or(0, |unflushed| unflushed.ticket);
+        self.unflushed.push_back(Unflushed { sequence: self.written, raft, ticket });
+        step.effects.persist.push(write);
+    }
+
+    /// Takes what consensus hands out. False where that was nothing.
+    fn raft_ready(&mut self, step: &mut Step) -> bool {
+        let Some(member) = &mut self.member else { return false };
+        let ready = member.raft.ready(step.now);
+        if ready.is_empty() {
+            return false;
+        }
+        member.wants_snapshot |= ready.snapshot_wanted;
+        for (to, message) in ready.messages {
+            step.send(to, GroupMessage::Raft(message));
+        }
+        if let Some(persist) = ready.persist {
+            let sequence = persist.sequence;
+            self.write(step, Write { raft: Some(persist), ..self.empty_write() }, Some(sequence));
+        }
+        if let Some(snapshot) = ready.restore {
+            self.restore(&snapshot);
+        }
+        for entry in ready.committed {
+            self.apply(step, &entry);
+        }
+        self.provide_snapshot(step);
+        true
+    }
+
+    /// The node that leads the group, as far as this one knows.
+    fn leader(&self) -> Option<(NodeId, Term)> {
+        match &self.member {
+            Some(member) => member.raft.leader().map(|leader| (leader, member.raft.term())),
+            None => self.hint,
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.raft.role() == raft::Role::Leader)
+    }
+
+    /// How this node stands as a leader at the instant of the step.
+    fn standing(&self, now: Now) -> Standing {
+        let member = self.member.as_ref();
+        let settled = member.is_some_and(|member| {
+            member.raft.committed_in_term() && member.machine.applied().index >= member.raft.commit()
+        });
+        Standing { now_us: now.mono_us, leader_until_us: member.and_then(|m| m.raft.lease_until_us()), settled }
+    }
+
+    /// The consensus part, where this node has one.
+    pub fn raft(&self) -> Option<&Raft<R>> {
+        self.member.as_ref().map(|member| &member.raft)
+    }
+
+    /// The applied state, where this node has one.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.member.as_ref().map(|member| &member.machine)
+    }
+
+    /// The cache's lines on this node.
+    pub fn agent(&self) -> &Agent<R> {
+        &self.agent
+    }
+
+    /// How the group stands on this node.
+    pub fn status(&self, now: Now) -> GroupStatus {
+        let leader = self.leader();
+        let why_not_ready = self.why_not_ready(now).unwrap_or_default();
+        let raft = self.raft();
+        GroupStatus {
+            group: self.setup.group.0,
+            role: match raft.map(Raft::role) {
+                None => Role::Outside,
+                Some(raft::Role::Leader) => Role::Leader,
+                Some(raft::Role::Follower) => Role::Follower,
+                Some(raft::Role::PreCandidate | raft::Role::Candidate) => Role::Candidate,
+            },
+            term: raft.map_or(self.hint.map_or(0, |(_, term)| term), Raft::term),
+            voted_for: raft.and_then(Raft::vote).map(|node| node.to_string()),
+            leader: leader.map(|(node, _)| node.to_string()),
+            last_index: raft.map_or(0, Raft::last_index),
+            commit_index: raft.map_or(0, Raft::commit),
+            applied_index: self.machine().map_or(0, |machine| machine.applied().index),
+            bus_lease: self.agent.valid_tag(now.mono_us).is_some(),
+            ready: why_not_ready.is_empty(),
+            why_not_ready,
+        }
+    }
+
+    fn why_not_ready(&self, now: Now) -> Option<String> {
+        let group = self.setup.group;
+        if self.leader().is_none() {
+            return Some(format!("{group} has no leader that this node knows"));
+        }
+        if let Some(member) = &self.member {
+            let (applied, commit) = (member.machine.applied().index, member.raft.commit());
+            if applied < commit {
+                return Some(format!("{group} has applied {applied} of {commit} entries"));
+            }
+            if let Some(Err(why)) =
+                member.home.as_ref().map(|home| home.readiness(member.machine.memory(), self.standing(now)))
+            {
+                return Some(format!("{group}: {why}"));
+            }
+        }
+        if self.agent.valid_tag(now.mono_us).is_none() {
+            return Some(format!("{group} has given this node no bus lease"));
+        }
+        self.sequences.session().is_none().then(|| format!("{group} has opened no session for this node"))
+    }
+}
+
+/// What one step has led to so far.
+#[derive(Debug)]
+struct Step {
+    now: Now,
+    effects: Effects,
+    journal: Vec<crate::cache::JournalRecord>,
+    /// Bus messages that are not delivered yet.
+    to_home: VecDeque<crate::cache::ToHome>,
+    to_node: VecDeque<(NodeId, crate::cache::ToNode)>,
+    propose: VecDeque<crate::cache::Proposal>,
+}
+
+impl Step {
+    fn new(now: Now) -> Self {
+        Self {
+            now,
+            effects: Effects::default(),
+            journal: Vec::new(),
+            to_home: VecDeque::new(),
+            to_node: VecDeque::new(),
+            propose: VecDeque::new(),
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: GroupMessage) {
+        self.effects.send.push((to, std::sync::Arc::new(message)));
+    }
+}

@@ -1,0 +1,185 @@
+//! What the home answers: leases, fills, ownership, the end of it.
+
+use trine_protocol::cache::{LineState, Source, Version, Written};
+use trine_protocol::{Error, ErrorCode, Response};
+
+use crate::cache::journal::JournalRecord;
+use crate::cache::message::{LeaseTag, ToNode, Versioned, WriteId};
+use crate::ids::{Index, NodeId};
+use crate::rules::Rules;
+
+use super::serve::got;
+use super::slot::{Clean, Operation, State};
+use super::{Agent, Turn};
+
+/// A fill, as it came.
+struct Fill {
+    request: u64,
+    key: String,
+    tag: LeaseTag,
+    state: LineState,
+    value: Versioned,
+    writer: Option<NodeId>,
+}
+
+impl<R: Rules> Agent<R> {
+    /// A message of a home. Any message may come at any time, twice, or never.
+    pub fn handle(&mut self, turn: &mut Turn<'_>, message: ToNode) {
+        self.check_lapse(turn);
+        match message {
+            ToNode::NotHome { .. } => {}
+            ToNode::Registered { tag, round } => self.registered(turn, tag, round),
+            ToNode::Renewed { tag, round } => self.renewed(turn, tag, round),
+            ToNode::Lapsed { tag } => self.lapsed_at_home(turn, tag),
+            ToNode::Filled { request, key, tag, state, value, writer } => {
+                self.filled(turn, Fill { request, key, tag, state, value, writer });
+            }
+            ToNode::Owned { write, key, tag, epoch, owns } => self.owned(turn, write, &key, owns.then_some(tag), epoch),
+            ToNode::ReadFailed { request, key, error } => self.read_failed(turn, request, &key, &error),
+            ToNode::WriteFailed { write, key, error } => self.write_failed(turn, write, &key, error),
+            ToNode::WrittenBack { key, epoch, version, ended: true, state, tag } => {
+                self.ended(turn, &key, epoch, version, state, tag);
+            }
+            ToNode::WrittenBack { key, epoch, version, .. } => self.stored(turn, &key, epoch, version),
+            ToNode::SnoopRd { transaction, key, owner } => self.snoop_read(turn, transaction, &key, owner),
+            ToNode::SnoopInv { transaction, key, owner } => self.snoop_invalidate(turn, transaction, &key, owner),
+        }
+    }
+
+    pub(super) fn tag(&self) -> Option<LeaseTag> {
+        self.lease.tag()
+    }
+
+    fn filled(&mut self, turn: &mut Turn<'_>, fill: Fill) {
+        let Some(State::Reading(reading)) = self.slots.get(&fill.key).map(|slot| &slot.state) else { return };
+        if reading.request != fill.request || self.tag() != Some(fill.tag) {
+            return;
+        }
+        let reading = reading.clone();
+        self.set(&fill.key, State::Invalid);
+        self.schedule(&fill.key, None);
+        let poisoned = reading.poisoned && !R::FILL_INSTALLED_AFTER_INVALIDATION;
+        let kept = if poisoned { LineState::I } else { fill.state };
+        let mut usable = reading.usable;
+        // A line that is kept is answered for by every later invalidation, so whoever waits may have it.
+        let usable = if kept == LineState::I { &mut usable } else { &mut usize::MAX.clone() };
+        while *usable > 0 {
+            let Some(slot) = self.slots.get_mut(&fill.key) else { break };
+            let Some((caller, operation)) = slot.waiting.front().cloned() else { break };
+            let answer = match operation {
+                Operation::Get => Ok(got(&fill.value, kept, Source::MainMemory)),
+                Operation::WriteBack => self.written_last(&fill.key, fill.writer, kept),
+                Operation::Put(_) => break,
+            };
+            *usable -= 1;
+            self.slots.get_mut(&fill.key).and_then(|slot| slot.waiting.pop_front());
+            self.reply(turn, caller, answer);
+        }
+        if kept != LineState::I {
+            self.keep(turn, &fill.key, Clean { state: kept, value: fill.value, writer: fill.writer });
+        }
+        self.pump(turn, &fill.key);
+    }
+
+    fn read_failed(&mut self, turn: &mut Turn<'_>, request: u64, key: &str, error: &Error) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if !matches!(&slot.state, State::Reading(reading) if reading.request == request) {
+            return;
+        }
+        let reads = |operation: &Operation| !matches!(operation, Operation::Put(_));
+        let failed: Vec<u64> = slot.waiting.iter().filter(|(_, o)| reads(o)).map(|(caller, _)| *caller).collect();
+        slot.waiting.retain(|(_, operation)| !reads(operation));
+        self.set(key, State::Invalid);
+        self.schedule(key, None);
+        for caller in failed {
+            self.reply(turn, caller, Err(error.clone()));
+        }
+        self.pump(turn, key);
+    }
+
+    fn owned(&mut self, turn: &mut Turn<'_>, write: WriteId, key: &str, tag: Option<LeaseTag>, epoch: Index) {
+        let Some(State::Writing(writing)) = self.slots.get(key).map(|slot| &slot.state) else { return };
+        if writing.write != write {
+            return;
+        }
+        let value = Versioned { version: Version { epoch, count: 0 }, value: writing.value.clone() };
+        self.finish_write(turn, key, Ok(Response::Put(Written { version: value.version })));
+        // Under a lease that is no longer, the write is done all the same; the ownership is left to the home to end.
+        if tag.is_some() && tag == self.tag() {
+            self.own(turn, key, value);
+        }
+        self.pump(turn, key);
+    }
+
+    fn write_failed(&mut self, turn: &mut Turn<'_>, write: WriteId, key: &str, error: Error) {
+        let failed = |state: &State| matches!(state, State::Writing(writing) if writing.write == write);
+        if self.slots.get(key).is_some_and(|slot| failed(&slot.state)) {
+            self.finish_write(turn, key, Err(error));
+            self.pump(turn, key);
+        }
+    }
+
+    /// The write that is out has its answer: SM and IM become I.
+    pub(super) fn finish_write(&mut self, turn: &mut Turn<'_>, key: &str, result: Result<Response, Error>) {
+        let State::Writing(writing) = self.set(key, State::Invalid) else { return };
+        turn.sequences.done(writing.write.session, writing.write.sequence);
+        self.schedule(key, None);
+        self.reply(turn, writing.caller, result);
+    }
+
+    /// Main memory has the line up to `version`; it stays owned.
+    fn stored(&mut self, turn: &mut Turn<'_>, key: &str, epoch: Index, version: Version) {
+        let Some(State::Owned(owned)) = self.slots.get_mut(key).map(|slot| &mut slot.state) else { return };
+        if owned.epoch != epoch || version.epoch != epoch {
+            return;
+        }
+        owned.stored_count = owned.stored_count.max(version.count);
+        if let Some(sent_us) = owned.write_back_us.take() {
+            owned.dirty_since_us = sent_us;
+        }
+        turn.out.journal.push(JournalRecord::Ended { key: key.to_owned(), version });
+        self.journaled += 1;
+    }
+
+    /// The ownership of `epoch` is over, and main memory stands at `version`.
+    fn ended(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: &str,
+        epoch: Index,
+        version: Version,
+        state: LineState,
+        tag: LeaseTag,
+    ) {
+        match self.slots.get(key).map(|slot| &slot.state) {
+            Some(State::Leaving(leaving)) if leaving.epoch == epoch => {}
+            Some(State::Owned(owned)) if owned.epoch == epoch => {
+                // The home knows better than we do. Nothing of this line may be served or acknowledged any more.
+                turn.out.retract(key);
+                self.lapse_line(key);
+            }
+            _ => return,
+        }
+        let State::Leaving(leaving) = self.set(key, State::Invalid) else { return };
+        self.schedule(key, None);
+        turn.out.journal.push(JournalRecord::Ended { key: key.to_owned(), version: leaving.value.version });
+        self.journaled += 1;
+        if leaving.dirty && version < leaving.value.version {
+            self.dirty_lost += 1;
+        }
+        for (caller, written) in &leaving.callers {
+            let result = if version >= *written {
+                Ok(Response::Put(Written { version: *written }))
+            } else {
+                let what = format!("{} lost the ownership of key '{key}' before this write was stored", self.node);
+                Err(Error::new(ErrorCode::OutcomeUnknown, what))
+            };
+            self.reply(turn, *caller, result);
+        }
+        let current = version == leaving.value.version && leaving.value.value.is_some();
+        if state != LineState::I && self.tag() == Some(tag) && !leaving.poisoned && current {
+            self.keep(turn, key, Clean { state, value: leaving.value, writer: Some(self.node) });
+        }
+        self.pump(turn, key);
+    }
+}

@@ -1,0 +1,177 @@
+//! The bus lease: registration, renewal, lapse.
+//!
+//! The holder counts from before it sent: the number of a round *is* the instant at which it was sent, so an answer
+//! to an old round can only grant less. A lease that has run out is never renewed: the node drops every clean line,
+//! stops serving the dirty ones, and registers anew.
+
+use trine_protocol::{Error, ErrorCode};
+
+use crate::cache::line::LineChange;
+use crate::cache::message::{LeaseTag, ToHome};
+use crate::ids::Term;
+use crate::rules::Rules;
+
+use super::slot::{Leaving, Operation, State};
+use super::{Agent, Turn};
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lease {
+    /// Term of the newest home that this node heard of.
+    home: Option<Term>,
+    held: Option<Held>,
+    /// The last round sent, and so when.
+    round_us: u64,
+}
+
+impl Lease {
+    /// The tag of the lease, whether it still holds or not.
+    pub(super) fn tag(&self) -> Option<LeaseTag> {
+        self.held.map(|held| held.tag)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    tag: LeaseTag,
+    until_us: u64,
+}
+
+impl<R: Rules> Agent<R> {
+    /// A home of this term is there, on whichever node. A newer one means: register anew.
+    pub fn home_changed(&mut self, turn: &mut Turn<'_>, term: Term) {
+        if self.lease.home.is_some_and(|known| known >= term) {
+            return;
+        }
+        self.lease.home = Some(term);
+        if self.lease.held.is_some() {
+            self.lapse(turn);
+        }
+        self.register(turn);
+    }
+
+    /// The tag of the lease, where one holds at this instant.
+    pub fn valid_tag(&self, now_us: u64) -> Option<LeaseTag> {
+        self.lease.held.filter(|held| now_us < held.until_us).map(|held| held.tag)
+    }
+
+    /// Time has passed: renews, registers, repeats what was not answered.
+    pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.check_lapse(turn);
+        let since_us = turn.now_us.saturating_sub(self.lease.round_us);
+        match self.lease.held {
+            Some(held) if since_us >= self.config.renew_us => {
+                let round = self.next_round(turn.now_us);
+                turn.out.to_home.push(ToHome::Renew { tag: held.tag, round });
+            }
+            None if since_us >= self.config.retry_us => self.register(turn),
+            _ => {}
+        }
+        while let Some((due_us, key)) = self.due.first().cloned() {
+            if due_us > turn.now_us {
+                break;
+            }
+            self.schedule(&key, None);
+            self.on_due(turn, &key);
+        }
+    }
+
+    fn next_round(&mut self, now_us: u64) -> u64 {
+        self.lease.round_us = now_us.max(self.lease.round_us + 1);
+        self.lease.round_us
+    }
+
+    fn register(&mut self, turn: &mut Turn<'_>) {
+        let round = self.next_round(turn.now_us);
+        turn.out.to_home.push(ToHome::Register { incarnation: self.incarnation, round });
+    }
+
+    pub(super) fn registered(&mut self, turn: &mut Turn<'_>, tag: LeaseTag, round: u64) {
+        // Only the newest round counts: the home forgets the lines of an older registration when it hears a newer one.
+        let until_us = round + self.config.holder_lease_us();
+        let stale = self.lease.held.is_some() || round != self.lease.round_us || turn.now_us >= until_us;
+        if stale || self.lease.home.is_some_and(|known| known > tag.term) {
+            return;
+        }
+        self.lease.home = Some(tag.term);
+        self.lease.held = Some(Held { tag, until_us });
+        turn.out.publish.push(LineChange::Lease(tag, until_us));
+        for key in self.keys(|_| true) {
+            self.on_due(turn, &key);
+            self.pump(turn, &key);
+        }
+    }
+
+    pub(super) fn renewed(&mut self, turn: &mut Turn<'_>, tag: LeaseTag, round: u64) {
+        let Some(held) = &mut self.lease.held else { return };
+        if held.tag != tag || (turn.now_us >= held.until_us && !R::LAPSED_LEASE_RENEWED) || round > self.lease.round_us
+        {
+            return;
+        }
+        held.until_us = held.until_us.max(round + self.config.holder_lease_us());
+        turn.out.publish.push(LineChange::Lease(tag, held.until_us));
+    }
+
+    pub(super) fn lapsed_at_home(&mut self, turn: &mut Turn<'_>, tag: LeaseTag) {
+        if self.lease.held.is_some_and(|held| held.tag == tag) {
+            self.lapse(turn);
+            self.register(turn);
+        }
+    }
+
+    /// Looks at the clock, and at the lease again.
+    pub(super) fn check_lapse(&mut self, turn: &mut Turn<'_>) {
+        let ended = self.lease.held.is_some_and(|held| turn.now_us >= held.until_us);
+        if ended && !R::LAPSED_LEASE_RENEWED {
+            self.lapse(turn);
+            self.register(turn);
+        }
+    }
+
+    /// Every clean line goes, every dirty one stops serving, and what waits for an answer under the old lease is told.
+    fn lapse(&mut self, turn: &mut Turn<'_>) {
+        self.lease.held = None;
+        turn.out.retract_all();
+        for key in self.keys(|_| true) {
+            self.lapse_line(&key);
+            let slot = self.slots.get_mut(&key).expect("listed above");
+            // A write that is out stays: the log knows it by its number. One that asked to write back waits for that.
+            let stays = matches!(slot.state, State::Leaving(_));
+            let refused: Vec<u64> = slot
+                .waiting
+                .iter()
+                .filter(|(_, operation)| !(stays && *operation == Operation::WriteBack))
+                .map(|(caller, _)| *caller)
+                .collect();
+            slot.waiting.retain(|(_, operation)| stays && *operation == Operation::WriteBack);
+            for caller in refused {
+                let error = self.no_lease();
+                self.reply(turn, caller, Err(error));
+            }
+            self.schedule(&key, None);
+            self.tidy(&key);
+        }
+    }
+
+    pub(super) fn lapse_line(&mut self, key: &str) {
+        let next = match self.set(key, State::Invalid) {
+            State::Owned(owned) => {
+                let callers = owned.pending.iter().map(|p| (p.caller, p.value.version)).collect();
+                let dirty = owned.newest().version.count > owned.stored_count;
+                let value = owned.newest().clone();
+                State::Leaving(Leaving { epoch: owned.epoch, value, dirty, poisoned: true, callers })
+            }
+            State::Leaving(leaving) => State::Leaving(Leaving { poisoned: true, ..leaving }),
+            State::Writing(writing) => State::Writing(writing),
+            State::Invalid | State::Clean(_) | State::Reading(_) => State::Invalid,
+        };
+        self.set(key, next);
+    }
+
+    pub(super) fn no_lease(&self) -> Error {
+        let what = format!(
+            "{} has no valid bus lease of {}: its home is away or changing. Try again, or ask another node",
+            self.node, self.group
+        );
+        Error::new(ErrorCode::BusLeaseLapsed, what).retry_after(250)
+    }
+}

@@ -1,0 +1,254 @@
+//! The node's side of the bus: one group's lines on one node.
+//!
+//! ```text
+//!            BusRd            Filled                    BusRdX            Owned
+//!      I ───────────▶ IS ───────────────▶ S, E  ───────────────▶ SM ───────────────▶ M
+//!      │              │ SnoopInv                                 ▲                   │ SnoopRd, SnoopInv,
+//!      │              ▼                                          │                   │ write-back, lapse
+//!      │             IS_I ── Filled: used, not kept ─▶ I         │                   ▼
+//!      └──────────────────── BusRdX ───────────────▶ IM ─────────┘                   MI ── WrittenBack ─▶ S, E or I
+//! ```
+//!
+//! Everything happens in [`Agent`]'s methods, each of which appends to an [`AgentOut`]; `lease` has the bus lease,
+//! `serve` the clients' operations, `answer` what the home says, `snoop` what it asks. Invariants:
+//!
+//! - a published line hangs on the current lease; a lapse retracts all of them before anything else;
+//! - a line is retracted before the message that says so is sent, and before a `BusRdX` for it is sent;
+//! - a local write is published and acknowledged only when its journal record is flushed and the lease, looked at then, holds;
+//! - a node in MI repeats its write-back until the home says that the ownership is over, so nothing waits for ever;
+//! - an answer of the home counts only for the very request or write that is waiting for it.
+
+mod answer;
+mod lease;
+mod serve;
+mod slot;
+mod snoop;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::marker::PhantomData;
+
+use trine_protocol::{Error, Response};
+
+use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::rules::Rules;
+use crate::sequence::Sequences;
+
+use super::config::Config;
+use super::journal::JournalRecord;
+use super::line::{Line, LineChange};
+use super::message::ToHome;
+
+use lease::Lease;
+pub use slot::Operation;
+use slot::{Leaving, Slot, State};
+
+/// What follows from an input, in the order in which it is to be done.
+#[derive(Debug, Default)]
+pub struct AgentOut {
+    /// 1. Lines that go.
+    pub retract: Vec<LineChange>,
+    /// 2. Records for the journal.
+    pub journal: Vec<JournalRecord>,
+    /// 3. Lines that come.
+    pub publish: Vec<LineChange>,
+    /// 4. Messages to the home.
+    pub to_home: Vec<ToHome>,
+    /// 5. Answers to clients.
+    pub reply: Vec<(u64, Result<Response, Error>)>,
+}
+
+impl AgentOut {
+    /// A line goes: what was to be published of it in the same step must not come after it.
+    fn retract(&mut self, key: &str) {
+        self.publish.retain(|change| !matches!(change, LineChange::Put(other, _) if other == key));
+        self.retract.push(LineChange::Drop(key.to_owned()));
+    }
+
+    fn retract_all(&mut self) {
+        self.publish.clear();
+        self.retract.push(LineChange::DropAll);
+    }
+
+    fn publish(&mut self, key: &str, line: Line) {
+        self.publish.push(LineChange::Put(key.to_owned(), line));
+    }
+}
+
+/// What a step may use: the time, the numbers for writes, and where its consequences go.
+pub struct Turn<'a> {
+    /// The node's monotonic clock.
+    pub now_us: u64,
+    /// The node's session in the group.
+    pub sequences: &'a mut Sequences,
+    /// What follows.
+    pub out: &'a mut AgentOut,
+}
+
+/// One group's lines on one node.
+#[derive(Debug)]
+pub struct Agent<R> {
+    group: GroupId,
+    node: NodeId,
+    incarnation: Incarnation,
+    config: Config,
+    lease: Lease,
+    slots: BTreeMap<String, Slot>,
+    /// When to look at which slot again.
+    due: BTreeSet<(u64, String)>,
+    /// Which key a client waits for.
+    callers: BTreeMap<u64, String>,
+    /// Lines in the order in which they came.
+    order: BTreeMap<u64, String>,
+    next_order: u64,
+    bytes: usize,
+    next_request: u64,
+    /// Journal records handed out so far; the number of the last one is its ticket.
+    journaled: u64,
+    flushing: VecDeque<(u64, String)>,
+    draining: bool,
+    dirty_lost: u64,
+    rules: PhantomData<R>,
+}
+
+impl<R: Rules> Agent<R> {
+    /// A node without a lease, with the journal as it stood on disk.
+    pub fn new(
+        group: GroupId,
+        node: NodeId,
+        incarnation: Incarnation,
+        config: Config,
+        journal: &[JournalRecord],
+    ) -> Self {
+        let mut agent = Self {
+            group,
+            node,
+            incarnation,
+            config,
+            lease: Lease::default(),
+            slots: BTreeMap::new(),
+            due: BTreeSet::new(),
+            callers: BTreeMap::new(),
+            order: BTreeMap::new(),
+            next_order: 0,
+            bytes: 0,
+            next_request: 1,
+            journaled: 0,
+            flushing: VecDeque::new(),
+            draining: false,
+            dirty_lost: 0,
+            rules: PhantomData,
+        };
+        for record in journal {
+            agent.recover(record);
+        }
+        agent
+    }
+
+    /// A restarted owner resumes no M line: what its journal has is written back.
+    fn recover(&mut self, record: &JournalRecord) {
+        match record {
+            JournalRecord::Written { key, dirty } => {
+                let leaving = Leaving {
+                    epoch: dirty.version.epoch,
+                    value: dirty.clone(),
+                    dirty: true,
+                    poisoned: true,
+                    callers: Vec::new(),
+                };
+                self.set(key, State::Leaving(leaving));
+            }
+            JournalRecord::Ended { key, version } => {
+                let over = |slot: &Slot| matches!(&slot.state, State::Leaving(l) if l.value.version <= *version);
+                if self.slots.get(key).is_some_and(over) {
+                    self.set(key, State::Invalid);
+                    self.tidy(key);
+                }
+            }
+        }
+    }
+
+    /// Number of the last journal record handed out: [`Agent::flushed`] takes it back.
+    pub fn ticket(&self) -> u64 {
+        self.journaled
+    }
+
+    /// Local writes that were discarded because the ownership had been taken away before they were written back.
+    pub fn dirty_lost(&self) -> u64 {
+        self.dirty_lost
+    }
+
+    /// Stops local writes and gives every owned line back.
+    pub fn drain(&mut self, turn: &mut Turn<'_>) {
+        self.draining = true;
+        let owned: Vec<String> = self.keys(|state| matches!(state, State::Owned(_)));
+        for key in owned {
+            self.leave(turn, &key, None);
+        }
+    }
+
+    /// True where main memory has everything that this node wrote.
+    pub fn is_drained(&self) -> bool {
+        !self.slots.values().any(|slot| matches!(slot.state, State::Owned(_) | State::Leaving(_) | State::Writing(_)))
+    }
+
+    /// The name of the state a key is in here, transient ones included.
+    pub fn state_name(&self, key: &str) -> &'static str {
+        self.slots.get(key).map_or("I", |slot| slot.state.name())
+    }
+
+    fn keys(&self, wanted: impl Fn(&State) -> bool) -> Vec<String> {
+        self.slots.iter().filter(|(_, slot)| wanted(&slot.state)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Puts a slot into a state, and keeps count of the bytes and of the order of eviction. Returns the state it was in.
+    fn set(&mut self, key: &str, state: State) -> State {
+        let order = self.next_order;
+        let slot = self.slots.entry(key.to_owned()).or_default();
+        let resident = |state: &State| matches!(state, State::Clean(_) | State::Owned(_) | State::Leaving(_));
+        let size = |state: &State| if resident(state) { key.len() + state.bytes() } else { 0 };
+        self.bytes = self.bytes + size(&state) - size(&slot.state);
+        match (resident(&state), slot.order) {
+            (true, None) => {
+                slot.order = Some(order);
+                self.order.insert(order, key.to_owned());
+                self.next_order += 1;
+            }
+            (false, Some(order)) => {
+                slot.order = None;
+                self.order.remove(&order);
+            }
+            _ => {}
+        }
+        std::mem::replace(&mut slot.state, state)
+    }
+
+    /// Forgets a slot that says nothing.
+    fn tidy(&mut self, key: &str) {
+        let empty = |slot: &Slot| matches!(slot.state, State::Invalid) && slot.waiting.is_empty();
+        if self.slots.get(key).is_some_and(empty) {
+            self.schedule(key, None);
+            self.slots.remove(key);
+        }
+    }
+
+    fn schedule(&mut self, key: &str, due_us: Option<u64>) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if let Some(old) = slot.due_us.take() {
+            self.due.remove(&(old, key.to_owned()));
+        }
+        if let Some(due_us) = due_us {
+            slot.due_us = Some(due_us);
+            self.due.insert((due_us, key.to_owned()));
+        }
+    }
+
+    fn request(&mut self) -> u64 {
+        self.next_request += 1;
+        self.next_request
+    }
+
+    fn reply(&mut self, turn: &mut Turn<'_>, caller: u64, result: Result<Response, Error>) {
+        self.callers.remove(&caller);
+        turn.out.reply.push((caller, result));
+    }
+}

@@ -1,0 +1,108 @@
+//! Bus leases from the home's side.
+
+use crate::cache::memory::{Command, Memory};
+use crate::cache::message::{LeaseTag, ToNode};
+use crate::ids::{Incarnation, NodeId};
+use crate::rules::Rules;
+
+use super::{Home, HomeOut, Proposal, Standing};
+
+/// What a node was given last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub(super) incarnation: Incarnation,
+    pub(super) number: u64,
+    /// Rounds of a node grow for ever: an older one is a late message, and must not make its newer lines forgotten.
+    round: u64,
+    until_us: u64,
+}
+
+impl<R: Rules> Home<R> {
+    pub(super) fn register(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        round: u64,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        if !self.may_act(standing) || !standing.settled {
+            return;
+        }
+        if memory.members().get(&from) != Some(&incarnation) {
+            // The node asks again until it is on the bus.
+            if self.joining.insert(from, incarnation) != Some(incarnation) {
+                let command = Command::Join { node: from, incarnation };
+                out.propose.push(Proposal { key: String::new(), transaction: 0, command, write: None });
+            }
+            return;
+        }
+        let known = self.leases.get(&from).copied();
+        if known.is_some_and(|lease| round < lease.round) {
+            return;
+        }
+        let number = match known {
+            Some(lease) if lease.round == round => lease.number,
+            _ => {
+                self.next_number += 1;
+                self.next_number
+            }
+        };
+        let until_us = standing.now_us + self.config.home_lease_us();
+        self.leases.insert(from, Lease { incarnation, number, round, until_us });
+        let tag = LeaseTag { term: self.term, number };
+        out.to_node.push((from, ToNode::Registered { tag, round }));
+    }
+
+    pub(super) fn renew(&mut self, from: NodeId, tag: LeaseTag, round: u64, standing: Standing, out: &mut HomeOut) {
+        if !self.may_act(standing) {
+            return;
+        }
+        let until_us = standing.now_us + self.config.home_lease_us();
+        let term = self.term;
+        match self.leases.get_mut(&from) {
+            Some(lease) if tag.term == term && tag.number == lease.number => {
+                if lease.until_us > standing.now_us || R::LAPSED_LEASE_RENEWED {
+                    lease.until_us = until_us;
+                    out.to_node.push((from, ToNode::Renewed { tag, round }));
+                } else {
+                    out.to_node.push((from, ToNode::Lapsed { tag }));
+                }
+            }
+            _ => out.to_node.push((from, ToNode::Lapsed { tag })),
+        }
+    }
+
+    /// Whether that node may still serve lines under that number.
+    pub(super) fn may_serve(&self, node: NodeId, number: u64, now_us: u64) -> bool {
+        self.leases.get(&node).is_some_and(|lease| lease.number == number && lease.until_us > now_us)
+    }
+
+    /// The number of the node's lease, where it holds.
+    pub(super) fn number(&self, node: NodeId, now_us: u64) -> Option<u64> {
+        self.leases.get(&node).filter(|lease| lease.until_us > now_us).map(|lease| lease.number)
+    }
+
+    /// Whether a grant under this tag would be worth something; the node is told where not.
+    pub(super) fn holds(&self, node: NodeId, tag: LeaseTag, now_us: u64) -> bool {
+        tag.term == self.term && self.may_serve(node, tag.number, now_us)
+    }
+
+    /// A new home answers no bus request until every node on the bus has registered with it, and so has dropped what
+    /// older homes gave it, or until the longest lease of an older home has run out.
+    pub(super) fn is_active(&self, memory: &Memory, standing: Standing) -> bool {
+        let everybody = || {
+            memory
+                .members()
+                .iter()
+                .all(|(node, incarnation)| self.leases.get(node).is_some_and(|lease| lease.incarnation == *incarnation))
+        };
+        standing.settled && (standing.now_us >= self.elected_us + self.config.home_lease_us() || everybody())
+    }
+
+    /// Whether this node is surely the home: only then it grants, fills, and renews.
+    pub(super) fn may_act(&self, standing: Standing) -> bool {
+        R::GRANT_WITHOUT_LEASE_CHECK || standing.leader_until_us.is_some_and(|until_us| standing.now_us < until_us)
+    }
+}

@@ -1,0 +1,305 @@
+//! The home's side of the bus: the leader of a group orders the bus transactions of the group's keys.
+//!
+//! A transaction is one request of one node for one key; a key has at most one at a time, the others wait in the
+//! order in which they came.
+//!
+//! ```text
+//!   BusRd      unowned                     ─▶ Filled E or S
+//!              owned    ─▶ SnoopRd owner   ─▶ its value and the end of its ownership in the log ─▶ Filled S
+//!   BusRdX     unowned  ─▶ SnoopInv sharers, and beside it the ownership in the log ─▶ both done ─▶ Owned
+//!              owned    ─▶ SnoopInv owner  ─▶ the ownership in the log ─▶ Owned
+//!   WriteBack  ─▶ the value in the log ─▶ WrittenBack
+//! ```
+//!
+//! Invariants:
+//!
+//! - nothing is granted, filled or renewed but under the leader lease, looked at when the answer is made;
+//! - a write is answered only when each node that may have a copy has acknowledged, or its bus lease has run out;
+//! - who shares a key is known to the home alone and dies with it; who owns a key is in the log;
+//! - a new home waits ([`Home::is_active`]) before it answers its first request.
+//!
+//! The home's own node is a node like any other here: its lines hang on a bus lease that it takes from itself. So no
+//! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
+
+mod lease;
+mod transaction;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use trine_protocol::cache::LineState;
+use trine_protocol::{Error, ErrorCode};
+
+use crate::ids::{Incarnation, Index, NodeId, Term};
+use crate::rules::Rules;
+
+use super::config::Config;
+use super::memory::{Applied, Command, Memory, Owner};
+use super::message::{LeaseTag, ToHome, ToNode, Versioned, WriteId};
+
+use lease::Lease;
+
+/// How the home's node stands as a leader, at the instant of the step.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The node's monotonic clock.
+    pub now_us: u64,
+    /// End of its leader lease on that clock.
+    pub leader_until_us: Option<u64>,
+    /// Whether the entries of earlier terms are applied: the no-op of its own is.
+    pub settled: bool,
+}
+
+/// What follows from a step.
+#[derive(Debug, Default)]
+pub struct HomeOut {
+    /// Messages to nodes, this one among them.
+    pub to_node: Vec<(NodeId, ToNode)>,
+    /// Commands for the log; each comes back in [`Home::committed`] or [`Home::refused`].
+    pub propose: Vec<Proposal>,
+}
+
+/// A command that the home wants in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The key whose transaction it belongs to.
+    pub key: String,
+    /// The transaction; 0 with a `Join`.
+    pub transaction: u64,
+    /// The command.
+    pub command: Command,
+    /// For an ownership: the number that tells a repeated write, and the window of its session.
+    pub write: Option<(WriteId, u64)>,
+}
+
+/// What became of a proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It was applied now.
+    Applied(Applied),
+    /// The same write was applied before, with this result.
+    Repeated(Applied),
+    /// The write's session does not take it any more.
+    Refused(Error),
+}
+
+/// One home: lives as long as its term.
+#[derive(Debug)]
+pub struct Home<R> {
+    node: NodeId,
+    term: Term,
+    config: Config,
+    elected_us: u64,
+    next_number: u64,
+    next_transaction: u64,
+    leases: BTreeMap<NodeId, Lease>,
+    joining: BTreeMap<NodeId, Incarnation>,
+    directory: BTreeMap<String, Entry>,
+    busy: BTreeSet<String>,
+    rules: PhantomData<R>,
+}
+
+/// What the home knows of one key beyond the log.
+#[derive(Debug, Default)]
+struct Entry {
+    sharers: BTreeMap<NodeId, Sharer>,
+    /// Who was told that it has the only copy.
+    exclusive: Option<NodeId>,
+    transaction: Option<Transaction>,
+    waiting: VecDeque<Job>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sharer {
+    /// Number of the bus lease that the copy hangs on.
+    number: u64,
+    /// The node's request that the copy answered.
+    request: u64,
+}
+
+/// What one node wants with a key.
+#[derive(Clone, Debug)]
+struct Job {
+    node: NodeId,
+    request: u64,
+    tag: LeaseTag,
+    want: Want,
+}
+
+#[derive(Clone, Debug)]
+enum Want {
+    Read,
+    Write { write: WriteId, acked_below: u64, value: Option<Bytes> },
+    WriteBack { epoch: Index, dirty: Option<Versioned>, end: bool },
+}
+
+#[derive(Debug)]
+struct Transaction {
+    id: u64,
+    job: Job,
+    phase: Phase,
+    sent_us: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The owner was snooped.
+    Owner(Owner),
+    /// A command is in the log, and copies are being invalidated.
+    Commit {
+        /// The ownership that ends with the command, and where the old owner may keep a copy, for which of its leases and requests.
+        old_owner: Option<(Owner, Option<Sharer>)>,
+        /// Copies that are not acknowledged yet.
+        copies: BTreeMap<NodeId, Sharer>,
+        /// The ownership that was applied, and whether the requester holds it.
+        owned: Option<(Index, bool)>,
+    },
+}
+
+impl<R: Rules> Home<R> {
+    /// The home of a term that begins now.
+    pub fn new(node: NodeId, term: Term, config: Config, now_us: u64) -> Self {
+        Self {
+            node,
+            term,
+            config,
+            elected_us: now_us,
+            next_number: 0,
+            // Unique over all homes of the group: an answer to an older home's snoop must not pass for one to ours.
+            next_transaction: term << 32,
+            leases: BTreeMap::new(),
+            joining: BTreeMap::new(),
+            directory: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            rules: PhantomData,
+        }
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// A message of a node.
+    pub fn handle(&mut self, from: NodeId, message: ToHome, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        let (key, job) = match message {
+            ToHome::Register { incarnation, round } => {
+                return self.register(from, incarnation, round, memory, standing, out);
+            }
+            ToHome::Renew { tag, round } => return self.renew(from, tag, round, standing, out),
+            ToHome::SnoopAck { request, transaction, key, tag, snooped } => {
+                let sharer = Sharer { number: tag.number, request };
+                let sharer = (tag.term == self.term).then_some(sharer);
+                return self.snoop_acknowledged(from, transaction, &key, sharer, snooped, memory, standing, out);
+            }
+            ToHome::BusRd { request, key, tag } => (key, Job { node: from, request, tag, want: Want::Read }),
+            ToHome::BusRdX { request, write, acked_below, key, value, tag, .. } => {
+                (key, Job { node: from, request, tag, want: Want::Write { write, acked_below, value } })
+            }
+            ToHome::WriteBack { request, key, epoch, dirty, end, tag } => {
+                (key, Job { node: from, request, tag, want: Want::WriteBack { epoch, dirty, end } })
+            }
+        };
+        // A request that is not answered comes again: nothing is lost by silence.
+        if !self.may_act(standing) || !self.is_active(memory, standing) {
+            return;
+        }
+        if !self.holds(from, job.tag, standing.now_us) {
+            out.to_node.push((from, ToNode::Lapsed { tag: job.tag }));
+            return;
+        }
+        self.enqueue(&key, job, out);
+        self.advance(&key, memory, standing, out);
+    }
+
+    /// Puts a job behind the others of its key; a repeated one replaces what it repeats.
+    fn enqueue(&mut self, key: &str, job: Job, out: &mut HomeOut) {
+        let entry = self.directory.entry(key.to_owned()).or_default();
+        if let Some(transaction) = &mut entry.transaction
+            && transaction.job.repeats(&job)
+        {
+            if transaction.job.request < job.request {
+                (transaction.job.request, transaction.job.tag) = (job.request, job.tag);
+            }
+            return;
+        }
+        if let Some(place) = entry.waiting.iter().position(|other| other.repeats(&job)) {
+            entry.waiting[place] = job;
+        } else if entry.waiting.len() < self.config.waiting_max {
+            entry.waiting.push_back(job);
+        } else {
+            let error =
+                Error::new(ErrorCode::Overloaded, format!("too many requests wait for key '{key}' at its home"));
+            job.refuse(key, error.retry_after(100), out);
+        }
+    }
+
+    /// Time has passed: snoops are repeated, leases run out.
+    pub fn tick(&mut self, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        for key in self.busy.clone() {
+            self.repeat(&key, memory, standing, out);
+            self.advance(&key, memory, standing, out);
+        }
+    }
+
+    /// Nodes with a bus lease that holds.
+    pub fn leases(&self, now_us: u64) -> usize {
+        self.leases.keys().filter(|node| self.number(**node, now_us).is_some()).count()
+    }
+
+    /// Whether it answers bus requests, and if not, why.
+    ///
+    /// # Errors
+    /// What it waits for.
+    pub fn readiness(&self, memory: &Memory, standing: Standing) -> Result<(), String> {
+        if !standing.settled {
+            return Err(format!("{} has not applied the entries of earlier terms", self.node));
+        }
+        if !self.is_active(memory, standing) {
+            return Err(format!("{} waits for the bus leases of the home before it", self.node));
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Takes the transaction back. Copies that were to be invalidated and are not acknowledged are copies still.
+    fn abort(&mut self) -> Option<Job> {
+        let transaction = self.transaction.take()?;
+        if let Phase::Commit { copies, .. } = transaction.phase {
+            self.sharers.extend(copies);
+        }
+        Some(transaction.job)
+    }
+}
+
+impl Job {
+    fn repeats(&self, other: &Job) -> bool {
+        self.node == other.node
+            && match (&self.want, &other.want) {
+                (Want::Read, Want::Read) => true,
+                (Want::Write { write, .. }, Want::Write { write: other, .. }) => write == other,
+                (Want::WriteBack { epoch, end, .. }, Want::WriteBack { epoch: other, end: other_end, .. }) => {
+                    epoch == other && end == other_end
+                }
+                _ => false,
+            }
+    }
+
+    fn refuse(&self, key: &str, error: Error, out: &mut HomeOut) {
+        let key = key.to_owned();
+        let message = match &self.want {
+            Want::Read => ToNode::ReadFailed { request: self.request, key, error },
+            Want::Write { write, .. } => ToNode::WriteFailed { write: *write, key, error },
+            // A write-back is repeated until it is done.
+            Want::WriteBack { .. } => return,
+        };
+        out.to_node.push((self.node, message));
+    }
+}
+
+/// The state that a reader gets.
+fn granted(shared: bool) -> LineState {
+    if shared { LineState::S } else { LineState::E }
+}

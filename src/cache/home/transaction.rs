@@ -1,0 +1,444 @@
+//! One bus transaction after the other, for each key.
+
+use std::collections::BTreeMap;
+
+use trine_protocol::cache::LineState;
+use trine_protocol::{Error, ErrorCode};
+
+use crate::cache::memory::{Applied, Command, Memory, Own, Owner, WriteBack};
+use crate::cache::message::{Snooped, ToNode, Versioned};
+use crate::ids::{Index, NodeId};
+use crate::rules::Rules;
+
+use super::{Committed, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
+
+impl<R: Rules> Home<R> {
+    /// Starts the next transactions of a key, as long as none is in the way.
+    pub(super) fn advance(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        loop {
+            let Some(entry) = self.directory.get_mut(key) else { return };
+            if entry.transaction.is_some() {
+                return;
+            }
+            let Some(job) = entry.waiting.pop_front() else {
+                if entry.sharers.is_empty() {
+                    self.directory.remove(key);
+                }
+                self.busy.remove(key);
+                return;
+            };
+            self.start(key, job, memory, standing, out);
+        }
+    }
+
+    fn start(&mut self, key: &str, job: Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        if !self.may_act(standing) {
+            return;
+        }
+        let owner = memory.owner(key).copied();
+        match (&job.want, owner) {
+            (Want::WriteBack { epoch, dirty, end }, Some(owner)) if self.is_owner(job.node, *epoch, &owner) => {
+                let (dirty, end) = (dirty.clone(), *end);
+                let old_owner = Some((owner, Some(Sharer { number: job.tag.number, request: job.request })));
+                let id = self.begin(key, job, Phase::commit(old_owner, BTreeMap::new()), standing);
+                self.propose_write_back(key, id, &owner, dirty, end, out);
+            }
+            (Want::WriteBack { epoch, .. }, _) => {
+                // That ownership is over; the node has not heard it yet.
+                out.to_node.push((job.node, self.over(key, *epoch, LineState::I, memory)));
+            }
+            (Want::Write { write, .. }, Some(owner)) if owner.write == *write => {
+                let (epoch, owns) = (owner.epoch, owner.node == job.node);
+                let (write, key, tag) = (*write, key.to_owned(), job.tag);
+                out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns }));
+            }
+            (_, Some(owner)) => self.snoop_owner(key, job, owner, memory, standing, out),
+            (Want::Read, None) => self.fill(key, &job, memory, standing, out),
+            (Want::Write { .. }, None) => self.invalidate_and_own(key, job, None, memory, standing, out),
+        }
+    }
+
+    fn is_owner(&self, node: NodeId, epoch: Index, owner: &Owner) -> bool {
+        let registered = self.leases.get(&node).is_some_and(|lease| lease.incarnation == owner.incarnation);
+        owner.node == node && owner.epoch == epoch && registered
+    }
+
+    /// Whether the owner can be asked: it has a lease, and the disk that its journal is on.
+    fn is_present(&self, owner: &Owner, now_us: u64) -> bool {
+        let same = self.leases.get(&owner.node).is_some_and(|lease| lease.incarnation == owner.incarnation);
+        same && self.number(owner.node, now_us).is_some()
+    }
+
+    fn begin(&mut self, key: &str, job: Job, phase: Phase, standing: Standing) -> u64 {
+        self.next_transaction += 1;
+        let id = self.next_transaction;
+        self.busy.insert(key.to_owned());
+        let entry = self.directory.entry(key.to_owned()).or_default();
+        assert!(entry.transaction.is_none(), "key '{key}' has a transaction already");
+        entry.transaction = Some(Transaction { id, job, phase, sent_us: standing.now_us });
+        id
+    }
+
+    fn snoop_owner(
+        &mut self,
+        key: &str,
+        job: Job,
+        owner: Owner,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        if !self.is_present(&owner, standing.now_us) {
+            return self.owner_away(key, job, owner, memory, standing, out);
+        }
+        let id = self.begin(key, job, Phase::Owner(owner), standing);
+        self.send_owner_snoop(key, id, owner, out);
+    }
+
+    fn send_owner_snoop(&self, key: &str, transaction: u64, owner: Owner, out: &mut HomeOut) {
+        let reads = |entry: &super::Entry| {
+            entry.transaction.as_ref().is_some_and(|transaction| matches!(transaction.job.want, Want::Read))
+        };
+        let (key, mark) = (key.to_owned(), Some(owner.mark()));
+        let message = if self.directory.get(&key).is_some_and(reads) {
+            ToNode::SnoopRd { transaction, key, owner: mark }
+        } else {
+            ToNode::SnoopInv { transaction, key, owner: mark }
+        };
+        out.to_node.push((owner.node, message));
+    }
+
+    /// The owner's lease has run out: what needs its value is refused, what replaces it goes on.
+    fn owner_away(
+        &mut self,
+        key: &str,
+        job: Job,
+        owner: Owner,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        if matches!(job.want, Want::Write { .. }) {
+            return self.invalidate_and_own(key, job, Some((owner, None)), memory, standing, out);
+        }
+        let what = format!(
+            "{} has the newest value of key '{key}' and is away; a write replaces it, a read waits for its return",
+            owner.node
+        );
+        let error = Error::new(ErrorCode::OwnerAway, what).with_hint(owner.node.as_str()).retry_after(1_000);
+        job.refuse(key, error, out);
+    }
+
+    fn fill(&mut self, key: &str, job: &Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        // The value first, the clock second: `standing` was looked at in this very step.
+        let value = memory.stored(key);
+        let writer = memory.cell(key).map(|cell| cell.writer);
+        if !self.holds(job.node, job.tag, standing.now_us) {
+            return out.to_node.push((job.node, ToNode::Lapsed { tag: job.tag }));
+        }
+        let state = match value.value {
+            Some(_) => {
+                self.share(key, job.node, Sharer { number: job.tag.number, request: job.request }, standing, out)
+            }
+            // Absence is not kept: nobody could be told of the key's first write.
+            None => LineState::I,
+        };
+        let (request, key, tag) = (job.request, key.to_owned(), job.tag);
+        out.to_node.push((job.node, ToNode::Filled { request, key, tag, state, value, writer }));
+    }
+
+    /// Notes a copy, and says in which state it may be kept. A node that was told it has the only one hears otherwise;
+    /// nobody waits for that, for E gives no right to write.
+    fn share(&mut self, key: &str, node: NodeId, sharer: Sharer, standing: Standing, out: &mut HomeOut) -> LineState {
+        let room = self.directory.len() < self.config.directory_max || self.directory.contains_key(key);
+        if !room {
+            return LineState::I;
+        }
+        let others: Vec<(NodeId, u64)> = self
+            .directory
+            .get(key)
+            .map(|entry| {
+                entry.sharers.iter().filter(|(other, _)| **other != node).map(|(n, s)| (*n, s.number)).collect()
+            })
+            .unwrap_or_default();
+        let shared = others.iter().any(|(other, number)| self.may_serve(*other, *number, standing.now_us));
+        let entry = self.directory.entry(key.to_owned()).or_default();
+        entry.sharers.insert(node, sharer);
+        if let Some(exclusive) = entry.exclusive.filter(|exclusive| *exclusive != node && shared) {
+            out.to_node.push((exclusive, ToNode::SnoopRd { transaction: 0, key: key.to_owned(), owner: None }));
+        }
+        entry.exclusive = (!shared).then_some(node);
+        granted(shared)
+    }
+
+    /// The copies go while the ownership is on its way into the log.
+    fn invalidate_and_own(
+        &mut self,
+        key: &str,
+        job: Job,
+        old_owner: Option<(Owner, Option<Sharer>)>,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        let Want::Write { write, acked_below, value } = job.want.clone() else { return };
+        let grows = value.as_ref().map_or(0, bytes::Bytes::len);
+        if memory.bytes() + key.len() + grows > self.config.memory_bytes_max {
+            let what = format!("main memory of this group is full ({} bytes)", self.config.memory_bytes_max);
+            return job.refuse(key, Error::new(ErrorCode::Overloaded, what).retry_after(1_000), out);
+        }
+        let Some(incarnation) = self.leases.get(&job.node).map(|lease| lease.incarnation) else { return };
+        let sharers = self.directory.get_mut(key).map(|entry| std::mem::take(&mut entry.sharers)).unwrap_or_default();
+        if let Some(entry) = self.directory.get_mut(key) {
+            entry.exclusive = None;
+        }
+        // The writer dropped what it had before it asked; a copy that it was given later is another matter.
+        let gone = |node: NodeId, sharer: &Sharer| node == job.node && sharer.request < job.request;
+        let copies: BTreeMap<NodeId, Sharer> = sharers
+            .into_iter()
+            .filter(|(node, sharer)| !gone(*node, sharer) && self.may_serve(*node, sharer.number, standing.now_us))
+            .collect();
+        let (node, replaces) = (job.node, old_owner.map(|(owner, _)| owner.epoch));
+        let own = Own { key: key.to_owned(), node, incarnation, write, value, replaces };
+        let nodes: Vec<NodeId> = copies.keys().copied().collect();
+        let id = self.begin(key, job, Phase::commit(old_owner, copies), standing);
+        for node in nodes {
+            out.to_node.push((node, ToNode::SnoopInv { transaction: id, key: key.to_owned(), owner: None }));
+        }
+        let command = Command::Own(own);
+        out.propose.push(Proposal { key: key.to_owned(), transaction: id, command, write: Some((write, acked_below)) });
+    }
+
+    fn propose_write_back(
+        &self,
+        key: &str,
+        transaction: u64,
+        owner: &Owner,
+        dirty: Option<Versioned>,
+        end: bool,
+        out: &mut HomeOut,
+    ) {
+        let Owner { node, incarnation, epoch, .. } = *owner;
+        let command = Command::WriteBack(WriteBack { key: key.to_owned(), node, incarnation, epoch, dirty, end });
+        out.propose.push(Proposal { key: key.to_owned(), transaction, command, write: None });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one message's fields, and what every step needs")]
+    pub(super) fn snoop_acknowledged(
+        &mut self,
+        from: NodeId,
+        transaction: u64,
+        key: &str,
+        sharer: Option<Sharer>,
+        snooped: Snooped,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        let Some(current) = self.directory.get_mut(key).and_then(|entry| entry.transaction.as_mut()) else { return };
+        if current.id != transaction {
+            return;
+        }
+        match &mut current.phase {
+            Phase::Commit { copies, .. } => {
+                if snooped == Snooped::Gone {
+                    copies.remove(&from);
+                }
+                self.finish_write(key, memory, standing, out);
+            }
+            Phase::Owner(owner) if owner.node == from => {
+                let (owner, dirty) = match snooped {
+                    Snooped::Dirty(value) if value.version.epoch == owner.epoch => (*owner, Some(value)),
+                    Snooped::Clean => (*owner, None),
+                    _ => return,
+                };
+                self.owner_gave_way(key, owner, sharer, dirty, memory, standing, out);
+            }
+            Phase::Owner(_) => {}
+        }
+        self.advance(key, memory, standing, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one answer's fields, and what every step needs")]
+    fn owner_gave_way(
+        &mut self,
+        key: &str,
+        owner: Owner,
+        sharer: Option<Sharer>,
+        dirty: Option<Versioned>,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        let Some(entry) = self.directory.get_mut(key) else { return };
+        let Some(transaction) = entry.transaction.as_mut() else { return };
+        if matches!(transaction.job.want, Want::Write { .. }) {
+            let transaction = entry.transaction.take().expect("looked at above");
+            return self.invalidate_and_own(key, transaction.job, Some((owner, None)), memory, standing, out);
+        }
+        transaction.phase = Phase::commit(Some((owner, sharer)), BTreeMap::new());
+        let id = transaction.id;
+        self.propose_write_back(key, id, &owner, dirty, true, out);
+    }
+
+    /// A proposal was applied, or its session refused it.
+    pub fn committed(
+        &mut self,
+        proposal: &Proposal,
+        committed: Committed,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        if let Command::Join { node, .. } = &proposal.command {
+            self.joining.remove(node);
+            return;
+        }
+        let key = proposal.key.as_str();
+        let Some(entry) = self.directory.get_mut(key) else { return };
+        let Some(transaction) = entry.transaction.as_mut().filter(|t| t.id == proposal.transaction) else { return };
+        match (&mut transaction.phase, committed) {
+            (Phase::Commit { owned, .. }, Committed::Applied(Applied::Owned(epoch))) => {
+                *owned = Some((epoch, true));
+                self.tell_old_owner(key, LineState::I, memory, standing, out);
+                self.finish_write(key, memory, standing, out);
+            }
+            (Phase::Commit { owned, .. }, Committed::Repeated(Applied::Owned(epoch))) => {
+                // Done before, under an ownership that is over: the write is acknowledged, the line is not granted.
+                *owned = Some((epoch, false));
+                self.finish_write(key, memory, standing, out);
+            }
+            (_, Committed::Applied(Applied::WrittenBack)) => self.written_back(key, memory, standing, out),
+            (_, Committed::Refused(error)) => {
+                let job = entry.abort().expect("looked at above");
+                job.refuse(key, error, out);
+            }
+            // What the command counted on had changed: the job begins again.
+            _ => {
+                let job = entry.abort().expect("looked at above");
+                entry.waiting.push_front(job);
+            }
+        }
+        self.advance(key, memory, standing, out);
+    }
+
+    /// A proposal did not get into the log. What was asked comes again, if its node still wants it.
+    pub fn refused(&mut self, proposal: &Proposal, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        if let Command::Join { node, .. } = &proposal.command {
+            self.joining.remove(node);
+            return;
+        }
+        if let Some(entry) = self.directory.get_mut(&proposal.key)
+            && entry.transaction.as_ref().is_some_and(|transaction| transaction.id == proposal.transaction)
+        {
+            entry.abort();
+            self.advance(&proposal.key, memory, standing, out);
+        }
+    }
+
+    /// Main memory has the value, and where the command said so the ownership is over.
+    fn written_back(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        let Some(transaction) = self.directory.get_mut(key).and_then(|entry| entry.transaction.take()) else { return };
+        let Phase::Commit { old_owner: Some((owner, sharer)), .. } = transaction.phase else { return };
+        let job = transaction.job;
+        if let Want::WriteBack { end: false, .. } = job.want {
+            let version = memory.stored(key).version;
+            let (key, epoch, tag) = (key.to_owned(), owner.epoch, job.tag);
+            let message = ToNode::WrittenBack { key, epoch, version, ended: false, state: LineState::I, tag };
+            return out.to_node.push((job.node, message));
+        }
+        let exists = memory.stored(key).value.is_some();
+        let keeps = sharer.filter(|sharer| {
+            exists && self.may_act(standing) && self.may_serve(owner.node, sharer.number, standing.now_us)
+        });
+        let state = keeps.map_or(LineState::I, |sharer| self.share(key, owner.node, sharer, standing, out));
+        // A reader that waits shares it at once.
+        let state = if matches!(job.want, Want::Read) && state == LineState::E { LineState::S } else { state };
+        if let Some(entry) = self.directory.get_mut(key).filter(|_| state == LineState::S) {
+            entry.exclusive = None;
+        }
+        let tag = super::LeaseTag { term: self.term, number: keeps.map_or(0, |sharer| sharer.number) };
+        let version = memory.stored(key).version;
+        let (owned_key, epoch) = (key.to_owned(), owner.epoch);
+        out.to_node.push((owner.node, ToNode::WrittenBack { key: owned_key, epoch, version, ended: true, state, tag }));
+        if matches!(job.want, Want::Read) && self.may_act(standing) {
+            self.fill(key, &job, memory, standing, out);
+        }
+    }
+
+    fn tell_old_owner(&self, key: &str, state: LineState, memory: &Memory, _: Standing, out: &mut HomeOut) {
+        let transaction = self.directory.get(key).and_then(|entry| entry.transaction.as_ref());
+        if let Some(Transaction { phase: Phase::Commit { old_owner: Some((owner, _)), .. }, .. }) = transaction {
+            out.to_node.push((owner.node, self.over(key, owner.epoch, state, memory)));
+        }
+    }
+
+    fn over(&self, key: &str, epoch: Index, state: LineState, memory: &Memory) -> ToNode {
+        let version = memory.cell(key).map_or_else(|| memory.stored(key).version, |cell| cell.stored.version);
+        let tag = super::LeaseTag { term: self.term, number: 0 };
+        ToNode::WrittenBack { key: key.to_owned(), epoch, version, ended: true, state, tag }
+    }
+
+    /// Answers a write when both are done: the ownership is applied, and no copy is left.
+    fn finish_write(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        let Some(entry) = self.directory.get_mut(key) else { return };
+        let Some(Transaction { job, phase: Phase::Commit { copies, owned: Some((epoch, owns)), .. }, .. }) =
+            &entry.transaction
+        else {
+            return;
+        };
+        let Want::Write { write, .. } = job.want else { return };
+        if !copies.is_empty() {
+            return;
+        }
+        let (node, tag, epoch) = (job.node, job.tag, *epoch);
+        let owns = *owns && memory.owner(key).is_some_and(|owner| owner.epoch == epoch);
+        entry.transaction = None;
+        out.to_node.push((node, ToNode::Owned { write, key: key.to_owned(), tag, epoch, owns }));
+        self.advance(key, memory, standing, out);
+    }
+
+    /// Sends again what was not acknowledged, and counts out the nodes whose lease has run out.
+    pub(super) fn repeat(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        let now_us = standing.now_us;
+        let Some(transaction) = self.directory.get_mut(key).and_then(|entry| entry.transaction.take()) else { return };
+        let Transaction { id, job, mut phase, mut sent_us } = transaction;
+        let again = now_us >= sent_us + self.config.retry_us;
+        if again {
+            sent_us = now_us;
+        }
+        match &mut phase {
+            Phase::Owner(owner) if !self.is_present(owner, now_us) => {
+                let owner = *owner;
+                return self.owner_away(key, job, owner, memory, standing, out);
+            }
+            Phase::Owner(_) => {}
+            Phase::Commit { copies, .. } => {
+                copies.retain(|node, sharer| self.may_serve(*node, sharer.number, now_us));
+                if again {
+                    for node in copies.keys() {
+                        out.to_node
+                            .push((*node, ToNode::SnoopInv { transaction: id, key: key.to_owned(), owner: None }));
+                    }
+                }
+            }
+        }
+        let snoop = match &phase {
+            Phase::Owner(owner) if again => Some(*owner),
+            _ => None,
+        };
+        if let Some(entry) = self.directory.get_mut(key) {
+            entry.transaction = Some(Transaction { id, job, phase, sent_us });
+        }
+        if let Some(owner) = snoop {
+            self.send_owner_snoop(key, id, owner, out);
+        }
+        self.finish_write(key, memory, standing, out);
+    }
+}
+
+impl Phase {
+    fn commit(old_owner: Option<(Owner, Option<Sharer>)>, copies: BTreeMap<NodeId, Sharer>) -> Self {
+        Self::Commit { old_owner, copies, owned: None }
+    }
+}

@@ -1,0 +1,273 @@
+//! The replicated half of the cache: main memory, who owns which key, and who is on the bus.
+//!
+//! A deterministic state machine: every replica of the group applies the same [`Command`]s. Only the group's home
+//! proposes them, but a command of a deposed home may still be committed after its successor's election; so each one is
+//! conditional on what its proposer saw, and void where that has changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use trine_protocol::cache::Version;
+
+use crate::ids::{At, Incarnation, Index, NodeId};
+use crate::record::{self, BadRecord, Change, prefix};
+
+use super::message::{OwnerMark, Versioned, WriteId};
+
+/// A command of the cache in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// This node is on the bus: a new home waits for it.
+    Join {
+        /// The node.
+        node: NodeId,
+        /// Its data directory.
+        incarnation: Incarnation,
+    },
+    /// This node owns the key from here on, and this is what it writes first.
+    Own(Own),
+    /// The owner's newest value; with `end` nobody owns the key any more. Void unless owner, incarnation and epoch match.
+    WriteBack(WriteBack),
+}
+
+/// See [`Command::Own`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// The key.
+    pub key: String,
+    /// The new owner.
+    pub node: NodeId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
+    /// The write that is carried.
+    pub write: WriteId,
+    /// What it writes; None deletes.
+    pub value: Option<Bytes>,
+    /// Epoch of the ownership that this replaces: void where another one holds.
+    pub replaces: Option<Index>,
+}
+
+/// See [`Command::WriteBack`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteBack {
+    /// The key.
+    pub key: String,
+    /// The owner.
+    pub node: NodeId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
+    /// The ownership.
+    pub epoch: Index,
+    /// The newest value, unless main memory has it.
+    pub dirty: Option<Versioned>,
+    /// Whether the ownership ends.
+    pub end: bool,
+}
+
+/// Who may write a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The node.
+    pub node: NodeId,
+    /// The data directory that its journal is in.
+    pub incarnation: Incarnation,
+    /// Index of the entry that made it the owner.
+    pub epoch: Index,
+    /// The write that the entry carried.
+    pub write: WriteId,
+}
+
+impl Owner {
+    /// What a snoop calls it.
+    pub fn mark(&self) -> OwnerMark {
+        OwnerMark { epoch: self.epoch, write: self.write }
+    }
+}
+
+/// A key of main memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The last value written back; older than the owner's where there is one.
+    pub stored: Versioned,
+    /// The node that wrote it.
+    pub writer: NodeId,
+    /// Who may write it.
+    pub owner: Option<Owner>,
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// The node is on the bus.
+    Joined,
+    /// The ownership began, with this epoch.
+    Owned(Index),
+    /// The value is stored, and the ownership over where the command said so.
+    WrittenBack,
+    /// What the command counted on had changed: nothing happened.
+    Void,
+}
+
+/// Main memory of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    cells: BTreeMap<String, Cell>,
+    members: BTreeMap<NodeId, Incarnation>,
+    bytes: usize,
+    applied: Index,
+    changed_cells: BTreeSet<String>,
+    changed_members: BTreeSet<NodeId>,
+}
+
+impl Memory {
+    /// Applies one command.
+    pub fn apply(&mut self, at: At, command: &Command) -> Applied {
+        self.applied = at.index;
+        match command {
+            Command::Join { node, incarnation } => {
+                self.members.insert(*node, *incarnation);
+                self.changed_members.insert(*node);
+                Applied::Joined
+            }
+            Command::Own(own) => self.own(at.index, own),
+            Command::WriteBack(write_back) => self.write_back(write_back),
+        }
+    }
+
+    /// Notes that the log has come this far.
+    pub fn advance(&mut self, index: Index) {
+        self.applied = index;
+    }
+
+    fn own(&mut self, index: Index, own: &Own) -> Applied {
+        if self.owner(&own.key).map(|owner| owner.epoch) != own.replaces {
+            return Applied::Void;
+        }
+        let owner = Owner { node: own.node, incarnation: own.incarnation, epoch: index, write: own.write };
+        let stored = Versioned { version: Version { epoch: index, count: 0 }, value: own.value.clone() };
+        self.put(&own.key, Cell { stored, writer: own.node, owner: Some(owner) });
+        Applied::Owned(index)
+    }
+
+    fn write_back(&mut self, write_back: &WriteBack) -> Applied {
+        let Some(cell) = self.cells.get(&write_back.key) else { return Applied::Void };
+        let same = |owner: &Owner| {
+            (owner.node, owner.incarnation, owner.epoch) == (write_back.node, write_back.incarnation, write_back.epoch)
+        };
+        if !cell.owner.as_ref().is_some_and(same) {
+            return Applied::Void;
+        }
+        let mut cell = cell.clone();
+        if let Some(dirty) = &write_back.dirty
+            && dirty.version > cell.stored.version
+        {
+            cell.stored = dirty.clone();
+            cell.writer = write_back.node;
+        }
+        if write_back.end {
+            cell.owner = None;
+        }
+        self.put(&write_back.key, cell);
+        Applied::WrittenBack
+    }
+
+    fn put(&mut self, key: &str, cell: Cell) {
+        self.changed_cells.insert(key.to_owned());
+        self.remove(key);
+        // A deleted key that nobody owns leaves nothing behind: the version of its absence is the log's index.
+        if cell.stored.value.is_some() || cell.owner.is_some() {
+            self.bytes += size(key, &cell);
+            self.cells.insert(key.to_owned(), cell);
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(old) = self.cells.remove(key) {
+            self.bytes -= size(key, &old);
+        }
+    }
+
+    /// A key's cell, if it exists or is owned.
+    pub fn cell(&self, key: &str) -> Option<&Cell> {
+        self.cells.get(key)
+    }
+
+    /// Who owns a key.
+    pub fn owner(&self, key: &str) -> Option<&Owner> {
+        self.cells.get(key).and_then(|cell| cell.owner.as_ref())
+    }
+
+    /// What main memory has of a key. Absence has a version too: that of the log so far, above all earlier ones of the key.
+    pub fn stored(&self, key: &str) -> Versioned {
+        match self.cells.get(key) {
+            Some(cell) if cell.stored.value.is_some() => cell.stored.clone(),
+            _ => Versioned { version: Version { epoch: self.applied, count: 0 }, value: None },
+        }
+    }
+
+    /// The nodes on the bus.
+    pub fn members(&self) -> &BTreeMap<NodeId, Incarnation> {
+        &self.members
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Every key in order.
+    pub fn cells(&self) -> impl Iterator<Item = (&String, &Cell)> {
+        self.cells.iter()
+    }
+
+    /// The records that changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let (cells, members) = (std::mem::take(&mut self.changed_cells), std::mem::take(&mut self.changed_members));
+        let cells = cells
+            .into_iter()
+            .map(|key| Change { value: self.cells.get(&key).map(record::encode), key: cell_key(&key) });
+        let members = members
+            .into_iter()
+            .map(|node| Change { key: member_key(node), value: self.members.get(&node).map(record::encode) });
+        cells.chain(members).collect()
+    }
+
+    /// All records.
+    pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let members = self.members.iter().map(|(node, incarnation)| (member_key(*node), record::encode(incarnation)));
+        let cells = self.cells.iter().map(|(key, cell)| (cell_key(key), record::encode(cell)));
+        members.chain(cells).collect()
+    }
+
+    /// Takes one record back.
+    ///
+    /// # Errors
+    /// Where it is no record of the cache.
+    pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
+        let bad = |why: &str| BadRecord { key: key.to_vec(), why: why.to_owned() };
+        let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(|| bad("no UTF-8"))?;
+        if key[0] == prefix::META {
+            let name = name.strip_prefix("member/").ok_or_else(|| bad("no member"))?;
+            let node = name.parse::<NodeId>().map_err(|why| bad(&why))?;
+            self.members.insert(node, record::decode(key, value)?);
+        } else {
+            let cell: Cell = record::decode(key, value)?;
+            self.bytes += size(name, &cell);
+            self.cells.insert(name.to_owned(), cell);
+        }
+        Ok(())
+    }
+}
+
+fn size(key: &str, cell: &Cell) -> usize {
+    key.len() + cell.stored.value.as_ref().map_or(0, Bytes::len)
+}
+
+fn cell_key(key: &str) -> Vec<u8> {
+    [&[prefix::CACHE], key.as_bytes()].concat()
+}
+
+fn member_key(node: NodeId) -> Vec<u8> {
+    [&[prefix::META], b"member/".as_slice(), node.as_str().as_bytes()].concat()
+}

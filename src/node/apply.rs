@@ -1,0 +1,166 @@
+//! Committed entries: into the machine, and the results to whoever waits for them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use trine_protocol::queue::{Acked, Delivery, Dequeued, Enqueued};
+use trine_protocol::{Error, ErrorCode, Response};
+
+use crate::cache::{self, Committed, Proposal};
+use crate::ids::{Index, NodeId};
+use crate::raft::Entry;
+use crate::rules::Rules;
+use crate::{lock, queue, record};
+
+use super::effect::Fetch;
+use super::forward::session_opened;
+use super::machine::{Answer, Command, Outcome, body_key, body_of};
+use super::session::Stored;
+use super::{Replica, Step};
+
+/// Who waits for an entry to be applied.
+#[derive(Clone, Debug)]
+pub(super) enum Waiter {
+    /// A client's command: of this node, or of that one.
+    Client { node: Option<NodeId>, id: u64 },
+    /// The home.
+    Home(Proposal),
+}
+
+/// What a read from the state store is for.
+#[derive(Clone, Debug)]
+pub(super) enum FetchFor {
+    /// Bodies that compaction overtook, for one dequeue.
+    Delivery { node: Option<NodeId>, id: u64, handed: Vec<queue::Handed> },
+    /// The same, for a snapshot.
+    Snapshot,
+}
+
+impl<R: Rules> Replica<R> {
+    /// Applies one committed entry.
+    pub(super) fn apply(&mut self, step: &mut Step, entry: &Entry) {
+        let Some(member) = &mut self.member else { return };
+        let (_, outcome) = member.machine.apply(entry);
+        member.checkpoints.applied(entry);
+        if member.tick_index.is_some_and(|index| index <= entry.index) {
+            member.tick_index = None;
+        }
+        if let Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Acked { id })), repeated: false } = &outcome {
+            member.checkpoints.acknowledged(*id);
+        }
+        match member.waiting.remove(&entry.index) {
+            Some(Waiter::Client { node, id }) => self.client_applied(step, node, id, outcome),
+            Some(Waiter::Home(proposal)) => {
+                let committed = home_result(outcome);
+                self.home_committed(step, &proposal, committed);
+            }
+            None => {}
+        }
+    }
+
+    fn client_applied(&mut self, step: &mut Step, node: Option<NodeId>, id: u64, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Session(result) => result.map(session_opened),
+            Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Delivered(handed))), .. } => {
+                return self.deliver(step, node, id, handed, &BTreeMap::new());
+            }
+            Outcome::Once { result, .. } => response(result),
+            Outcome::Nothing | Outcome::Bus(_) | Outcome::Unreadable => {
+                Err(Error::new(ErrorCode::Internal, "the entry is no command of a client"))
+            }
+        };
+        self.answer(step, node, id, result);
+    }
+
+    /// Answers a dequeue with the bodies, which stand in the log, or in the state store where compaction overtook them.
+    pub(super) fn deliver(
+        &mut self,
+        step: &mut Step,
+        node: Option<NodeId>,
+        id: u64,
+        handed: Vec<queue::Handed>,
+        fetched: &BTreeMap<Index, Bytes>,
+    ) {
+        let Some(member) = &mut self.member else { return };
+        let body = |id: Index| fetched.get(&id).cloned().or_else(|| member.raft.entry(id).and_then(body_of));
+        let base = member.raft.base().index;
+        let missing: Vec<Index> =
+            handed.iter().map(|handed| handed.id).filter(|id| *id <= base && !fetched.contains_key(id)).collect();
+        if !missing.is_empty() && fetched.is_empty() {
+            member.next_ticket += 1;
+            let ticket = member.next_ticket;
+            let keys = missing.iter().map(|id| body_key(*id)).collect();
+            member.fetches.insert(ticket, FetchFor::Delivery { node, id, handed });
+            step.effects.fetch.push(Fetch { group: self.setup.group, ticket, keys });
+            return;
+        }
+        // A body that is nowhere belongs to a message that was acknowledged since: a repeated dequeue may meet one.
+        let deliveries = handed
+            .iter()
+            .filter_map(|handed| {
+                let queue::Handed { id, token, deliveries } = *handed;
+                body(id).map(|body| Delivery { id, token, deliveries, body })
+            })
+            .collect();
+        self.answer(step, node, id, Ok(Response::Dequeue(Dequeued { deliveries })));
+    }
+
+    /// Records from the state store.
+    pub(super) fn fetched(&mut self, step: &mut Step, ticket: u64, records: &[(Vec<u8>, Option<Bytes>)]) {
+        let Some(member) = &mut self.member else { return };
+        let index = |key: &[u8]| key.get(1..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes);
+        let bodies: BTreeMap<Index, Bytes> = records
+            .iter()
+            .filter_map(|(key, value)| Some((index(key)?, value.clone()?)))
+            .collect();
+        match member.fetches.remove(&ticket) {
+            Some(FetchFor::Delivery { node, id, handed }) => {
+                if bodies.is_empty() {
+                    let what = "the message's body is gone: it was acknowledged while it was looked up";
+                    return self.answer(step, node, id, Err(Error::new(ErrorCode::OutcomeUnknown, what)));
+                }
+                self.deliver(step, node, id, handed, &bodies);
+            }
+            Some(FetchFor::Snapshot) => self.build_snapshot(step, &bodies),
+            None => {}
+        }
+    }
+
+    /// Something is due by log time: the leader puts the time into the log.
+    pub(super) fn tick_log_time(&mut self, step: &mut Step) {
+        if !self.leads() {
+            return;
+        }
+        let Some(member) = &mut self.member else { return };
+        let due = member.machine.next_deadline_ms().is_some_and(|due| due <= member.raft.log_time_ms(step.now));
+        if due && member.tick_index.is_none() {
+            let command = record::encode(&Command::Tick);
+            member.tick_index = member.raft.propose(step.now, command.into()).ok();
+        }
+    }
+}
+
+/// What the home hears of its entry.
+fn home_result(outcome: Outcome) -> Committed {
+    match outcome {
+        Outcome::Bus(applied) => Committed::Applied(applied),
+        Outcome::Once { result: Ok(Answer::Own(applied)), repeated: false } => Committed::Applied(applied),
+        Outcome::Once { result: Ok(Answer::Own(applied)), repeated: true } => Committed::Repeated(applied),
+        Outcome::Once { result: Err(error), .. } => Committed::Refused(error),
+        _ => Committed::Applied(cache::Applied::Void),
+    }
+}
+
+/// A result as the client gets it.
+fn response(result: Stored) -> Result<Response, Error> {
+    Ok(match result? {
+        Answer::Queue(queue::Answer::Enqueued { id }) => Response::Enqueue(Enqueued { id }),
+        Answer::Queue(queue::Answer::Acked { id }) => Response::Ack(Acked { id }),
+        Answer::Lock(lock::Answer::Granted(granted)) => Response::Acquire(granted),
+        Answer::Lock(lock::Answer::Released(released)) => Response::Release(released),
+        Answer::Kept => Response::KeepAlive(trine_protocol::cluster::Kept {}),
+        Answer::Queue(queue::Answer::Delivered(_)) | Answer::Own(_) => {
+            return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients"));
+        }
+    })
+}

@@ -1,0 +1,188 @@
+//! The snoop bus within one replica: between this node's lines, the home (where this node leads) and the other nodes.
+
+use crate::cache::{Agent, AgentOut, BusMessage, Committed, Home, HomeOut, LineChange, Proposal, ToHome, ToNode, Turn};
+use crate::ids::NodeId;
+use crate::raft;
+use crate::record;
+use crate::rules::Rules;
+
+use super::apply::Waiter;
+use super::machine::{Command, Once, Operation};
+use super::message::GroupMessage;
+use super::{Replica, Step};
+
+impl<R: Rules> Replica<R> {
+    /// Lets the agent act, and takes what follows.
+    pub(super) fn with_agent(&mut self, step: &mut Step, act: impl FnOnce(&mut Agent<R>, &mut Turn<'_>)) {
+        let mut out = AgentOut::default();
+        let mut turn = Turn { now_us: step.now.mono_us, sequences: &mut self.sequences, out: &mut out };
+        act(&mut self.agent, &mut turn);
+        for change in &out.retract {
+            // What an earlier part of this step was going to publish must not come after this.
+            match change {
+                LineChange::DropAll => step.effects.publish.clear(),
+                LineChange::Drop(key) => {
+                    step.effects.publish.retain(|other| !matches!(other, LineChange::Put(put, _) if put == key));
+                }
+                _ => {}
+            }
+        }
+        step.effects.retract.extend(out.retract);
+        step.effects.publish.extend(out.publish);
+        step.journal.extend(out.journal);
+        step.to_home.extend(out.to_home);
+        for (caller, result) in out.reply {
+            self.reply(step, caller, result);
+        }
+    }
+
+    /// Lets the home act, where this node is it, and takes what follows.
+    pub(super) fn with_home(
+        &mut self,
+        step: &mut Step,
+        act: impl FnOnce(&mut Home<R>, &crate::cache::Memory, crate::cache::Standing, &mut HomeOut),
+    ) {
+        let standing = self.standing(step.now);
+        let Some(member) = &mut self.member else { return };
+        let Some(home) = &mut member.home else { return };
+        let mut out = HomeOut::default();
+        act(home, member.machine.memory(), standing, &mut out);
+        step.to_node.extend(out.to_node);
+        step.propose.extend(out.propose);
+    }
+
+    /// A bus message from another node.
+    pub(super) fn bus(&mut self, step: &mut Step, from: NodeId, message: BusMessage) {
+        match message {
+            BusMessage::ToHome(message) => self.to_home(step, from, message),
+            BusMessage::ToNode(message) => self.to_node(step, from, message),
+        }
+    }
+
+    fn to_home(&mut self, step: &mut Step, from: NodeId, message: ToHome) {
+        let is_home = self.member.as_ref().is_some_and(|member| member.home.is_some());
+        if is_home {
+            return self.with_home(step, |home, memory, standing, out| home.handle(from, message, memory, standing, out));
+        }
+        if from != self.setup.node
+            && matches!(message, ToHome::Register { .. } | ToHome::Renew { .. })
+            && let Some((leader, term)) = self.leader()
+        {
+            let message = ToNode::NotHome { leader: Some(leader), term };
+            step.send(from, GroupMessage::Bus(BusMessage::ToNode(message)));
+        }
+    }
+
+    fn to_node(&mut self, step: &mut Step, from: NodeId, message: ToNode) {
+        match message {
+            ToNode::NotHome { leader: Some(leader), term } => self.hear_of_home(leader, term),
+            ToNode::Registered { tag, .. } => self.hear_of_home(from, tag.term),
+            _ => {}
+        }
+        self.with_agent(step, |agent, turn| agent.handle(turn, message));
+    }
+
+    /// A node without a log learns of the leader from the bus.
+    fn hear_of_home(&mut self, leader: NodeId, term: crate::ids::Term) {
+        let newer = self.hint.is_none_or(|(_, known)| known < term);
+        if self.member.is_none() && newer && self.setup.voters.contains(&leader) {
+            self.hint = Some((leader, term));
+        }
+    }
+
+    /// The home lives as long as this node leads; the agent turns to whoever does.
+    pub(super) fn follow_leader(&mut self, step: &mut Step) {
+        if let Some(member) = &mut self.member {
+            let term = member.raft.term();
+            if member.raft.role() != raft::Role::Leader {
+                if member.home.take().is_some() || !member.waiting.is_empty() {
+                    member.waiting.clear();
+                    member.tick_index = None;
+                    self.pending.lost_leader();
+                }
+            } else if member.home.as_ref().is_none_or(|home| home.term() != term) {
+                member.waiting.clear();
+                member.tick_index = None;
+                member.home = Some(Home::new(self.setup.node, term, self.setup.cache(), step.now.mono_us));
+            }
+        }
+        if let Some((leader, term)) = self.leader() {
+            self.with_agent(step, |agent, turn| agent.home_changed(turn, term));
+            self.dispatch_to(step, leader, term);
+        }
+    }
+
+    pub(super) fn tick_bus(&mut self, step: &mut Step) {
+        self.with_agent(step, |agent, turn| agent.tick(turn));
+        self.with_home(step, |home, memory, standing, out| home.tick(memory, standing, out));
+    }
+
+    /// Delivers what the agent and the home say to each other, here or on other nodes.
+    pub(super) fn deliver_bus(&mut self, step: &mut Step) {
+        loop {
+            if let Some(message) = step.to_home.pop_front() {
+                match self.home_node() {
+                    Some(home) if home == self.setup.node => self.to_home(step, home, message),
+                    Some(home) => step.send(home, GroupMessage::Bus(BusMessage::ToHome(message))),
+                    None => {}
+                }
+            } else if let Some((node, message)) = step.to_node.pop_front() {
+                if node == self.setup.node {
+                    self.to_node(step, node, message);
+                } else {
+                    step.send(node, GroupMessage::Bus(BusMessage::ToNode(message)));
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Where to look for the home: the leader, or where none is known, one voter after the other.
+    fn home_node(&mut self) -> Option<NodeId> {
+        if let Some((leader, _)) = self.leader() {
+            return Some(leader);
+        }
+        if self.member.is_some() {
+            return None;
+        }
+        let guess = self.pending.next_guess() % self.setup.voters.len();
+        self.setup.voters.get(guess).copied()
+    }
+
+    /// Puts the home's commands into the log.
+    pub(super) fn propose_for_home(&mut self, step: &mut Step) {
+        while let Some(proposal) = step.propose.pop_front() {
+            let command = log_command(&proposal);
+            let Some(member) = &mut self.member else { return };
+            match member.raft.propose(step.now, record::encode(&command).into()) {
+                Ok(index) => {
+                    member.waiting.insert(index, Waiter::Home(proposal));
+                }
+                Err(_) => {
+                    self.with_home(step, |home, memory, standing, out| home.refused(&proposal, memory, standing, out));
+                }
+            }
+        }
+    }
+
+    /// An entry of the home's was applied.
+    pub(super) fn home_committed(&mut self, step: &mut Step, proposal: &Proposal, committed: Committed) {
+        self.with_home(step, |home, memory, standing, out| {
+            home.committed(proposal, committed, memory, standing, out);
+        });
+    }
+}
+
+/// The command as it stands in the log: an ownership under its writer's session, the others as they are.
+fn log_command(proposal: &Proposal) -> Command {
+    match (&proposal.command, proposal.write) {
+        (crate::cache::Command::Own(own), Some((write, acked_below))) => Command::Once(Once {
+            session: write.session,
+            sequence: write.sequence,
+            acked_below,
+            operation: Operation::Own(own.clone()),
+        }),
+        (command, _) => Command::Bus(command.clone()),
+    }
+}

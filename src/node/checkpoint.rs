@@ -1,0 +1,172 @@
+//! Checkpoints, compaction and snapshots.
+//!
+//! When enough entries were applied, the records that changed go to the state store with the index they stand at. When
+//! they are durable there, the log may forget all but the newest part of what they cover. The bodies of messages that are
+//! still waiting are copied into the state store when compaction is about to overtake their entries, and only then.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::ids::Index;
+use crate::raft::{Entry, Raft, Snapshot};
+use crate::record::{self, Change};
+use crate::rules::Rules;
+
+use super::apply::FetchFor;
+use super::effect::{Checkpoint, Fetch, Write};
+use super::machine::{Machine, body_key, body_of};
+use super::{Replica, Step};
+
+/// What was applied since the last checkpoint.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// Index of the last checkpoint handed out.
+    index: Index,
+    bytes: usize,
+    /// The checkpoint that is not durable yet, and up to where the log may be compacted then.
+    in_flight: Option<(Index, Index)>,
+    /// Bodies of waiting messages up to here are in the state store.
+    bodies_through: Index,
+    /// A checkpoint before the last start may have copied bodies up to here.
+    maybe_stored_through: Index,
+    /// Bodies in the state store whose messages are gone.
+    dead_bodies: Vec<Index>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(index: Index, bodies_through: Index) -> Self {
+        Self {
+            index,
+            bytes: 0,
+            in_flight: None,
+            bodies_through,
+            maybe_stored_through: index,
+            dead_bodies: Vec::new(),
+        }
+    }
+
+    pub(super) fn applied(&mut self, entry: &Entry) {
+        self.bytes += entry.data.len();
+    }
+
+    pub(super) fn acknowledged(&mut self, id: Index) {
+        if id <= self.bodies_through.max(self.maybe_stored_through) {
+            self.dead_bodies.push(id);
+        }
+    }
+}
+
+impl<R: Rules> Replica<R> {
+    /// Hands a checkpoint out where enough was applied.
+    pub(super) fn checkpoint_if_due(&mut self, step: &mut Step) {
+        let timing = &self.setup.timing;
+        let Some(member) = &mut self.member else { return };
+        let applied = member.machine.applied().clone();
+        let entries = applied.index - member.checkpoints.index;
+        let due = entries >= timing.checkpoint_entries
+            || (entries > 0 && member.checkpoints.bytes >= timing.checkpoint_bytes);
+        if !due || member.checkpoints.in_flight.is_some() {
+            return;
+        }
+        let compact_to = compact_to(&member.raft, applied.index, timing.retain_bytes, timing.checkpoint_entries);
+        let mut changes = member.machine.take_changes();
+        let body = |index: Index| member.raft.entry(index).and_then(body_of).map(|body| body.to_vec());
+        let overtaken = member.machine.queue().live_bodies(member.checkpoints.bodies_through, compact_to);
+        changes.extend(overtaken.into_iter().map(|index| Change { key: body_key(index), value: body(index) }));
+        let dead = std::mem::take(&mut member.checkpoints.dead_bodies);
+        changes.extend(dead.into_iter().map(|index| Change { key: body_key(index), value: None }));
+        let bodies_through = member.checkpoints.bodies_through.max(compact_to);
+        member.checkpoints = Checkpoints {
+            index: applied.index,
+            bytes: 0,
+            in_flight: Some((applied.index, compact_to)),
+            bodies_through,
+            maybe_stored_through: member.checkpoints.maybe_stored_through,
+            dead_bodies: Vec::new(),
+        };
+        step.effects.checkpoint.push(Checkpoint { group: self.setup.group, meta: applied, changes });
+    }
+
+    /// The checkpoint is durable: the log may forget what it covers.
+    pub(super) fn checkpointed(&mut self, step: &mut Step, index: Index) {
+        let Some(member) = &mut self.member else { return };
+        let Some((in_flight, compact_to)) = member.checkpoints.in_flight else { return };
+        if in_flight != index {
+            return;
+        }
+        member.checkpoints.in_flight = None;
+        if compact_to > member.raft.base().index {
+            let meta = member.raft.compact(compact_to);
+            let write = Write { compact: Some(meta), ..self.empty_write() };
+            self.write(step, write, None);
+        }
+    }
+
+    /// Begins a snapshot where a follower needs one.
+    pub(super) fn provide_snapshot(&mut self, step: &mut Step) {
+        let Some(member) = &mut self.member else { return };
+        if !member.wants_snapshot || member.fetches.values().any(|wanted| matches!(wanted, FetchFor::Snapshot)) {
+            return;
+        }
+        let stored = member.machine.queue().live_bodies(0, member.raft.base().index);
+        if stored.is_empty() {
+            return self.build_snapshot(step, &BTreeMap::new());
+        }
+        member.next_ticket += 1;
+        let ticket = member.next_ticket;
+        member.fetches.insert(ticket, FetchFor::Snapshot);
+        let keys = stored.into_iter().map(body_key).collect();
+        step.effects.fetch.push(Fetch { group: self.setup.group, ticket, keys });
+    }
+
+    /// The whole state, bodies included, as one snapshot.
+    pub(super) fn build_snapshot(&mut self, step: &mut Step, fetched: &BTreeMap<Index, Bytes>) {
+        let Some(member) = &mut self.member else { return };
+        let mut records = member.machine.records();
+        for index in member.machine.queue().live_bodies(0, member.machine.applied().index) {
+            let body = fetched.get(&index).cloned().or_else(|| member.raft.entry(index).and_then(body_of));
+            // Compaction went on while the bodies were looked up: look again, from where it stands now.
+            let Some(body) = body else { return self.provide_snapshot(step) };
+            records.push((body_key(index), body.to_vec()));
+        }
+        records.sort();
+        member.wants_snapshot = false;
+        let data = record::encode_records(records.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
+        let meta = member.machine.applied().clone();
+        member.raft.provide_snapshot(step.now, Snapshot { meta, data });
+    }
+
+    /// The leader sent its state: this one's is replaced.
+    pub(super) fn restore(&mut self, snapshot: &Snapshot) {
+        let generation = self.setup.generation;
+        let Some(member) = &mut self.member else { return };
+        let restored = record::decode_records(&snapshot.data).and_then(|records| {
+            let records = records.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
+            Machine::restore(generation, snapshot.meta.clone(), records)
+        });
+        match restored {
+            Ok(machine) => {
+                member.machine = machine;
+                member.checkpoints = Checkpoints::new(snapshot.meta.index, snapshot.meta.index);
+                member.fetches.clear();
+                member.waiting.clear();
+            }
+            Err(error) => self.fatal = Some(format!("the snapshot from the leader cannot be read: {error}")),
+        }
+    }
+}
+
+/// Up to where the log may be compacted: applied, and all but the newest part.
+fn compact_to<R: Rules>(raft: &Raft<R>, applied: Index, retain_bytes: usize, retain_entries: u64) -> Index {
+    let mut bytes = 0;
+    let mut index = applied;
+    while index > raft.base().index && applied - index < retain_entries {
+        bytes += raft.entry(index).map_or(0, |entry| entry.data.len());
+        if bytes > retain_bytes {
+            break;
+        }
+        index -= 1;
+    }
+    index
+}

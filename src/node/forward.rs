@@ -1,0 +1,395 @@
+//! Requests of this node's clients, from their arrival to their one answer.
+//!
+//! A request that goes through the log is sent to the leader, wherever it is, under (session, sequence): the client's own, or
+//! one of this node's session in the group. It is sent again when the leader changes or an answer is overdue, which
+//! is safe, because the log executes a (session, sequence) once. A request of the cache goes to this node's agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trine_protocol::cluster::{OpenSession, SessionOpened};
+use trine_protocol::error::Outcome;
+use trine_protocol::{Error, ErrorCode, Request, Response};
+
+use crate::cache;
+use crate::ids::{NodeId, Term};
+use crate::raft::ProposeError;
+use crate::record;
+use crate::rules::Rules;
+
+use super::apply::Waiter;
+use super::effect::{RequestId, SessionRef};
+use super::machine::{Command, Once, Operation};
+use super::message::{Answer, Forward, GroupMessage};
+use super::{Replica, Step};
+
+/// The requests of one node in one group that are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    table: BTreeMap<u64, Entry>,
+    by_deadline: BTreeSet<(u64, u64)>,
+    /// Commands by when they are to be sent (again).
+    to_send: BTreeSet<(u64, u64)>,
+    next_id: u64,
+    guess: usize,
+    /// The leader that the last commands went to.
+    leader: Option<(NodeId, Term)>,
+    /// The request that opens this node's own session, and when it was last heard of.
+    opening: Option<u64>,
+    session_used_us: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// None where the node itself asked.
+    client: Option<RequestId>,
+    deadline_us: u64,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The agent has it. A deletion is a write to the agent, and has an answer of its own.
+    Cache { deletes: bool },
+    /// For the log.
+    Log { request: Request, place: Option<Place>, client_session: bool, sends: u32, send_us: u64 },
+}
+
+/// Where a command stands in a session.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    session: u64,
+    sequence: u64,
+    /// What the client said; this node's own is looked up at each send.
+    acked_below: u64,
+}
+
+impl Pending {
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.values().all(|entry| entry.client.is_none())
+    }
+
+    pub(super) fn next_guess(&mut self) -> usize {
+        self.guess = self.guess.wrapping_add(1);
+        self.guess
+    }
+
+    /// What was proposed here may not be in the log: everything is sent again, to whoever leads then.
+    pub(super) fn lost_leader(&mut self) {
+        self.leader = None;
+    }
+
+    fn insert(&mut self, entry: Entry) -> u64 {
+        self.next_id += 1;
+        self.by_deadline.insert((entry.deadline_us, self.next_id));
+        if let Kind::Log { send_us, .. } = &entry.kind {
+            self.to_send.insert((*send_us, self.next_id));
+        }
+        self.table.insert(self.next_id, entry);
+        self.next_id
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.table.remove(&id)?;
+        self.by_deadline.remove(&(entry.deadline_us, id));
+        if let Kind::Log { send_us, .. } = &entry.kind {
+            self.to_send.remove(&(*send_us, id));
+        }
+        if self.opening == Some(id) {
+            self.opening = None;
+        }
+        Some(entry)
+    }
+
+    fn send_at(&mut self, id: u64, at_us: u64) {
+        if let Some(Entry { kind: Kind::Log { send_us, .. }, .. }) = self.table.get_mut(&id) {
+            self.to_send.remove(&(*send_us, id));
+            *send_us = at_us;
+            self.to_send.insert((at_us, id));
+        }
+    }
+}
+
+impl<R: Rules> Replica<R> {
+    /// A client of this node asks.
+    pub(super) fn request(
+        &mut self,
+        step: &mut Step,
+        id: RequestId,
+        session: Option<SessionRef>,
+        deadline_us: u64,
+        request: Request,
+    ) {
+        let refusal = if self.draining_since_us.is_some() {
+            Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
+        } else if self.pending.table.len() >= self.setup.timing.pending_max {
+            let what = format!("{} requests of {} wait already", self.pending.table.len(), self.setup.group);
+            Some(Error::new(ErrorCode::Overloaded, what).retry_after(100))
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            return step.effects.reply.push((id, Err(error)));
+        }
+        let client = Some(id);
+        let operation = match &request {
+            Request::Get(get) => Some((get.key.clone(), cache::Operation::Get)),
+            Request::Put(put) => Some((put.key.clone(), cache::Operation::Put(Some(put.value.clone())))),
+            Request::Delete(delete) => Some((delete.key.clone(), cache::Operation::Put(None))),
+            Request::WriteBack(write_back) => Some((write_back.key.clone(), cache::Operation::WriteBack)),
+            _ => None,
+        };
+        if let Some((key, operation)) = operation {
+            let deletes = matches!(request, Request::Delete(_));
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
+            return self.with_agent(step, |agent, turn| agent.operation(turn, caller, &key, operation));
+        }
+        let client_session = session.is_some() || matches!(request, Request::OpenSession(_));
+        let place = match (&request, session) {
+            (Request::OpenSession(_), _) => Some(Place { session: 0, sequence: 0, acked_below: 0 }),
+            (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
+            (_, None) => self.take_place(),
+        };
+        let kind = Kind::Log { request, place, client_session, sends: 0, send_us: step.now.mono_us };
+        let id = self.pending.insert(Entry { client, deadline_us, kind });
+        self.dispatch(step, id);
+    }
+
+    fn take_place(&mut self) -> Option<Place> {
+        self.sequences.take().map(|(session, sequence)| Place { session, sequence, acked_below: 0 })
+    }
+
+    /// Sends one command to the leader, if one is known, and if the session that it needs is open.
+    fn dispatch(&mut self, step: &mut Step, id: u64) {
+        let again_us = step.now.mono_us + self.setup.timing.resend_us;
+        let Some((leader, _)) = self.leader() else { return };
+        let needs_place =
+            matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
+        let fresh = if needs_place { self.take_place() } else { None };
+        let acked_below = self.sequences.acked_below();
+        let Some(Entry { kind: Kind::Log { request, place, client_session, sends, .. }, .. }) =
+            self.pending.table.get_mut(&id)
+        else {
+            return;
+        };
+        *place = place.or(fresh);
+        let Some(place) = *place else { return };
+        *sends += 1;
+        let forward = Forward {
+            id,
+            session: place.session,
+            sequence: place.sequence,
+            acked_below: if *client_session { place.acked_below } else { acked_below },
+            request: request.clone(),
+        };
+        self.pending.send_at(id, again_us);
+        if leader == self.setup.node {
+            self.propose(step, forward, None);
+        } else {
+            step.send(leader, GroupMessage::Forward(forward));
+        }
+    }
+
+    /// A leader is known: whatever went to another one, or to none, is sent to it.
+    pub(super) fn dispatch_to(&mut self, step: &mut Step, leader: NodeId, term: Term) {
+        if self.pending.leader == Some((leader, term)) {
+            return;
+        }
+        self.pending.leader = Some((leader, term));
+        let ids: Vec<u64> = self.pending.to_send.iter().map(|(_, id)| *id).collect();
+        for id in ids {
+            self.dispatch(step, id);
+        }
+    }
+
+    pub(super) fn tick_pending(&mut self, step: &mut Step) {
+        let now_us = step.now.mono_us;
+        while let Some((deadline_us, id)) = self.pending.by_deadline.first().copied() {
+            if deadline_us > now_us {
+                break;
+            }
+            self.give_up(step, id);
+        }
+        let due: Vec<u64> =
+            self.pending.to_send.iter().take_while(|(send_us, _)| *send_us <= now_us).map(|(_, id)| *id).collect();
+        for id in due {
+            self.dispatch(step, id);
+        }
+        self.keep_session(step);
+    }
+
+    /// Opens this node's own session, and keeps it alive.
+    fn keep_session(&mut self, step: &mut Step) {
+        let now_us = step.now.mono_us;
+        let idle = now_us >= self.pending.session_used_us + self.setup.timing.keep_alive_us;
+        if self.pending.opening.is_some() || (self.sequences.session().is_some() && !idle) {
+            return;
+        }
+        let group = self.setup.group.0;
+        let (request, place) = match self.sequences.session() {
+            None => {
+                let place = Place { session: 0, sequence: 0, acked_below: 0 };
+                (Request::OpenSession(OpenSession { group }), Some(place))
+            }
+            Some(_) => {
+                self.pending.session_used_us = now_us;
+                (Request::KeepAlive(trine_protocol::cluster::KeepAlive { group }), self.take_place())
+            }
+        };
+        let opens = matches!(request, Request::OpenSession(_));
+        let kind = Kind::Log { request, place, client_session: false, sends: 0, send_us: now_us };
+        let deadline_us = now_us + 4 * self.setup.timing.resend_us;
+        let id = self.pending.insert(Entry { client: None, deadline_us, kind });
+        if opens {
+            self.pending.opening = Some(id);
+        }
+        self.dispatch(step, id);
+    }
+
+    /// The time of a request is over.
+    fn give_up(&mut self, step: &mut Step, id: u64) {
+        let Some(entry) = self.pending.remove(id) else { return };
+        let error = match &entry.kind {
+            Kind::Log { sends: 0, .. } => {
+                let what = format!("{} has had no leader for the whole time of the request", self.setup.group);
+                Error::new(ErrorCode::NoLeader, what).retry_after(500)
+            }
+            _ => Error::new(ErrorCode::DeadlineExceeded, "no answer within the request's time; it may still be executed"),
+        };
+        self.release_place(&entry);
+        if matches!(entry.kind, Kind::Cache { .. }) {
+            self.with_agent(step, |agent, turn| agent.expire(turn, id));
+        }
+        if let Some(client) = entry.client {
+            step.effects.reply.push((client, Err(error)));
+        }
+    }
+
+    fn release_place(&mut self, entry: &Entry) {
+        if let Kind::Log { place: Some(place), client_session: false, .. } = &entry.kind {
+            self.sequences.done(place.session, place.sequence);
+        }
+    }
+
+    /// Answers a client.
+    pub(super) fn reply(&mut self, step: &mut Step, id: u64, result: Result<Response, Error>) {
+        let Some(entry) = self.pending.remove(id) else { return };
+        self.release_place(&entry);
+        let Some(client) = entry.client else { return };
+        let result = match (result, &entry.kind) {
+            (Ok(Response::Put(written)), Kind::Cache { deletes: true }) => Ok(Response::Delete(written)),
+            (Ok(Response::Acquire(granted)), Kind::Log { request: Request::Renew(_), .. }) => Ok(Response::Renew(granted)),
+            (result, _) => result,
+        };
+        step.effects.reply.push((client, result));
+    }
+
+    /// What the leader says of a command, on this node or on another.
+    pub(super) fn answered(&mut self, step: &mut Step, id: u64, result: Result<Response, Error>) {
+        let now_us = step.now.mono_us;
+        let Some(Entry { kind: Kind::Log { sends, client_session, request, .. }, .. }) = self.pending.table.get(&id)
+        else {
+            return;
+        };
+        let (once, own, opens) = (*sends <= 1, !*client_session, matches!(request, Request::OpenSession(_)));
+        let code = result.as_ref().err().map(|error| error.code);
+        match code {
+            Some(ErrorCode::NotLeader | ErrorCode::NoLeader) => {
+                return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 10);
+            }
+            Some(ErrorCode::SessionExpired) if own => {
+                self.sequences.closed();
+                if once {
+                    // It was not executed under the old session, and nobody sent it but us: it gets a new place.
+                    if let Some(Entry { kind: Kind::Log { place, .. }, .. }) = self.pending.table.get_mut(&id) {
+                        *place = None;
+                    }
+                    return self.pending.send_at(id, now_us);
+                }
+                let what = "this node's session ended while the command was on its way";
+                return self.reply(step, id, Err(Error::new(ErrorCode::OutcomeUnknown, what)));
+            }
+            // It may have been executed by an earlier send: only its own number can tell.
+            Some(code) if code.outcome() == Outcome::NotDone && !once => {
+                return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 2);
+            }
+            _ => {}
+        }
+        self.pending.session_used_us = now_us;
+        if let (true, Ok(Response::OpenSession(opened))) = (opens && self.pending.opening == Some(id), &result) {
+            self.sequences.opened(opened.session);
+            self.reply(step, id, result);
+            let waiting: Vec<u64> = self.pending.to_send.iter().map(|(_, id)| *id).collect();
+            for id in waiting {
+                let placeless =
+                    matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
+                if placeless {
+                    self.dispatch(step, id);
+                }
+            }
+            return;
+        }
+        self.reply(step, id, result);
+    }
+
+    /// A command of another node's client.
+    pub(super) fn forwarded(&mut self, step: &mut Step, from: NodeId, forward: Forward) {
+        self.propose(step, forward, Some(from));
+    }
+
+    /// Puts a client's command into the log, where this node leads.
+    fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
+        let Forward { id, session, sequence, acked_below, request } = forward;
+        let command = match request {
+            Request::OpenSession(_) => Some(Command::OpenSession),
+            request => Operation::of(request)
+                .map(|operation| Command::Once(Once { session, sequence, acked_below, operation })),
+        };
+        let Some(command) = command else {
+            let error = Error::new(ErrorCode::InvalidArgument, "this command does not go through the log");
+            return self.answer(step, from, id, Err(error));
+        };
+        let Some(member) = &mut self.member else {
+            let error = self.not_leader();
+            return self.answer(step, from, id, Err(error));
+        };
+        match member.raft.propose(step.now, record::encode(&command).into()) {
+            Ok(index) => {
+                member.waiting.insert(index, Waiter::Client { node: from, id });
+            }
+            Err(ProposeError::NotLeader { .. } | ProposeError::Transferring) => {
+                let error = self.not_leader();
+                self.answer(step, from, id, Err(error));
+            }
+            Err(ProposeError::Overloaded) => {
+                let what = format!("the leader of {} has too many bytes that are not committed", self.setup.group);
+                self.answer(step, from, id, Err(Error::new(ErrorCode::Overloaded, what).retry_after(50)));
+            }
+        }
+    }
+
+    fn not_leader(&self) -> Error {
+        let leader = self.leader().map(|(leader, _)| leader);
+        let address = leader.and_then(|leader| self.setup.addresses.get(&leader)).cloned().unwrap_or_default();
+        let what = format!("{} does not lead {}", self.setup.node, self.setup.group);
+        Error::new(ErrorCode::NotLeader, what).with_hint(address).retry_after(50)
+    }
+
+    /// Sends a command's result to the node that sent it.
+    pub(super) fn answer(
+        &mut self,
+        step: &mut Step,
+        to: Option<NodeId>,
+        id: u64,
+        result: Result<Response, Error>,
+    ) {
+        match to {
+            None => self.answered(step, id, result),
+            Some(node) => step.send(node, GroupMessage::Answer(Answer { id, result })),
+        }
+    }
+}
+
+/// The answer to a request that opened a session.
+pub(super) fn session_opened(session: u64) -> Response {
+    Response::OpenSession(SessionOpened { session, timeout_ms: super::SESSION_TIMEOUT_MS })
+}

@@ -1,0 +1,252 @@
+//! What a group's log means: sessions, queue, lock and the cache's main memory, applied entry by entry.
+//!
+//! Deterministic: every replica that applied the same entries has the same [`Machine`], byte for byte in its records. What is
+//! due by log time (leases, visibility timeouts, sessions) happens before the entry that carries the time is applied.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use trine_protocol::{Error, Request};
+
+use crate::ids::{At, Index};
+use crate::raft::{Entry, SnapshotMeta};
+use crate::record::{self, BadRecord, Change, prefix};
+use crate::{cache, lock, queue};
+
+use super::session::{Admission, Sessions, Stored};
+
+/// What stands in an entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Nothing but its time: something is due.
+    Tick,
+    /// A new session; the index of this entry is its id.
+    OpenSession,
+    /// A command of a session, executed once.
+    Once(Once),
+    /// A command of the bus that is conditional on what it changes.
+    Bus(cache::Command),
+}
+
+/// See [`Command::Once`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    /// The session.
+    pub session: u64,
+    /// Its number in the session.
+    pub sequence: u64,
+    /// Results below this number may be forgotten.
+    pub acked_below: u64,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What a session's command does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// A queue's.
+    Queue(queue::Command),
+    /// A lock's.
+    Lock(lock::Command),
+    /// A cache write that makes its writer the owner.
+    Own(cache::Own),
+    /// Nothing: the session lives on.
+    KeepAlive,
+}
+
+/// What came of a session's command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// A queue's.
+    Queue(queue::Answer),
+    /// A lock's.
+    Lock(lock::Answer),
+    /// The cache's.
+    Own(cache::Applied),
+    /// The session lives on.
+    Kept,
+}
+
+/// What came of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// A session was opened, or not.
+    Session(Result<u64, Error>),
+    /// A session's command was executed now, earlier (`repeated`), or refused.
+    Once {
+        /// The result.
+        result: Stored,
+        /// It was executed by an earlier entry.
+        repeated: bool,
+    },
+    /// A command of the bus.
+    Bus(cache::Applied),
+    /// The entry is no command that this version knows. Deterministic: every replica says the same.
+    Unreadable,
+}
+
+/// The state of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Machine {
+    generation: u16,
+    applied: SnapshotMeta,
+    sessions: Sessions,
+    queue: queue::State,
+    lock: lock::State,
+    memory: cache::Memory,
+}
+
+impl Operation {
+    /// The operation of a client's request, where it is one that goes through the log.
+    pub fn of(request: Request) -> Option<Self> {
+        Some(match request {
+            Request::Enqueue(enqueue) => Self::Queue(queue::Command::Enqueue(enqueue)),
+            Request::Dequeue(dequeue) => Self::Queue(queue::Command::Dequeue(dequeue)),
+            Request::Ack(ack) => Self::Queue(queue::Command::Ack(ack)),
+            Request::Acquire(acquire) => Self::Lock(lock::Command::Acquire(acquire)),
+            Request::Release(release) => Self::Lock(lock::Command::Release(release)),
+            Request::Renew(renew) => Self::Lock(lock::Command::Renew(renew)),
+            Request::KeepAlive(_) => Self::KeepAlive,
+            _ => return None,
+        })
+    }
+}
+
+impl Machine {
+    /// An empty group.
+    pub fn new(generation: u16) -> Self {
+        Self { generation, ..Self::default() }
+    }
+
+    /// The state that these records were taken from; bodies are left out.
+    ///
+    /// # Errors
+    /// Where a record cannot be read.
+    pub fn restore<'a>(
+        generation: u16,
+        applied: SnapshotMeta,
+        records: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<Self, BadRecord> {
+        let mut machine = Self { generation, applied, ..Self::default() };
+        for (key, value) in records {
+            match key.first() {
+                Some(&prefix::SESSION) => machine.sessions.restore(key, value)?,
+                Some(&prefix::QUEUE) => machine.queue.restore(key, value)?,
+                Some(&prefix::LOCK) => machine.lock.restore(key, value)?,
+                Some(&(prefix::CACHE | prefix::META)) => machine.memory.restore(key, value)?,
+                Some(&prefix::BODY) => {}
+                _ => return Err(BadRecord { key: key.to_vec(), why: "nobody's".to_owned() }),
+            }
+        }
+        machine.memory.advance(machine.applied.index);
+        Ok(machine)
+    }
+
+    /// Applies the next entry.
+    pub fn apply(&mut self, entry: &Entry) -> (Option<Command>, Outcome) {
+        assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
+        let at =
+            At { index: entry.index, stamp_ms: entry.stamp_ms, wall_ms: entry.wall_ms, generation: self.generation };
+        let Entry { index, term, stamp_ms, wall_ms, .. } = *entry;
+        self.applied = SnapshotMeta { index, term, stamp_ms, wall_ms };
+        self.memory.advance(index);
+        self.sessions.expire(stamp_ms);
+        self.queue.expire(stamp_ms);
+        self.lock.expire(stamp_ms);
+        if entry.data.is_empty() {
+            return (None, Outcome::Nothing);
+        }
+        let Ok(command) = record::decode::<Command>(&[], &entry.data) else { return (None, Outcome::Unreadable) };
+        let outcome = match &command {
+            Command::Tick => Outcome::Nothing,
+            Command::OpenSession => Outcome::Session(self.sessions.open(at)),
+            Command::Once(once) => self.once(at, once),
+            Command::Bus(command) => Outcome::Bus(self.memory.apply(at, command)),
+        };
+        (Some(command), outcome)
+    }
+
+    fn once(&mut self, at: At, once: &Once) -> Outcome {
+        match self.sessions.admit(at, once.session, once.sequence, once.acked_below) {
+            Admission::Refused(error) => return Outcome::Once { result: Err(error), repeated: false },
+            Admission::Repeated(result) => return Outcome::Once { result, repeated: true },
+            Admission::New => {}
+        }
+        let result = match &once.operation {
+            Operation::Queue(command) => self.queue.apply(at, command).map(Answer::Queue),
+            Operation::Lock(command) => self.lock.apply(at, command).map(Answer::Lock),
+            Operation::Own(own) => Ok(Answer::Own(self.memory.apply(at, &cache::Command::Own(own.clone())))),
+            Operation::KeepAlive => Ok(Answer::Kept),
+        };
+        // An ownership that found its ground changed did not happen, and may be tried again under the same number.
+        if result != Ok(Answer::Own(cache::Applied::Void)) {
+            self.sessions.keep(once.session, once.sequence, result.clone());
+        }
+        Outcome::Once { result, repeated: false }
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> &SnapshotMeta {
+        &self.applied
+    }
+
+    /// When something is due next, in log time.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        [self.sessions.next_deadline_ms(), self.queue.next_deadline_ms(), self.lock.next_deadline_ms()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The queues.
+    pub fn queue(&self) -> &queue::State {
+        &self.queue
+    }
+
+    /// The locks.
+    pub fn lock(&self) -> &lock::State {
+        &self.lock
+    }
+
+    /// The cache's main memory.
+    pub fn memory(&self) -> &cache::Memory {
+        &self.memory
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The records that changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = self.memory.take_changes();
+        changes.extend(self.lock.take_changes());
+        changes.extend(self.queue.take_changes());
+        changes.extend(self.sessions.take_changes());
+        changes
+    }
+
+    /// All records but the bodies, in key order.
+    pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut records = self.memory.records();
+        records.extend(self.lock.records());
+        records.extend(self.queue.records());
+        records.extend(self.sessions.records());
+        records
+    }
+}
+
+/// The body that stands in an entry, where it is an `Enqueue`.
+pub fn body_of(entry: &Entry) -> Option<Bytes> {
+    match record::decode::<Command>(&[], &entry.data).ok()? {
+        Command::Once(Once { operation: Operation::Queue(queue::Command::Enqueue(enqueue)), .. }) => Some(enqueue.body),
+        _ => None,
+    }
+}
+
+/// Key of the record that a body moves to when compaction overtakes its entry.
+pub fn body_key(index: Index) -> Vec<u8> {
+    [&[prefix::BODY], index.to_be_bytes().as_slice()].concat()
+}

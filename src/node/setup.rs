@@ -1,0 +1,102 @@
+//! What a replica is told when it is made.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::{cache, raft};
+
+/// Everything that a replica cannot find out by itself.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The group.
+    pub group: GroupId,
+    /// The node that the replica is on.
+    pub node: NodeId,
+    /// The node's data directory.
+    pub incarnation: Incarnation,
+    /// Every node of the cluster: all of them are on the group's bus.
+    pub nodes: Vec<NodeId>,
+    /// The nodes that vote in the group. Where this node is none of them it has no log, only a place on the bus.
+    pub voters: Vec<NodeId>,
+    /// The cluster's generation, in the top bits of every token.
+    pub generation: u16,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+    /// Client addresses, for the hint of `NotLeader`.
+    pub addresses: BTreeMap<NodeId, String>,
+    /// The times.
+    pub timing: Timing,
+}
+
+/// The times and bounds of a replica. Durations in microseconds of the monotonic clock.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Time between two heartbeats.
+    pub heartbeat_us: u64,
+    /// Shortest election timeout.
+    pub election_us_min: u64,
+    /// Longest election timeout.
+    pub election_us_max: u64,
+    /// The leader lease.
+    pub leader_lease_us: u64,
+    /// A forwarded command without an answer is sent again after this.
+    pub resend_us: u64,
+    /// A node's own session gets a sign of life after this much idleness.
+    pub keep_alive_us: u64,
+    /// A draining node that cannot write its dirty lines back leaves them to its journal after this.
+    pub drain_us: u64,
+    /// Entries applied since the last checkpoint that make the next one due.
+    pub checkpoint_entries: u64,
+    /// Bytes of entries applied since the last checkpoint that make the next one due.
+    pub checkpoint_bytes: usize,
+    /// Bytes of applied entries that a compaction leaves in the log, for followers that are a little behind.
+    pub retain_bytes: usize,
+    /// Bytes of one snapshot chunk.
+    pub snapshot_chunk_bytes: usize,
+    /// Client requests of this node that wait for this group; one more gets `Overloaded`.
+    pub pending_max: usize,
+    /// How far two monotonic clocks may differ in speed, in parts per million.
+    pub drift_ppm: u64,
+    /// The cache's times and bounds.
+    pub cache: cache::Config,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat_us: 100_000,
+            election_us_min: 600_000,
+            election_us_max: 1_200_000,
+            leader_lease_us: 500_000,
+            resend_us: 500_000,
+            keep_alive_us: 15_000_000,
+            drain_us: 2_000_000,
+            checkpoint_entries: 8_192,
+            checkpoint_bytes: 8 * 1024 * 1024,
+            retain_bytes: 4 * 1024 * 1024,
+            snapshot_chunk_bytes: 1024 * 1024,
+            pending_max: 16_384,
+            drift_ppm: 10_000,
+            cache: cache::Config::default(),
+        }
+    }
+}
+
+impl Setup {
+    pub(super) fn raft(&self) -> raft::Config {
+        let timing = &self.timing;
+        raft::Config {
+            heartbeat_us: timing.heartbeat_us,
+            election_us_min: timing.election_us_min,
+            election_us_max: timing.election_us_max,
+            lease_us: timing.leader_lease_us,
+            drift_ppm: timing.drift_ppm,
+            snapshot_chunk_bytes: timing.snapshot_chunk_bytes,
+            ..raft::Config::new(self.node, self.voters.clone(), self.seed)
+        }
+    }
+
+    pub(super) fn cache(&self) -> cache::Config {
+        cache::Config { drift_ppm: self.timing.drift_ppm, ..self.timing.cache.clone() }
+    }
+}
