@@ -6,13 +6,13 @@
 use trine_protocol::cache::Get;
 use trine_protocol::lock::{Acquire, Release};
 use trine_protocol::queue::Dequeue;
-use trine_protocol::{Request, Response};
+use trine_protocol::Response;
 
 use super::checker::queue::QueueChecker;
 use super::checker::{Operation, Verdict};
 use super::network::Place;
 use super::swarm::Swarm;
-use super::workload::name;
+use super::workload::{Wish, name};
 use crate::ids::GroupId;
 
 /// Visibility of the deliveries while a queue is drained: an answer that is lost comes again after it.
@@ -75,9 +75,14 @@ impl Audit {
         open.map(|(task, question)| format!("{question:?} of {} at node {}", task.group, task.place)).collect()
     }
 
-    /// What a task asks now: where, in which group, what.
-    pub(crate) fn next(&self, task: usize) -> Option<(Place, GroupId, Request)> {
-        let Task { place, group, questions } = &self.tasks[task];
+    /// The node that a task asks.
+    pub(crate) fn place(&self, task: usize) -> Place {
+        self.tasks[task].place
+    }
+
+    /// What a task asks now.
+    pub(crate) fn next(&self, task: usize) -> Option<Wish> {
+        let Task { group, questions, .. } = &self.tasks[task];
         let client = format!("audit-{task}");
         let request = match questions.last()?.clone() {
             Question::Read { key } => Get { key }.into(),
@@ -87,7 +92,7 @@ impl Audit {
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
             Question::Free { lock, token } => Release { lock, client, token }.into(),
         };
-        Some((*place, *group, request))
+        Some(Wish { group: *group, request, session: None })
     }
 
     /// What the answer to a task's question means for it.

@@ -60,8 +60,25 @@ pub struct Swarm {
     pub disk: DiskFaults,
     /// What happens to nodes.
     pub process: ProcessFaults,
+    /// The bounds that the replicas are given.
+    pub bounds: Bounds,
     /// Of ten faults that hit a node, how many hit a leader.
     pub leaders_first: u64,
+}
+
+/// Bounds of the replicas, small enough that a run of seconds reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Entries from one checkpoint to the next.
+    pub checkpoint_entries: u64,
+    /// Bytes of applied entries that stay in the log.
+    pub retain_bytes: usize,
+    /// Bytes of one snapshot chunk.
+    pub snapshot_chunk_bytes: usize,
+    /// Bytes of the lines that a node keeps of one group.
+    pub lines_bytes_max: usize,
+    /// How long a value stays dirty.
+    pub dirty_us_max: u64,
 }
 
 /// How messages travel.
@@ -129,6 +146,13 @@ impl Swarm {
             network: NetworkFaults::draw(random),
             disk: DiskFaults::draw(random),
             process: ProcessFaults::draw(random),
+            bounds: Bounds {
+                checkpoint_entries: *random.pick(&[20, 50, 200, 8_192]),
+                retain_bytes: *random.pick(&[200, 2_000, 4_000_000]),
+                snapshot_chunk_bytes: *random.pick(&[500, 4_000, 1_000_000]),
+                lines_bytes_max: *random.pick(&[300, 64_000_000, 64_000_000]),
+                dirty_us_max: *random.pick(&[200_000, 1_000_000]),
+            },
             leaders_first: random.between(2, 9),
         }
     }
