@@ -109,10 +109,8 @@ impl<R: Rules> Replica<R> {
     pub(super) fn fetched(&mut self, step: &mut Step, ticket: u64, records: &[(Vec<u8>, Option<Bytes>)]) {
         let Some(member) = &mut self.member else { return };
         let index = |key: &[u8]| key.get(1..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes);
-        let bodies: BTreeMap<Index, Bytes> = records
-            .iter()
-            .filter_map(|(key, value)| Some((index(key)?, value.clone()?)))
-            .collect();
+        let bodies: BTreeMap<Index, Bytes> =
+            records.iter().filter_map(|(key, value)| Some((index(key)?, value.clone()?))).collect();
         match member.fetches.remove(&ticket) {
             Some(FetchFor::Delivery { node, id, handed }) => {
                 if bodies.is_empty() {

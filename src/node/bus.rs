@@ -62,7 +62,8 @@ impl<R: Rules> Replica<R> {
     fn to_home(&mut self, step: &mut Step, from: NodeId, message: ToHome) {
         let is_home = self.member.as_ref().is_some_and(|member| member.home.is_some());
         if is_home {
-            return self.with_home(step, |home, memory, standing, out| home.handle(from, message, memory, standing, out));
+            return self
+                .with_home(step, |home, memory, standing, out| home.handle(from, message, memory, standing, out));
         }
         if from != self.setup.node
             && matches!(message, ToHome::Register { .. } | ToHome::Renew { .. })

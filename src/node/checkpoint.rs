@@ -36,14 +36,7 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     pub(super) fn new(index: Index, bodies_through: Index) -> Self {
-        Self {
-            index,
-            bytes: 0,
-            in_flight: None,
-            bodies_through,
-            maybe_stored_through: index,
-            dead_bodies: Vec::new(),
-        }
+        Self { index, bytes: 0, in_flight: None, bodies_through, maybe_stored_through: index, dead_bodies: Vec::new() }
     }
 
     pub(super) fn applied(&mut self, entry: &Entry) {

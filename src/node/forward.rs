@@ -253,7 +253,9 @@ impl<R: Rules> Replica<R> {
                 let what = format!("{} has had no leader for the whole time of the request", self.setup.group);
                 Error::new(ErrorCode::NoLeader, what).retry_after(500)
             }
-            _ => Error::new(ErrorCode::DeadlineExceeded, "no answer within the request's time; it may still be executed"),
+            _ => {
+                Error::new(ErrorCode::DeadlineExceeded, "no answer within the request's time; it may still be executed")
+            }
         };
         self.release_place(&entry);
         if matches!(entry.kind, Kind::Cache { .. }) {
@@ -277,7 +279,9 @@ impl<R: Rules> Replica<R> {
         let Some(client) = entry.client else { return };
         let result = match (result, &entry.kind) {
             (Ok(Response::Put(written)), Kind::Cache { deletes: true }) => Ok(Response::Delete(written)),
-            (Ok(Response::Acquire(granted)), Kind::Log { request: Request::Renew(_), .. }) => Ok(Response::Renew(granted)),
+            (Ok(Response::Acquire(granted)), Kind::Log { request: Request::Renew(_), .. }) => {
+                Ok(Response::Renew(granted))
+            }
             (result, _) => result,
         };
         step.effects.reply.push((client, result));
@@ -375,13 +379,7 @@ impl<R: Rules> Replica<R> {
     }
 
     /// Sends a command's result to the node that sent it.
-    pub(super) fn answer(
-        &mut self,
-        step: &mut Step,
-        to: Option<NodeId>,
-        id: u64,
-        result: Result<Response, Error>,
-    ) {
+    pub(super) fn answer(&mut self, step: &mut Step, to: Option<NodeId>, id: u64, result: Result<Response, Error>) {
         match to {
             None => self.answered(step, id, result),
             Some(node) => step.send(node, GroupMessage::Answer(Answer { id, result })),

@@ -86,8 +86,8 @@ pub enum Outcome {
     Unreadable,
 }
 
-/// The state of one group.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The state of one group. Two replicas with the same records have the same state.
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     generation: u16,
     applied: SnapshotMeta,

@@ -211,9 +211,8 @@ impl<R: Rules> Replica<R> {
             self.draining_since_us.is_some_and(|since_us| now.mono_us < since_us + self.setup.timing.drain_us);
         let leads = self.member.as_ref().is_some_and(|member| member.raft.role() == raft::Role::Leader);
         let alone = self.setup.voters.len() == 1;
-        let late = self
-            .draining_since_us
-            .is_some_and(|since_us| now.mono_us >= since_us + 2 * self.setup.timing.drain_us);
+        let late =
+            self.draining_since_us.is_some_and(|since_us| now.mono_us >= since_us + 2 * self.setup.timing.drain_us);
         late || ((self.agent.is_drained() || !patient) && (!leads || alone) && self.pending.is_empty())
     }
 

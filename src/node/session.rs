@@ -188,7 +188,9 @@ mod tests {
     fn a_late_copy_of_a_command_that_was_given_up_is_not_executed() {
         let (mut sessions, id) = open();
         assert_eq!(sessions.admit(at(6, 1_000), id, 2, 2), Admission::New);
-        assert!(matches!(sessions.admit(at(7, 1_000), id, 1, 1), Admission::Refused(e) if e.code == ErrorCode::OutcomeUnknown));
+        assert!(
+            matches!(sessions.admit(at(7, 1_000), id, 1, 1), Admission::Refused(e) if e.code == ErrorCode::OutcomeUnknown)
+        );
     }
 
     #[test]
@@ -198,7 +200,9 @@ mod tests {
         assert_eq!(sessions.admit(at(6, 2_000), id, 1, 1), Admission::New);
         assert_eq!(sessions.next_deadline_ms(), Some(2_000 + u64::from(SESSION_TIMEOUT_MS)));
         sessions.expire(2_000 + u64::from(SESSION_TIMEOUT_MS));
-        assert!(matches!(sessions.admit(at(7, 0), id, 2, 1), Admission::Refused(e) if e.code == ErrorCode::SessionExpired));
+        assert!(
+            matches!(sessions.admit(at(7, 0), id, 2, 1), Admission::Refused(e) if e.code == ErrorCode::SessionExpired)
+        );
     }
 
     #[test]

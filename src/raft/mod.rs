@@ -7,3 +7,5 @@ mod ready;
 pub use config::Config;
 pub use message::{Body, Entry, HardState, Message, SnapshotMeta};
 pub use ready::{Persist, Ready, Snapshot};
+mod stub;
+pub use stub::*;
