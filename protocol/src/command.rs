@@ -24,8 +24,20 @@ pub struct RequestHeader {
     pub acked_below: u64,
 }
 
+/// What a client may do about a command of which it does not know whether it was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Send it again, also under another request id and over another connection: twice does what once does.
+    Freely,
+    /// Send it again under the same (session, sequence): then it is executed once and answered the same. Without a
+    /// session, say that its outcome is unknown.
+    InSession,
+    /// Say that its outcome is unknown: the same write later may undo somebody else's.
+    Never,
+}
+
 macro_rules! commands {
-    ($($code:literal $name:ident: $module:ident -> $answer:ident;)*) => {
+    ($($code:literal $name:ident: $module:ident -> $answer:ident, $repeat:ident;)*) => {
         /// The commands of a client; their codes are wire contract.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
@@ -43,6 +55,15 @@ macro_rules! commands {
 
             /// The name that the documentation uses.
             pub const fn name(self) -> &'static str { match self { $(Self::$name => stringify!($name)),* } }
+
+            /// What it is about: `cluster`, `queue`, `lock` or `cache`.
+            pub const fn module(self) -> &'static str { match self { $(Self::$name => stringify!($module)),* } }
+
+            /// The name of its answer's type.
+            pub const fn answer_name(self) -> &'static str { match self { $(Self::$name => stringify!($answer)),* } }
+
+            /// Whether it may be sent again when its outcome is unknown.
+            pub const fn repeat(self) -> Repeat { match self { $(Self::$name => Repeat::$repeat),* } }
         }
 
         /// A request of a client.
@@ -99,17 +120,17 @@ macro_rules! commands {
 }
 
 commands! {
-    0x0101 Status: cluster -> NodeStatus;
-    0x0102 OpenSession: cluster -> SessionOpened;
-    0x0103 KeepAlive: cluster -> Kept;
-    0x0201 Enqueue: queue -> Enqueued;
-    0x0202 Dequeue: queue -> Dequeued;
-    0x0203 Ack: queue -> Acked;
-    0x0301 Acquire: lock -> Granted;
-    0x0302 Release: lock -> Released;
-    0x0303 Renew: lock -> Granted;
-    0x0401 Get: cache -> Got;
-    0x0402 Put: cache -> Written;
-    0x0403 Delete: cache -> Written;
-    0x0404 WriteBack: cache -> WrittenBack;
+    0x0101 Status: cluster -> NodeStatus, Freely;
+    0x0102 OpenSession: cluster -> SessionOpened, Freely;
+    0x0103 KeepAlive: cluster -> Kept, Freely;
+    0x0201 Enqueue: queue -> Enqueued, InSession;
+    0x0202 Dequeue: queue -> Dequeued, InSession;
+    0x0203 Ack: queue -> Acked, InSession;
+    0x0301 Acquire: lock -> Granted, InSession;
+    0x0302 Release: lock -> Released, InSession;
+    0x0303 Renew: lock -> Granted, InSession;
+    0x0401 Get: cache -> Got, Freely;
+    0x0402 Put: cache -> Written, Never;
+    0x0403 Delete: cache -> Written, Never;
+    0x0404 WriteBack: cache -> WrittenBack, Freely;
 }

@@ -181,7 +181,7 @@ pub enum FrameError {
     #[error("the first frame is a {0:?} and not a handshake")]
     NoHandshake(Kind),
     /// Somebody speaks another protocol.
-    #[error("this port speaks Trine's binary protocol, but the connection starts like {0}")]
+    #[error("a handshake of Trine's binary protocol was expected, but the other side starts like {0}")]
     Foreign(&'static str),
 }
 
@@ -309,8 +309,8 @@ fn write(frame: &Frame, target: &mut BytesMut) -> Result<(), FrameError> {
 /// Recognises who speaks to the wrong port, from the first bytes. Read as a length, each of these is far over the
 /// limit of a handshake; saying what it is spares somebody an hour.
 fn foreign(source: &[u8]) -> Option<&'static str> {
-    const HTTP: [&[u8]; 10] =
-        [b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI "];
+    const HTTP: [&[u8]; 11] =
+        [b"HTTP", b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI "];
     let start = source.get(..4)?;
     match start {
         _ if HTTP.contains(&start) => Some("HTTP; Trine's HTTP service listens on ports of its own"),

@@ -26,6 +26,7 @@ use crate::codec;
 use crate::error::{Error, ErrorCode};
 use crate::frame::{Frame, Kind};
 use crate::limits;
+use crate::validate::at_most;
 
 /// The oldest version of the protocol that this crate speaks.
 pub const VERSION_MIN: u16 = 1;
@@ -195,13 +196,6 @@ impl Hello {
         let message =
             format!("the hello offers versions {min} to {max}, this node speaks {VERSION_MIN} to {VERSION_MAX}");
         Err(Error::new(ErrorCode::UnsupportedVersion, message))
-    }
-}
-
-fn at_most(what: &str, bytes: usize, bytes_max: usize) -> Result<(), Error> {
-    match bytes > bytes_max {
-        true => Err(Error::new(ErrorCode::TooLarge, format!("{what} has {bytes} bytes, {bytes_max} are allowed"))),
-        false => Ok(()),
     }
 }
 

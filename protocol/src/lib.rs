@@ -16,6 +16,7 @@ pub mod limits;
 pub mod lock;
 pub mod placement;
 pub mod queue;
+mod validate;
 
 pub use command::{Command, Request, Response};
 pub use error::{Error, ErrorCode};

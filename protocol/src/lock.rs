@@ -31,6 +31,7 @@ pub struct Release {
     /// Who holds it.
     pub client: String,
     /// The token of the grant; 0 releases whatever this client holds (the REST contract's form).
+    #[serde(default)]
     pub token: u64,
 }
 

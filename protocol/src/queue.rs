@@ -25,15 +25,18 @@ pub struct Dequeue {
     /// Name of the queue.
     pub queue: String,
     /// How long, in milliseconds of log time, the messages stay hidden from others. 1 to 43,200,000; 0 means the default, 30,000.
+    #[serde(default)]
     pub visibility_ms: u32,
     /// At most this many messages, 1 to [`crate::limits::BATCH_MAX`]; 0 means 1.
+    #[serde(default)]
     pub count_max: u32,
 }
 
 /// Answer to [`Dequeue`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dequeued {
-    /// In the queue's order; empty when nothing is ready.
+    /// In the queue's order; empty when nothing is ready. All bodies together have at most
+    /// [`crate::limits::DEQUEUE_BYTES_MAX`] bytes.
     pub deliveries: Vec<Delivery>,
 }
 
@@ -71,6 +74,13 @@ pub enum AckWhich {
     },
     /// One delivery in flight with this body, the oldest first.
     Body(Bytes),
+}
+
+impl From<&Delivery> for AckWhich {
+    /// Exactly this delivery.
+    fn from(delivery: &Delivery) -> Self {
+        Self::Receipt { id: delivery.id, token: delivery.token }
+    }
 }
 
 /// Answer to [`Ack`].

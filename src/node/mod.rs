@@ -46,7 +46,7 @@ use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
 use message::GroupMessage;
-pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, WINDOW_MAX};
+pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
 pub use setup::{Setup, Timing};
 
 /// One group on one node.
@@ -68,7 +68,7 @@ pub struct Replica<R: Rules = Faithful> {
 
 /// The part of a replica that has a log.
 #[derive(Debug)]
-struct Member<R> {
+struct Member<R: Rules> {
     raft: Raft<R>,
     machine: Machine,
     home: Option<Home<R>>,
