@@ -30,7 +30,9 @@ impl<R: Rules> Cluster<R> {
             // The reader's task may be stopped between the line and the clock.
             if self.random.chance(200) {
                 let delay_us = self.random.between(10, 1_500_000) >> self.random.below(12);
-                self.schedule.after(delay_us, Event::Reader { boot, sending, found });
+                let halted_until_us = self.schedule.now_us() + delay_us;
+                node.disturbed_us = node.disturbed_us.max(halted_until_us);
+                self.schedule.at(halted_until_us, Event::Reader { boot, sending, found });
                 return Ok(());
             }
             return self.reader(boot, sending, &found);

@@ -142,7 +142,7 @@ impl<R: Rules> Cluster<R> {
         self.note(|| format!("n{place} stops"));
         let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
         node.stop(&mut self.random);
-        node.disturbed_us = now_us;
+        node.disturbed_us = node.disturbed_us.max(now_us);
         self.network.break_connections(place);
         for id in self.flights.waiting_for(place) {
             self.schedule.after(1_000, Event::GiveUp { id, sent_us: now_us });
@@ -202,7 +202,8 @@ impl<R: Rules> Cluster<R> {
     pub(crate) fn resume(&mut self, place: Place) -> Check {
         let now_us = self.schedule.now_us();
         let Some(halt) = self.nodes[place].paused.take() else { return Ok(()) };
-        self.nodes[place].disturbed_us = now_us;
+        let disturbed_us = &mut self.nodes[place].disturbed_us;
+        *disturbed_us = now_us.max(*disturbed_us);
         self.note(|| format!("n{place} resumes with {} events", halt.came.len()));
         for (group, effects) in halt.held {
             self.perform(place, group, effects)?;
@@ -218,7 +219,8 @@ impl<R: Rules> Cluster<R> {
         }
         let now_us = self.schedule.now_us();
         let Some(halt) = self.nodes[place].starved.remove(&group) else { return Ok(()) };
-        self.nodes[place].disturbed_us = now_us;
+        let disturbed_us = &mut self.nodes[place].disturbed_us;
+        *disturbed_us = now_us.max(*disturbed_us);
         halt.came.into_iter().try_for_each(|input| self.handle(place, group, input))
     }
 

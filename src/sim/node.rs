@@ -79,7 +79,7 @@ pub(crate) struct Node<R: Rules, E> {
     pub(crate) starved: BTreeMap<GroupId, Halt<Input>>,
     /// Requests that are not answered.
     pub(crate) unanswered: BTreeSet<RequestId>,
-    /// The last instant at which the process was not free to run.
+    /// The last instant, past or to come, at which a part of the process was not free to run.
     pub(crate) disturbed_us: u64,
     pub(crate) draining: bool,
 }

@@ -32,16 +32,33 @@ struct Grant {
     /// The acquire that got it.
     operation: u64,
     client: String,
-    until_us: u64,
+    /// By operation: the leases that may be the one that holds. A renewal replaces the lease before it, also by a shorter one.
+    leases: BTreeMap<u64, Lease>,
     /// When the first release of this token was sent.
     releasing_us: Option<u64>,
     /// When the first release of this token was answered.
     released_us: Option<u64>,
 }
 
+/// The lease of an acquire or a renewal that may have been executed.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    answered_us: Option<u64>,
+    until_us: u64,
+}
+
 impl Grant {
     fn held_until_us(&self) -> u64 {
-        self.releasing_us.map_or(self.until_us, |releasing_us| releasing_us.min(self.until_us))
+        let leases = self.leases.values().map(|lease| lease.until_us);
+        leases.chain(self.releasing_us).min().expect("a grant has a lease")
+    }
+
+    /// An answer came: what was answered before its request was sent is replaced for certain.
+    fn answered(&mut self, operation: &Operation, answered_us: u64, lease_ms: u32) {
+        let replaced = |lease: &Lease| lease.answered_us.is_some_and(|earlier_us| earlier_us <= operation.sent_us);
+        self.leases.retain(|_, lease| !replaced(lease));
+        let until_us = operation.sent_us + lasts_us(lease_ms);
+        self.leases.insert(operation.number, Lease { answered_us: Some(answered_us), until_us });
     }
 }
 
@@ -58,6 +75,13 @@ impl LockChecker {
                     grant.releasing_us.get_or_insert(operation.sent_us);
                 }
             }
+            Request::Renew(renew) => {
+                lock.floors.insert(operation.number, lock.highest_token);
+                if let Some(grant) = lock.grants.get_mut(&renew.token) {
+                    let until_us = operation.sent_us + lasts_us(renew.lease_ms);
+                    grant.leases.insert(operation.number, Lease { answered_us: None, until_us });
+                }
+            }
             _ => {
                 lock.floors.insert(operation.number, lock.highest_token);
             }
@@ -69,6 +93,11 @@ impl LockChecker {
         let Some(name) = lock_name(&operation.request) else { return Ok(()) };
         let lock = self.locks.entry((operation.group, name.clone())).or_default();
         let floor = lock.floors.remove(&operation.number).unwrap_or(0);
+        if let (Verdict::NotExecuted(_), Request::Renew(renew)) = (verdict, &operation.request)
+            && let Some(grant) = lock.grants.get_mut(&renew.token)
+        {
+            grant.leases.remove(&operation.number);
+        }
         let Verdict::Answered(response) = verdict else { return Ok(()) };
         let checked = match (&operation.request, response) {
             (Request::Acquire(acquire), Response::Acquire(granted)) => {
@@ -108,14 +137,14 @@ impl Lock {
             return Err(format!("token {token} went to operations {} and {}", other.operation, operation.number));
         }
         self.highest_token = self.highest_token.max(token);
-        let until_us = operation.sent_us + lasts_us(lease_ms);
-        let grant = Grant {
+        let mut grant = Grant {
             operation: operation.number,
             client: client.to_string(),
-            until_us,
+            leases: BTreeMap::new(),
             releasing_us: None,
             released_us: None,
         };
+        grant.answered(operation, now_us, lease_ms);
         self.grants.insert(token, grant);
         self.alone(now_us, token)
     }
@@ -131,7 +160,7 @@ impl Lock {
         if let Some(released_us) = grant.released_us.filter(|released_us| *released_us < operation.sent_us) {
             return Err(format!("token {token} was renewed after its release at {released_us} us"));
         }
-        grant.until_us = grant.until_us.max(operation.sent_us + lasts_us(granted.lease_ms));
+        grant.answered(operation, now_us, granted.lease_ms);
         self.alone(now_us, token)
     }
 
@@ -205,6 +234,18 @@ mod tests {
         let renewed = Response::Renew(Granted { token: 5, lease_ms: 100 });
         history.run(80, renew(5, 100), renewed).unwrap();
         rejected(history.run(150, acquire("b", 100), granted(6, 100)), "both hold");
+    }
+
+    #[test]
+    fn a_renewal_may_shorten_the_lease_even_if_its_answer_is_lost() {
+        let mut history = History::new();
+        history.run(0, acquire("a", 1_000), granted(5, 1_000)).unwrap();
+        let lost = history.send(10, renew(5, 50));
+        history.end(20, &lost, Verdict::Unknown).unwrap();
+        history.run(70, acquire("b", 100), granted(6, 100)).unwrap();
+        let refused = history.send(80, renew(6, 10));
+        history.end(81, &refused, Verdict::NotExecuted(trine_protocol::ErrorCode::NoLeader)).unwrap();
+        rejected(history.run(100, acquire("c", 100), granted(7, 100)), "both hold");
     }
 
     #[test]
