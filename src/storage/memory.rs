@@ -131,6 +131,11 @@ impl SimDisk {
         fold.into_recovered().map_err(|misfit| corrupt(group, &misfit.0))
     }
 
+    /// Where the state of a group stands, synced or not.
+    fn applied_index(&self, group: GroupId) -> u64 {
+        self.state.get(&group).map_or(0, |state| state.applied.index)
+    }
+
     /// Where the state of a group stands durably.
     fn durable_index(&self, group: GroupId) -> u64 {
         self.durable_state.get(&group).map_or(0, |state| state.applied.index)
@@ -177,6 +182,10 @@ impl LogStore for SimDisk {
 
 impl StateStore for SimDisk {
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        let (index, stands) = (checkpoint.meta.index, self.applied_index(checkpoint.group));
+        if index < stands {
+            return Err(corrupt(checkpoint.group, &format!("a checkpoint at {index} after one at {stands}")));
+        }
         self.state.entry(checkpoint.group).or_default().apply(checkpoint);
         self.pending_state.push(checkpoint.clone());
         Ok(())
@@ -184,7 +193,7 @@ impl StateStore for SimDisk {
 
     fn install(&mut self, group: GroupId, snapshot: &Snapshot) -> Result<(), StorageError> {
         let records = record::decode_records(&snapshot.data).map_err(|bad| corrupt(group, &bad.to_string()))?;
-        let stands = self.state.get(&group).map_or(0, |state| state.applied.index);
+        let stands = self.applied_index(group);
         if snapshot.meta.index < stands {
             let index = snapshot.meta.index;
             return Err(corrupt(group, &format!("a snapshot at {index} is older than the state at {stands}")));

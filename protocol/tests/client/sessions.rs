@@ -159,9 +159,9 @@ async fn a_session_is_kept_alive_and_opened_anew_when_it_has_ended() {
         server.next().await.answer(enqueued(1));
     });
     result.unwrap();
-    for _ in 0..3 {
+    for sequence in 2..5 {
         let kept = server.next().await;
-        assert_eq!((kept.request.command(), place(&kept)), (Command::KeepAlive, (7, 0, 2)));
+        assert_eq!((kept.request.command(), place(&kept)), (Command::KeepAlive, (7, sequence, sequence)));
         kept.answer(Response::KeepAlive(Kept {}));
     }
     let ended = server.next().await;
