@@ -11,10 +11,12 @@ mod keys;
 pub mod log;
 pub mod memory;
 pub mod sled_store;
+mod stats;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
 mod testing;
+pub mod writer;
 
 use bytes::Bytes;
 
@@ -24,6 +26,7 @@ pub use identity::{Claim, DataDirectory, Identity};
 pub use log::{LogOptions, SegmentLog};
 pub use memory::SimDisk;
 pub use sled_store::SledStore;
+pub use stats::{SYNC_BUCKETS_US, StorageStats, SyncTimes};
 
 use crate::ids::GroupId;
 pub use crate::node::{Records, Recovered};
@@ -77,6 +80,11 @@ pub trait LogStore {
     fn idle(&mut self) -> Result<(), StorageError> {
         Ok(())
     }
+
+    /// Bytes of the files, about; 0 where there are none.
+    fn bytes_on_disk(&self) -> u64 {
+        0
+    }
 }
 
 /// The applied state of one node's groups.
@@ -104,6 +112,11 @@ pub trait StateStore {
     /// # Errors
     /// Where the disk refuses.
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+
+    /// Bytes of the files, about; 0 where there are none.
+    fn bytes_on_disk(&self) -> u64 {
+        0
+    }
 }
 
 /// The part of a state store that a start needs.

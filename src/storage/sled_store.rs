@@ -123,11 +123,6 @@ impl SledStore {
         Ok(store)
     }
 
-    /// Bytes of sled's files.
-    pub fn bytes_on_disk(&self) -> u64 {
-        self.tree.size_on_disk().unwrap_or(0)
-    }
-
     fn corrupt(&self, why: &str) -> StorageError {
         StorageError::Corrupt { what: format!("{}: {why}", self.path.display()) }
     }
@@ -432,6 +427,10 @@ impl StateStore for SledStore {
             Some(stored) => self.value(group, generation, key, &stored).map(Some),
             None => Ok(None),
         }
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 }
 

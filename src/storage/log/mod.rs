@@ -181,11 +181,6 @@ impl SegmentLog {
         })
     }
 
-    /// Bytes of all segment files, about.
-    pub fn bytes_on_disk(&self) -> u64 {
-        self.segments() * self.options.segment_bytes
-    }
-
     /// How many segment files there are.
     pub fn segments(&self) -> u64 {
         self.segment.number - self.oldest + 1
@@ -428,5 +423,9 @@ impl LogStore for SegmentLog {
     /// Removes segments that are not needed, carries, writes a mark, prepares the next segment.
     fn idle(&mut self) -> Result<(), StorageError> {
         self.attempt(Self::tidy)
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.segments() * self.options.segment_bytes
     }
 }
