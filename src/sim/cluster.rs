@@ -70,11 +70,24 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repair {
     Partition(u64),
-    Start { place: Place },
-    Resume { place: Place, boot: u64 },
-    Feed { place: Place, boot: u64, group: GroupId },
+    Start {
+        place: Place,
+    },
+    Resume {
+        place: Place,
+        boot: u64,
+    },
+    Feed {
+        place: Place,
+        boot: u64,
+        group: GroupId,
+    },
     /// A draining node may be ready to stop.
-    Drained { place: Place, boot: u64, tries: u32 },
+    Drained {
+        place: Place,
+        boot: u64,
+        tries: u32,
+    },
 }
 
 /// How far the run is.
@@ -293,6 +306,7 @@ impl<R: Rules> Cluster<R> {
     fn timing(&self) -> Timing {
         let bounds = &self.swarm.bounds;
         let mut timing = Timing {
+            first_leads: false,
             checkpoint_entries: bounds.checkpoint_entries,
             retain_bytes: bounds.retain_bytes,
             snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
