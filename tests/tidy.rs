@@ -20,13 +20,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("record", &[]),
     ("rules", &[]),
+    ("sequence", &[]),
     ("metrics", &[]),
     ("clock", &["ids"]),
     ("raft", &["ids", "record", "rules"]),
     ("queue", &["ids", "record", "rules"]),
     ("lock", &["ids", "record", "rules"]),
-    ("cache", &["ids", "record", "rules"]),
-    ("node", &["ids", "record", "rules", "raft", "queue", "lock", "cache"]),
+    ("cache", &["ids", "record", "rules", "sequence"]),
+    ("node", &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache"]),
     ("storage", &["ids", "record", "rules", "raft", "cache", "node", "metrics"]),
     ("transport", &["ids", "node", "server", "metrics", "clock"]),
     ("rest", &["ids", "node", "server", "metrics", "clock"]),
@@ -50,12 +51,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("sim", &["ids", "record", "rules", "raft", "queue", "lock", "cache", "node", "storage"]),
-    ("cli", &["ids", "config", "server", "metrics", "clock"]),
+    ("sim", &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "storage"]),
+    ("cli", &["ids", "config", "server", "rest", "metrics", "clock"]),
 ];
 
 /// Modules without clock, randomness, socket, disk, or an iteration order that differs from run to run.
-const PURE: &[&str] = &["ids", "record", "rules", "raft", "queue", "lock", "cache", "node", "sim"];
+const PURE: &[&str] = &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "sim"];
 
 /// What a pure module may not name, with what to use instead.
 const IMPURE: &[(&str, &str)] = &[

@@ -1,4 +1,52 @@
-//! MESI on a snoop bus between nodes.
+//! MESI on a snoop bus between nodes: a cache whose read hits are local *and* linearizable.
+//!
+//! Every node caches lines in the states M, E, S and I. A key's *home* is the leader of its group; it orders the bus
+//! transactions of the group's keys and holds their main memory, which is replicated. Each node has a numbered *bus
+//! lease* from the home, and serves a line only while the lease that the line hangs on lasts. A write completes when
+//! every node that may have a copy has acknowledged its invalidation, or its lease has run out.
+//!
+//! - [`Agent`] is the node's side: the lines, the clients' operations, the answers to snoops;
+//! - [`Home`] is the home's side: one transaction per key at a time, who shares what, the leases;
+//! - [`Memory`] is the replicated part: values, owners, who is on the bus;
+//! - [`Lines`] is the table that readers look into, and [`JournalRecord`] what a local write puts on disk first.
+//!
+//! # What is in the log, and what is not
+//!
+//! The right to write is replicated, sharing is not. A read makes no entry. The entry that makes a node the owner of a key
+//! carries the value it writes; further writes are local and cost one record in the node's journal; the entry that ends
+//! the ownership carries the last value, and is void unless owner and epoch still match.
+//!
+//! # The races, by name
+//!
+//! - *Fill overtaken by an invalidation*: the line is in IS when `SnoopInv` comes. It becomes IS_I: the fill answers those who
+//!   asked before, and is not kept.
+//! - *Upgrade overtaken by another write*: the writer drops its S line before it sends `BusRdX`, and the write carries its
+//!   whole value, so the loser of two upgrades simply comes second.
+//! - *Grant overtaken by the next snoop*: the snoop names the ownership's epoch and the write that began it. A node that still
+//!   waits for that write learns from the snoop that it is done, and does not become the owner by the grant that comes late.
+//! - *Write-back crosses a snoop*: the owner stays in MI, keeps value and journal, answers snoops, and repeats its
+//!   write-back, until the home says that the ownership is over.
+//! - *Invalidation of the copy that a write-back leaves*: it may arrive before the news that the copy may be kept. MI
+//!   remembers it and keeps no copy.
+//! - *Late copy of a write*: its session number is executed once; a number that was given up is never executed.
+//! - *Late copy of a write meets a newer copy of its own sender*: the copy's request number is higher than the write's, so it is
+//!   invalidated like any other.
+//! - *Late registration*: rounds are instants of the sender's clock; a home ignores one that is older than the lease it gave.
+//! - *Two homes*: the old one grants nothing without its leader lease; the new one waits until every node on the bus has
+//!   registered with it, or the longest lease of the old one has run out.
+//!
+//! # Departures from the textbook
+//!
+//! A write carries its value to the home, so there is no need to fetch a line in order to overwrite it. The home's own
+//! lines need no rule of their own: its agent takes a bus lease from the home beside it like every other node, given
+//! under the leader lease; a new home waits for its end like for any other.
+//!
+//! # Caveats
+//!
+//! Linearizable per key, not over several keys. Absence is not cached. The home knows sharers by name and loses them with its
+//! term, which costs every node its lines of the group at each change of leader. A value that was not written back when
+//! its owner went away cannot be read until the owner, with its disk, is back; a write replaces it. Main memory lies in
+//! RAM as a whole.
 
 mod agent;
 mod config;
@@ -15,3 +63,6 @@ pub use journal::JournalRecord;
 pub use line::{Found, Line, LineChange, Lines};
 pub use memory::{Applied, Cell, Command, Memory, Own, Owner, WriteBack};
 pub use message::{BusMessage, LeaseTag, OwnerMark, Snooped, ToHome, ToNode, Versioned, WriteId};
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use crate::ids::NodeId;
 
+use super::quorum::VOTERS_MAX;
+
 /// Who takes part, and the times. All durations in microseconds.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -27,6 +29,11 @@ pub struct Config {
     pub uncommitted_bytes_max: usize,
     /// Bytes of one snapshot chunk.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of the largest snapshot that is assembled in memory; the chunks of a larger one are dropped.
+    pub snapshot_bytes_max: u64,
+    /// The voter that is to lead a group that starts: its first timeout is short, that of the others long. Without one
+    /// all are alike.
+    pub first: Option<NodeId>,
     /// Seed of the election timeouts.
     pub seed: u64,
 }
@@ -46,7 +53,30 @@ impl Config {
             in_flight_max: 64,
             uncommitted_bytes_max: 32 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
+            snapshot_bytes_max: 1024 * 1024 * 1024,
+            first: None,
             seed,
         }
+    }
+
+    /// Asserts that a group with these settings is safe. Where they come from a user, the shell refuses them before.
+    ///
+    /// # Panics
+    /// Where they are not, with the numbers.
+    pub fn check(&self) {
+        let mut voters = self.voters.clone();
+        voters.sort_unstable();
+        voters.dedup();
+        assert_eq!(voters.len(), self.voters.len(), "a voter counts once: {:?}", self.voters);
+        assert!(voters.len() <= VOTERS_MAX, "{} voters, {VOTERS_MAX} at most", voters.len());
+        assert!(voters.contains(&self.id), "{} is no voter of {voters:?}", self.id);
+        let (shortest, longest) = (self.election_us_min, self.election_us_max);
+        assert!(0 < self.heartbeat_us && self.heartbeat_us < shortest && shortest <= longest, "{self:?}");
+        assert!(self.drift_ppm < 1_000_000, "{} ppm of drift", self.drift_ppm);
+        // The leader's clock may be slow and the voter's fast: even then the lease ends before a voter forgets its leader.
+        let lease_at_worst = u128::from(self.lease_us) * u128::from(1_000_000 + self.drift_ppm);
+        let refusal_at_worst = u128::from(shortest) * u128::from(1_000_000 - self.drift_ppm);
+        assert!(lease_at_worst <= refusal_at_worst, "a lease of {} us outlives {shortest} us", self.lease_us);
+        assert!(self.in_flight_max > 0 && self.snapshot_chunk_bytes > 0, "nothing could ever be sent");
     }
 }

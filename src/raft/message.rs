@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Index, NodeId, Term};
 
+/// Terms above this come from no replica of ours: a message with one is dropped, so that adding 1 can never overflow.
+pub const TERM_MAX: Term = 1 << 62;
+/// Indexes above this come from no replica of ours: a fencing token has 48 bits for the index.
+pub const INDEX_MAX: Index = (1 << 48) - 1;
+
 /// One entry of the log. An entry without data is the no-op of a new leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -75,4 +80,40 @@ pub enum Body {
     SnapshotReply { index: Index, next_offset: u64, installed: bool },
     /// Campaign now: the leader steps down in the receiver's favour.
     TimeoutNow,
+}
+
+impl Message {
+    /// Whether a replica of ours could have sent this. What could not is dropped before anything looks at it, so that
+    /// no arithmetic below can overflow and no log can get a gap.
+    pub(super) fn is_well_formed(&self) -> bool {
+        let term = self.term;
+        let sound = match &self.body {
+            Body::Append { prev_index, prev_term, entries, commit, .. } => {
+                *commit <= INDEX_MAX && follow(*prev_index, *prev_term, entries, term)
+            }
+            Body::Snapshot { meta, offset, data, .. } => {
+                (1..=INDEX_MAX).contains(&meta.index)
+                    && (1..=term).contains(&meta.term)
+                    && offset.checked_add(data.len() as u64).is_some()
+            }
+            Body::PreVote { .. } | Body::Vote { .. } | Body::PreVoteReply { .. } | Body::VoteReply { .. } => true,
+            Body::Appended { .. } | Body::Rejected { .. } | Body::SnapshotReply { .. } | Body::TimeoutNow => true,
+        };
+        // A replica that has seen no election yet says so with term 0, but only to refuse.
+        let least = u64::from(self.body != Body::PreVoteReply { granted: false });
+        sound && (least..=TERM_MAX).contains(&term)
+    }
+}
+
+/// Whether the entries are consecutive after `(prev_index, prev_term)` and their terms never fall, nor rise above `term`.
+fn follow(prev_index: Index, prev_term: Term, entries: &[Entry], term: Term) -> bool {
+    let starts = prev_index <= INDEX_MAX - entries.len() as u64 && (prev_index == 0) == (prev_term == 0);
+    let mut previous = (prev_index, prev_term);
+    starts
+        && entries.iter().all(|entry| {
+            let follows = entry.index == previous.0 + 1 && entry.term >= previous.1.max(1);
+            previous = (entry.index, entry.term);
+            follows
+        })
+        && previous.1 <= term
 }

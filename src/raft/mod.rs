@@ -1,11 +1,233 @@
 //! Consensus over opaque bytes, by hand, without a clock, a socket or a disk.
 
+mod candidate;
 mod config;
+mod follower;
+mod invariants;
+mod leader;
+mod log;
+mod log_clock;
 mod message;
+mod node;
+mod progress;
+mod quorum;
+mod random;
 mod ready;
+mod replication;
+mod snapshot;
+mod writes;
+
+use bytes::Bytes;
+
+use crate::ids::{Index, NodeId, Now, Term};
+use crate::rules::{Faithful, Rules};
 
 pub use config::Config;
-pub use message::{Body, Entry, HardState, Message, SnapshotMeta};
+pub use log::ENTRY_OVERHEAD_BYTES;
+pub use message::{Body, Entry, HardState, INDEX_MAX, Message, SnapshotMeta, TERM_MAX};
+pub use quorum::VOTERS_MAX;
 pub use ready::{Persist, Ready, Snapshot};
-mod stub;
-pub use stub::*;
+
+use node::{Node, RoleState};
+
+/// What storage found when the node started.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Restart {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// Where the log begins: the entry before the first one.
+    pub base: SnapshotMeta,
+    /// The entries after `base`, without gap or overlap, terms never falling.
+    pub entries: Vec<Entry>,
+    /// Where the state machine stands: at or after `base`, and not after the last entry.
+    pub applied: Index,
+}
+
+/// What a replica is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Takes entries from a leader, or waits for one.
+    Follower,
+    /// Asks whether an election could be won.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Takes proposals.
+    Leader,
+}
+
+/// Why a proposal was not taken. It is certain that it will never be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another replica leads, or none.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who leads, as far as this replica knows.
+        leader: Option<NodeId>,
+    },
+    /// [`Config::uncommitted_bytes_max`] is reached: followers or disks do not keep up.
+    #[error("too many bytes of proposals wait for their commit")]
+    Overloaded,
+    /// Leadership is being handed over; ask again, the new leader.
+    #[error("leadership is being handed over")]
+    Transferring,
+}
+
+/// One replica of one group. See the [module's essay](self).
+#[derive(Clone, Debug)]
+pub struct Raft<R: Rules = Faithful> {
+    node: Node<R>,
+}
+
+impl<R: Rules> Raft<R> {
+    /// A replica that goes on where storage says it stopped.
+    ///
+    /// # Panics
+    /// Where the configuration cannot be safe ([`Config::check`]) or `restart` contradicts itself.
+    pub fn new(config: Config, restart: Restart, now: Now) -> Self {
+        Self { node: Node::new(config, restart, now) }
+    }
+
+    /// Time has passed. To be called at least a few times per heartbeat interval.
+    pub fn tick(&mut self, now: Now) {
+        self.node.tick(now);
+    }
+
+    /// A message arrived: any, in any order, repeated, from strangers.
+    pub fn step(&mut self, now: Now, from: NodeId, message: Message) {
+        self.node.step(now, from, message);
+    }
+
+    /// Appends a command to the log. It is decided when it comes out of [`Ready::committed`] with this index *and the term of
+    /// now*; another entry at that index means that it never will be.
+    ///
+    /// # Errors
+    /// [`ProposeError`], each of them certain that nothing happened.
+    pub fn propose(&mut self, now: Now, data: Bytes) -> Result<Index, ProposeError> {
+        self.node.propose(now, data)
+    }
+
+    /// The write with this sequence, and all before it, are durable.
+    ///
+    /// # Panics
+    /// Where no such write was handed out.
+    pub fn persisted(&mut self, now: Now, sequence: u64) {
+        self.node.persisted(now, sequence);
+    }
+
+    /// The applied state that [`Ready::snapshot_wanted`] asked for. Ignored where nobody needs it any more.
+    pub fn provide_snapshot(&mut self, now: Now, snapshot: Snapshot) {
+        self.node.provide_snapshot(now, snapshot);
+    }
+
+    /// Forgets the entries up to `index`, which the state store holds durably. Returns where the log begins now: earlier than asked
+    /// for while a follower is being sent a snapshot and will need the entries after it.
+    ///
+    /// # Panics
+    /// Where `index` is not applied.
+    pub fn compact(&mut self, index: Index) -> SnapshotMeta {
+        self.node.compact(index)
+    }
+
+    /// Hands leadership to the follower that is furthest. The lease is dropped at once and proposals are refused; when the follower has
+    /// everything it is told to campaign. Given up after an election timeout. Nothing happens where this is no
+    /// leader, is the only voter, or hears from nobody.
+    pub fn transfer(&mut self, now: Now) {
+        self.node.transfer(now);
+    }
+
+    /// The same for a follower of the caller's choice. Nothing happens where it is silent or lacks a committed entry.
+    pub fn transfer_to(&mut self, now: Now, target: NodeId) {
+        self.node.transfer_to(now, target);
+    }
+
+    /// Takes what follows from the inputs so far.
+    pub fn ready(&mut self, now: Now) -> Ready {
+        self.node.ready(now)
+    }
+
+    /// This replica's node.
+    pub fn id(&self) -> NodeId {
+        self.node.config.id
+    }
+
+    /// What it is at the moment.
+    pub fn role(&self) -> Role {
+        self.node.role.kind()
+    }
+
+    /// The newest term it has seen.
+    pub fn term(&self) -> Term {
+        self.node.hard_state.term
+    }
+
+    /// Whom it voted for in this term.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.node.hard_state.vote
+    }
+
+    /// Who leads this term, as far as it knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.node.leader
+    }
+
+    /// Everything up to here is committed, as far as it knows.
+    pub fn commit(&self) -> Index {
+        self.node.commit
+    }
+
+    /// Everything up to here was handed out in [`Ready::committed`] or [`Ready::restore`].
+    pub fn applied(&self) -> Index {
+        self.node.applied
+    }
+
+    /// The last entry of its log, durable or not.
+    pub fn last_index(&self) -> Index {
+        self.node.log.last_index()
+    }
+
+    /// The entry before the first one of its log.
+    pub fn base(&self) -> &SnapshotMeta {
+        self.node.log.base()
+    }
+
+    /// The entry at `index`; None where it is compacted or not there yet.
+    pub fn entry(&self, index: Index) -> Option<&Entry> {
+        self.node.log.get(index)
+    }
+
+    /// The term of the entry at `index`; [`Raft::base`] counts.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.node.log.term_at(index)
+    }
+
+    /// Bytes of the entries in memory, each with [`ENTRY_OVERHEAD_BYTES`].
+    pub fn entries_bytes(&self) -> usize {
+        self.node.log.bytes()
+    }
+
+    /// Whether it leads and an entry of its own term is committed: from then on `commit` is as far as any leader's ever was.
+    pub fn committed_in_term(&self) -> bool {
+        let own_term = self.node.log.term_at(self.node.commit) == Some(self.node.hard_state.term);
+        matches!(self.node.role, RoleState::Leader(_)) && own_term
+    }
+
+    /// Until when, on this node's monotonic clock in microseconds, no other replica can be elected. None where it does not lead
+    /// or is handing over. A group of one has no other: `u64::MAX`.
+    pub fn lease_until_us(&self) -> Option<u64> {
+        self.node.lease_until_us()
+    }
+
+    /// The group's log time in milliseconds, as far as this replica knows.
+    pub fn log_time_ms(&self, now: Now) -> u64 {
+        self.node.clock.now_ms(now)
+    }
+
+    /// Asserts what must hold between any two calls.
+    ///
+    /// # Panics
+    /// Where something of it does not, with the numbers.
+    pub fn check_invariants(&self) {
+        self.node.check_invariants();
+    }
+}

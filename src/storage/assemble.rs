@@ -1,4 +1,4 @@
-//! Puts together what the log and the state store hold of a group when its node starts.
+//! Opens a node's storage, and puts together what log and state store hold of each group.
 //!
 //! The two are written one after the other, so a crash in between leaves one ahead:
 //!
@@ -11,13 +11,55 @@
 //! Finishing is safe: what a leader sends as a snapshot is committed, and nothing was acknowledged yet. The hard state may be
 //! older than the snapshot's term, since it was in the write that is missing; the term is raised to it, without a vote.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use bytes::Bytes;
 
 use crate::ids::GroupId;
 use crate::node::effect::Write;
 use crate::raft::{HardState, Persist, Snapshot, SnapshotMeta};
 
-use super::{LogRecovered, Records, Recovered, StorageError};
+use super::identity::{Claim, DataDirectory};
+use super::{LogOptions, LogRecovered, LogStore, Records, Recovered, SegmentLog, SledStore, StateLoad, StorageError};
+
+/// A node's storage, ready for use.
+#[derive(Debug)]
+pub struct Opened {
+    /// Whose it is; locked until this is dropped.
+    pub directory: DataDirectory,
+    /// The log, for its writer.
+    pub log: SegmentLog,
+    /// The state store, for its writer.
+    pub state: SledStore,
+    /// What each group starts from: all groups of the cluster, those that have never run too.
+    pub recovered: BTreeMap<GroupId, Recovered>,
+}
+
+/// Opens a data directory with all that is in it, or makes one.
+///
+/// # Errors
+/// [`StorageError::Refused`] where the directory is another's, [`StorageError::Corrupt`] where something durable is damaged or
+/// gone; else what the disk says.
+pub fn open(path: &Path, claim: &Claim, options: LogOptions) -> Result<Opened, StorageError> {
+    let mut directory = DataDirectory::open(path, claim)?;
+    let identity = *directory.identity();
+    let (mut log, mut logs) = SegmentLog::open(&directory.log_path(), &identity, options)?;
+    let state = SledStore::open(&directory.state_path(), !identity.ready)?;
+    let mut recovered = BTreeMap::new();
+    for group in (0..identity.groups).map(GroupId) {
+        let (applied, records) = state.load(group)?;
+        let (group_recovered, repair) = assemble(group, logs.remove(&group).unwrap_or_default(), applied, records)?;
+        if let Some(write) = repair {
+            log.append(&write)?;
+        }
+        recovered.insert(group, group_recovered);
+    }
+    log.sync()?;
+    log.idle()?;
+    directory.mark_ready()?;
+    Ok(Opened { directory, log, state, recovered })
+}
 
 /// What a group starts from, and a write that has to be in the log before it does, where a crash interrupted one.
 ///
@@ -55,4 +97,44 @@ pub fn assemble(
     let hard_state = raised.unwrap_or(hard_state);
     let recovered = Recovered { hard_state, base: applied.clone(), entries: Vec::new(), journal, applied, state };
     Ok((recovered, Some(repair)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    fn log(entries_to: u64) -> LogRecovered {
+        let entries = (6..=entries_to).map(|index| entry(index, 3)).collect();
+        LogRecovered { hard_state: HardState { term: 3, vote: None }, base: meta(5, 2), entries, journal: Vec::new() }
+    }
+
+    #[test]
+    fn a_state_within_the_log_needs_no_repair() {
+        for (applied, entries_to) in [(meta(5, 2), 5), (meta(5, 2), 8), (meta(6, 3), 8), (meta(8, 3), 8)] {
+            let (recovered, repair) = assemble(G, log(entries_to), applied.clone(), Vec::new()).unwrap();
+            assert_eq!((recovered.applied, repair), (applied, None));
+            assert_eq!(recovered.entries, log(entries_to).entries);
+        }
+    }
+
+    #[test]
+    fn an_installed_snapshot_whose_write_is_missing_is_finished() {
+        for applied in [meta(9, 4), meta(7, 4), meta(9, 3)] {
+            let (recovered, repair) = assemble(G, log(8), applied.clone(), Vec::new()).unwrap();
+            assert_eq!((&recovered.base, &recovered.applied), (&applied, &applied));
+            assert_eq!(recovered.entries, []);
+            assert_eq!(recovered.hard_state.term, applied.term.max(3));
+            let raft = repair.unwrap().raft.unwrap();
+            assert_eq!(raft.snapshot.unwrap().meta, applied);
+            assert_eq!(raft.hard_state.is_some(), applied.term > 3);
+        }
+    }
+
+    #[test]
+    fn a_state_that_lost_what_the_log_relies_on_is_refused() {
+        for applied in [SnapshotMeta::default(), meta(4, 2), meta(5, 1)] {
+            assert!(matches!(assemble(G, log(8), applied, Vec::new()), Err(StorageError::Corrupt { .. })));
+        }
+    }
 }

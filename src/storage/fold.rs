@@ -50,8 +50,16 @@ pub(super) struct Slot {
     /// The entry; None where only its place is of interest.
     pub(super) entry: Option<Entry>,
     /// Where it lies.
-    #[expect(dead_code, reason = "the segment log's index reads it")]
     pub(super) place: Place,
+    /// Bytes it takes there, about.
+    pub(super) bytes: u64,
+}
+
+impl Slot {
+    fn holding(entry: &Entry, place: Place, keep: bool) -> Self {
+        let bytes = (RECORD_OVERHEAD_BYTES + entry.data.len()) as u64;
+        Self { term: Some(entry.term), entry: keep.then(|| entry.clone()), place, bytes }
+    }
 }
 
 /// A journal record that counts.
@@ -62,9 +70,18 @@ pub(super) struct Live {
     /// Version and value.
     pub(super) dirty: Versioned,
     /// Where it lies.
-    #[expect(dead_code, reason = "the segment log's index reads it")]
     pub(super) place: Place,
 }
+
+impl Live {
+    /// Bytes it takes there, about.
+    pub(super) fn bytes(&self, key: &str) -> u64 {
+        (RECORD_OVERHEAD_BYTES + key.len() + self.dirty.value.as_ref().map_or(0, bytes::Bytes::len)) as u64
+    }
+}
+
+/// Bytes of an entry or a journal record besides its data, about.
+const RECORD_OVERHEAD_BYTES: usize = 48;
 
 /// Where a group stands after the writes folded so far.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +98,20 @@ pub(super) struct Fold {
 }
 
 impl Fold {
+    /// A group at the beginning of a segment: its entries are known by number only, until recovery comes across them.
+    pub(super) fn starting(hard_state: HardState, base: SnapshotMeta, last_index: Index) -> Self {
+        let count = usize::try_from(last_index.saturating_sub(base.index)).unwrap_or(0);
+        let slots = std::iter::repeat_with(Slot::default).take(count).collect();
+        Self { hard_state, base, slots, ..Self::default() }
+    }
+
+    /// The same without the entries: where everything lies.
+    pub(super) fn without_entries(&self) -> Self {
+        let slots = self.slots.iter().map(|slot| Slot { entry: None, ..*slot }).collect();
+        let (base, journal) = (self.base.clone(), self.journal.clone());
+        Self { hard_state: self.hard_state, base, slots, journal, next_order: self.next_order }
+    }
+
     /// Index of the last entry, or of the base where there is none.
     pub(super) fn last_index(&self) -> Index {
         self.base.index + self.slots.len() as u64
@@ -95,13 +126,21 @@ impl Fold {
         self.slots.get(position)?.term
     }
 
+    /// What will become of the entries after the snapshot of this write: false where they go, or where there is no snapshot.
+    /// A truncation in the same write may take the very entry that would decide it.
+    pub(super) fn will_keep_suffix(&self, write: &Write) -> bool {
+        let Some(raft) = &write.raft else { return false };
+        let truncated = |index| raft.truncate_from.is_some_and(|from| from <= index);
+        raft.snapshot.as_ref().is_some_and(|it| !truncated(it.meta.index) && self.keeps_suffix(&it.meta))
+    }
+
     /// Whether a snapshot at `meta` leaves the entries after it in place: the log has its last entry.
-    pub(super) fn keeps_suffix(&self, meta: &SnapshotMeta) -> bool {
+    fn keeps_suffix(&self, meta: &SnapshotMeta) -> bool {
         self.term_at(meta.index) == Some(meta.term)
     }
 
-    /// Folds one write. `suffix_kept` overrides what [`Fold::keeps_suffix`] says, for a recovery that reads a decision
-    /// once made; `keep` says whether the entries are kept or only their places.
+    /// Folds one write. `suffix_kept` is what was decided about the entries after its snapshot, for a recovery that may not
+    /// have the deciding entry any more; `keep` says whether the entries are kept or only their places.
     pub(super) fn apply(
         &mut self,
         write: &Write,
@@ -119,10 +158,7 @@ impl Fold {
             let mut covered = 0;
             if let Some(snapshot) = &raft.snapshot {
                 covered = snapshot.meta.index;
-                let kept = suffix_kept.unwrap_or_else(|| {
-                    // A truncation in the same write may have taken the very entry: then nothing is left to agree.
-                    self.keeps_suffix(&snapshot.meta)
-                });
+                let kept = suffix_kept.unwrap_or_else(|| self.keeps_suffix(&snapshot.meta));
                 self.restore(&snapshot.meta, kept)?;
             }
             for entry in raft.entries.iter().filter(|entry| entry.index > covered) {
@@ -186,12 +222,12 @@ impl Fold {
         {
             return Err(Misfit(format!("entry {} of term {} after one of term {term}", entry.index, entry.term)));
         }
-        self.slots.push_back(Slot { term: Some(entry.term), entry: keep.then(|| entry.clone()), place });
+        self.slots.push_back(Slot::holding(entry, place, keep));
         Ok(())
     }
 
     /// Takes one journal record.
-    pub(super) fn note(&mut self, record: &JournalRecord, place: Place) {
+    fn note(&mut self, record: &JournalRecord, place: Place) {
         match record {
             JournalRecord::Written { key, dirty } => {
                 if self.journal.get(key).is_none_or(|live| live.dirty.version <= dirty.version) {
@@ -206,6 +242,41 @@ impl Fold {
                 }
             }
         }
+    }
+
+    /// Takes entries and journal records that count, and were copied here from an older place.
+    pub(super) fn carry(
+        &mut self,
+        entries: &[Entry],
+        journal: &[JournalRecord],
+        place: Place,
+        keep: bool,
+    ) -> Result<(), Misfit> {
+        for entry in entries {
+            let (index, last) = (entry.index, self.last_index());
+            if index <= self.base.index || index > last {
+                let base = self.base.index;
+                return Err(Misfit(format!("entry {index} was carried, but the log is {base} to {last}")));
+            }
+            let position = usize::try_from(index - self.base.index - 1).expect("a position in memory");
+            self.slots[position] = Slot::holding(entry, place, keep);
+        }
+        for record in journal {
+            self.note(record, place);
+        }
+        Ok(())
+    }
+
+    /// Where the entry at `index` lies.
+    pub(super) fn entry_place(&self, index: Index) -> Option<Place> {
+        let position = usize::try_from(index.checked_sub(self.base.index + 1)?).ok()?;
+        self.slots.get(position).map(|slot| slot.place)
+    }
+
+    /// Everything that counts, as (place, bytes).
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, u64)> {
+        let entries = self.slots.iter().map(|slot| (slot.place, slot.bytes));
+        entries.chain(self.journal.iter().map(|(key, live)| (live.place, live.bytes(key))))
     }
 
     /// Forgets the log up to `meta`. What a snapshot has forgotten already is passed over.

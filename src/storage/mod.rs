@@ -4,19 +4,37 @@
 //! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
 
 mod assemble;
+#[cfg(test)]
+mod equivalence;
+mod files;
 mod fold;
+pub mod identity;
+mod keys;
+pub mod log;
 pub mod memory;
+pub mod sled_store;
+mod stats;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod testing;
+pub mod writer;
 
 use bytes::Bytes;
 
-pub use assemble::assemble;
+pub use assemble::{Opened, assemble, open};
 pub use fold::{LogRecovered, Misfit};
+pub use identity::{Claim, DataDirectory, Identity};
+pub use log::{LogOptions, SegmentLog};
 pub use memory::SimDisk;
+pub use sled_store::SledStore;
+pub use stats::{SYNC_BUCKETS_US, StorageStats, SyncTimes};
 
-use crate::cache::JournalRecord;
 use crate::ids::GroupId;
+pub use crate::node::{Records, Recovered};
+
 use crate::node::effect::{Checkpoint, Write};
-use crate::raft::{Entry, HardState, Snapshot, SnapshotMeta};
+use crate::raft::{Snapshot, SnapshotMeta};
 
 /// What storage can run into. Any of them stops the node: an acknowledgement could rest on nothing.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +82,11 @@ pub trait LogStore {
     fn idle(&mut self) -> Result<(), StorageError> {
         Ok(())
     }
+
+    /// Bytes of the files, about; 0 where there are none.
+    fn bytes_on_disk(&self) -> u64 {
+        0
+    }
 }
 
 /// The applied state of one node's groups.
@@ -91,10 +114,12 @@ pub trait StateStore {
     /// # Errors
     /// Where the disk refuses.
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
-}
 
-/// Records in key order.
-pub type Records = Vec<(Vec<u8>, Bytes)>;
+    /// Bytes of the files, about; 0 where there are none.
+    fn bytes_on_disk(&self) -> u64 {
+        0
+    }
+}
 
 /// The part of a state store that a start needs.
 pub trait StateLoad {
@@ -103,21 +128,4 @@ pub trait StateLoad {
     /// # Errors
     /// Where the disk refuses, or what is there cannot be read.
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError>;
-}
-
-/// What a group finds on disk when its node starts.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recovered {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// Where the log begins: the entry before the first one.
-    pub base: SnapshotMeta,
-    /// The entries after `base`: without gap or overlap, terms never falling.
-    pub entries: Vec<Entry>,
-    /// Journal records that are not ended, oldest first.
-    pub journal: Vec<JournalRecord>,
-    /// Where the state below stands; at or after `base`.
-    pub applied: SnapshotMeta,
-    /// All records of the state but the bodies, in key order.
-    pub state: Records,
 }

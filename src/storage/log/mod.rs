@@ -1,0 +1,431 @@
+//! The write-ahead log of one node: hard state, entries and cache journal of all its groups, in one list of segments.
+//!
+//! An acknowledgement rests on this and nothing else. [`SegmentLog::append`] takes writes into a buffer, [`SegmentLog::sync`] hands
+//! the buffer to the operating system in one write and asks for one fdatasync; what was appended before is durable then.
+//! One [`Write`] is one record, so it is there as a whole or not at all. The bytes are in `format.rs`, what a crash leaves
+//! of them and how damage is told from it in `recover.rs`, and what writes amount to in `fold.rs`, one level up.
+//!
+//! # Segments
+//! Files of a fixed size whose blocks are given out beforehand, so that a sync has no length to write. A record that does
+//! not fit begins the next one: the old segment is synced, the new one is written with header and *base* (where each
+//! group stands), synced, and only then gets its name. The file for it is prepared ahead, in [`SegmentLog::idle`].
+//!
+//! # Taking back room
+//! Since each segment begins with a base, the oldest ones can go as soon as no entry or journal record in them counts any
+//! more. The log first writes down, in a *mark*, which segment is the oldest one needed, and removes files once that mark
+//! is durable: so a segment that is missing is noticed. A group that hardly writes would hold old segments for ever; so what
+//! still counts in an old, mostly dead segment is *carried*: copied to the end of the log, a little after each round.
+//! Then the files are at most about four times what counts, and [`CARRY_AGE_SEGMENTS`] segments.
+//!
+//! # Invariants
+//! - Sequences of records rise by one over all segments; each record carries the CRC of the one before.
+//! - A segment under its name begins with a whole header and base; all but the last are durable as a whole.
+//! - The oldest segment that is there is not younger than the oldest one needed by the last durable mark.
+//! - After an error nothing is written any more: what a failed fsync has dropped is marked clean, and a second one would
+//!   report success (Rebello et al., ATC 2020).
+//!
+//! # Caveats
+//! - A bit that flips in the very last round, while power fails before its mark is on disk, looks like a torn write and is cut.
+//! - A segment is read as a whole at a start; a start takes as long as reading the log, about a second per GiB.
+//! - Carrying and rotation happen on the writer's thread: a round beside them takes some milliseconds more.
+//! - Whoever can write the files can forge them: the checksums are against accidents.
+
+mod format;
+mod recover;
+mod segment;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+
+use crate::cache::JournalRecord;
+use crate::ids::GroupId;
+use crate::node::effect::Write;
+
+use super::fold::{Fold, Place};
+use super::identity::Identity;
+use super::{LogRecovered, LogStore, StorageError};
+use format::{Base, Carried, Kind, Mark, Owner, Position, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES};
+use format::{SegmentHeader, put_record};
+use segment::{Directory, Segment, Spare};
+
+/// Bytes of a segment where nothing else is asked for. Some seconds of writes: a rotation is rare, a file soon free again.
+pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes that wait in memory before they are written without a sync. Far above a round's 1 MiB.
+const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Segments that must follow one before what counts in it is carried: most of it will have died by itself.
+pub const CARRY_AGE_SEGMENTS: u64 = 4;
+/// Bytes that are carried after one round, at least one record; more where the round itself was larger.
+const CARRY_BYTES: u64 = 1024 * 1024;
+
+/// What can be chosen about a log.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { segment_bytes: SEGMENT_BYTES }
+    }
+}
+
+/// The log of one node, open for writing. See the module.
+#[derive(Debug)]
+pub struct SegmentLog {
+    directory: Directory,
+    options: LogOptions,
+    segment: Segment,
+    spare: Option<Spare>,
+    /// Where each group stands, entries by their places only.
+    groups: BTreeMap<GroupId, Fold>,
+    next_sequence: u64,
+    /// CRC of the last record.
+    previous: u32,
+    /// The record with this sequence, and all before it, are on disk.
+    durable_through: u64,
+    /// A mark says so.
+    marked_through: u64,
+    /// The oldest segment file.
+    oldest: u64,
+    /// The oldest segment needed, as the log says, and the sequence of the record that says it.
+    needed: (u64, u64),
+    /// Something was forgotten, or a segment began: look anew which segments are needed.
+    recount: bool,
+    /// Records of the oldest segment that are being carried.
+    carrying: VecDeque<Place>,
+    bytes_since_idle: u64,
+    failed: bool,
+}
+
+impl SegmentLog {
+    /// Opens the log in `path`, or makes one if the identity says that there has never been one, and tells what each group's
+    /// log holds. A torn tail is cut.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where something that was durable is damaged or gone, with file and offset;
+    /// [`StorageError::Refused`] where the segments are another node's or of another format; else what the disk says.
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        options: LogOptions,
+    ) -> Result<(Self, BTreeMap<GroupId, LogRecovered>), StorageError> {
+        let owner = Owner { node: identity.node, incarnation: identity.incarnation };
+        if identity.ready && !path.is_dir() {
+            return Err(StorageError::Corrupt { what: format!("{}: the log is missing", path.display()) });
+        }
+        let directory = Directory::open(path, owner)?;
+        let Some(recovery) = recover::recover(&directory)? else {
+            if identity.ready {
+                return Err(StorageError::Corrupt { what: format!("{}: the log has no segment", path.display()) });
+            }
+            return Ok((Self::create(directory, options)?, BTreeMap::new()));
+        };
+        let index = recovery.groups.iter().map(|(group, fold)| (*group, fold.without_entries())).collect();
+        let mut recovered = BTreeMap::new();
+        for (group, fold) in recovery.groups {
+            let log = fold
+                .into_recovered()
+                .map_err(|misfit| StorageError::Corrupt { what: format!("{}: {group}: {misfit}", path.display()) })?;
+            recovered.insert(group, log);
+        }
+        // What was read may so far be in the page cache only, from a process that was killed: it is synced here.
+        let segment = directory.reopen(recovery.last, recovery.offset, options.segment_bytes)?;
+        let durable_through = recovery.next_sequence - 1;
+        let log = Self {
+            directory,
+            options,
+            segment,
+            spare: None,
+            groups: index,
+            next_sequence: recovery.next_sequence,
+            previous: recovery.previous,
+            durable_through,
+            marked_through: 0,
+            oldest: recovery.oldest,
+            needed: (recovery.needed, durable_through),
+            recount: true,
+            carrying: VecDeque::new(),
+            bytes_since_idle: 0,
+            failed: false,
+        };
+        Ok((log, recovered))
+    }
+
+    /// A log without any record.
+    fn create(directory: Directory, options: LogOptions) -> Result<Self, StorageError> {
+        let base = crate::record::encode(&Base { oldest: 1, groups: Vec::new() });
+        let spare = directory.prepare(options.segment_bytes)?;
+        let header = SegmentHeader { number: 1, first_sequence: 1, chain: 0 };
+        let (beginning, previous) = beginning(&directory.owner, header, 0, &base);
+        let segment = directory.promote(spare, 1, &beginning)?;
+        Ok(Self {
+            directory,
+            options,
+            segment,
+            spare: None,
+            groups: BTreeMap::new(),
+            next_sequence: 2,
+            previous,
+            durable_through: 1,
+            marked_through: 1,
+            oldest: 1,
+            needed: (1, 1),
+            recount: false,
+            carrying: VecDeque::new(),
+            bytes_since_idle: 0,
+            failed: false,
+        })
+    }
+
+    /// How many segment files there are.
+    pub fn segments(&self) -> u64 {
+        self.segment.number - self.oldest + 1
+    }
+
+    /// Runs one step, unless an earlier one failed; remembers if this one does.
+    fn attempt<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        if self.failed {
+            let what = "the log has failed before, and takes nothing more".to_owned();
+            return Err(StorageError::Corrupt { what });
+        }
+        let result = step(self);
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Appends one write.
+    fn append_write(&mut self, write: &Write) -> Result<(), StorageError> {
+        let fold = self.groups.entry(write.group).or_default();
+        let suffix_kept = fold.will_keep_suffix(write);
+        let payload = format::encode_write(write, suffix_kept);
+        let place = self.put(Kind::Write, &payload)?;
+        let forgets = |raft: &crate::raft::Persist| raft.snapshot.is_some() || raft.truncate_from.is_some();
+        self.recount |= write.compact.is_some() || write.raft.as_ref().is_some_and(forgets);
+        let fold = self.groups.entry(write.group).or_default();
+        fold.apply(write, place, false, Some(suffix_kept)).map_err(|misfit| StorageError::Corrupt {
+            what: format!("a write to the log of {} does not follow from those before: {misfit}", write.group),
+        })
+    }
+
+    /// Puts one record at the end, in a new segment where it does not fit.
+    fn put(&mut self, kind: Kind, payload: &[u8]) -> Result<Place, StorageError> {
+        if payload.len() > format::RECORD_BYTES_MAX {
+            let (bytes, most) = (payload.len(), format::RECORD_BYTES_MAX);
+            return Err(StorageError::Refused { what: format!("a write of {bytes} bytes, {most} fit a record") });
+        }
+        // The end record of the segment must fit as well.
+        let bytes = (RECORD_HEADER_BYTES + payload.len() + RECORD_HEADER_BYTES) as u64;
+        if self.segment.offset() + bytes > self.segment.bytes {
+            self.rotate(bytes)?;
+        } else if self.segment.buffer.len() > BUFFER_BYTES_MAX {
+            self.segment.write()?;
+        }
+        let place = Place { segment: self.segment.number, offset: self.segment.offset() };
+        let position = Position {
+            segment: place.segment,
+            offset: place.offset,
+            sequence: self.next_sequence,
+            durable_through: self.durable_through,
+            previous: self.previous,
+        };
+        self.previous = put_record(&mut self.segment.buffer, &self.directory.owner, position, kind, payload);
+        self.next_sequence += 1;
+        self.bytes_since_idle += bytes;
+        Ok(place)
+    }
+
+    /// Begins the next segment, with room for `bytes` after its base.
+    fn rotate(&mut self, bytes: u64) -> Result<(), StorageError> {
+        self.sync_segment()?;
+        let needed = self.oldest_needed();
+        let base = Base { oldest: needed, groups: recover::group_bases(&self.groups) };
+        let number = self.segment.number + 1;
+        let header = SegmentHeader { number, first_sequence: self.next_sequence, chain: self.previous };
+        let base = crate::record::encode(&base);
+        let (beginning, crc) = beginning(&self.directory.owner, header, self.durable_through, &base);
+        let total = self.options.segment_bytes.max(beginning.len() as u64 + bytes);
+        let spare = match self.spare.take() {
+            Some(spare) if spare.bytes >= total => spare,
+            _ => self.directory.prepare(total)?,
+        };
+        let next = self.directory.promote(spare, number, &beginning)?;
+        let mut old = std::mem::replace(&mut self.segment, next);
+        let end = Position {
+            segment: old.number,
+            offset: old.offset(),
+            sequence: self.next_sequence,
+            durable_through: self.durable_through,
+            previous: self.previous,
+        };
+        put_record(&mut old.buffer, &self.directory.owner, end, Kind::End, &[]);
+        // The end proves that a segment followed, should that one be lost. Nothing hangs on it, so no sync waits for it.
+        old.write()?;
+        self.needed = (needed, self.next_sequence);
+        self.durable_through = self.next_sequence;
+        self.marked_through = self.next_sequence;
+        self.next_sequence += 1;
+        self.previous = crc;
+        self.recount = true;
+        Ok(())
+    }
+
+    /// Makes all records durable.
+    fn sync_segment(&mut self) -> Result<(), StorageError> {
+        if self.durable_through + 1 < self.next_sequence {
+            self.segment.sync()?;
+            self.durable_through = self.next_sequence - 1;
+        }
+        Ok(())
+    }
+
+    /// The oldest segment in which something counts.
+    fn oldest_needed(&self) -> u64 {
+        let places = self.groups.values().flat_map(Fold::places);
+        places.map(|(place, _)| place.segment).min().unwrap_or(self.segment.number)
+    }
+
+    /// What can be done when nobody waits: see [`LogStore::idle`].
+    fn tidy(&mut self) -> Result<(), StorageError> {
+        let (needed, said_by) = self.needed;
+        while self.oldest < needed && said_by <= self.durable_through {
+            self.directory.remove(self.oldest)?;
+            self.oldest += 1;
+        }
+        self.carry()?;
+        let mut needed = needed;
+        if std::mem::take(&mut self.recount) {
+            needed = self.oldest_needed();
+            self.choose_what_to_carry(needed);
+        }
+        if needed > self.needed.0 || self.marked_through < self.durable_through {
+            self.marked_through = self.durable_through;
+            self.put(Kind::Mark, &crate::record::encode(&Mark { oldest: needed.max(self.needed.0) }))?;
+            if needed > self.needed.0 {
+                self.needed = (needed, self.next_sequence - 1);
+            }
+        }
+        self.segment.write()?;
+        self.bytes_since_idle = 0;
+        if self.spare.is_none() {
+            self.spare = Some(self.directory.prepare(self.options.segment_bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Decides whether what counts in the oldest segment is to be carried.
+    fn choose_what_to_carry(&mut self, needed: u64) {
+        if self.segment.number < needed + CARRY_AGE_SEGMENTS || !self.carrying.is_empty() {
+            return;
+        }
+        let (mut live, mut live_there, mut there) = (0, 0, BTreeSet::new());
+        for (place, bytes) in self.groups.values().flat_map(Fold::places) {
+            live += bytes;
+            if place.segment == needed {
+                live_there += bytes;
+                there.insert(place);
+            }
+        }
+        let segments = self.segment.number - needed;
+        let mostly_dead = live_there <= self.options.segment_bytes / 4;
+        let too_much = segments * self.options.segment_bytes > 4 * (live + self.options.segment_bytes);
+        if mostly_dead || too_much {
+            self.carrying = there.into_iter().collect();
+        }
+    }
+
+    /// Copies some of what is to be carried to the end of the log.
+    fn carry(&mut self) -> Result<(), StorageError> {
+        let mut left = CARRY_BYTES.max(self.bytes_since_idle);
+        while left > 0
+            && let Some(place) = self.carrying.pop_front()
+        {
+            // The segment may have died by itself in the meantime.
+            if place.segment >= self.oldest {
+                left = left.saturating_sub(self.carry_record(place)?);
+            }
+            self.recount |= self.carrying.is_empty();
+        }
+        Ok(())
+    }
+
+    /// Copies what still counts of one record; tells how many bytes that took.
+    fn carry_record(&mut self, from: Place) -> Result<u64, StorageError> {
+        let mut carried = self.read_record(from)?;
+        let fold = self.groups.entry(carried.group).or_default();
+        carried.entries.retain(|entry| fold.entry_place(entry.index) == Some(from));
+        carried.journal.retain(|record| match record {
+            JournalRecord::Written { key, dirty } => {
+                fold.journal.get(key).is_some_and(|live| live.place == from && live.dirty.version == dirty.version)
+            }
+            JournalRecord::Ended { .. } => false,
+        });
+        if carried.entries.is_empty() && carried.journal.is_empty() {
+            return Ok(0);
+        }
+        let payload = crate::record::encode(&carried);
+        let place = self.put(Kind::Carried, &payload)?;
+        let fold = self.groups.entry(carried.group).or_default();
+        fold.carry(&carried.entries, &carried.journal, place, false).map_err(|misfit| StorageError::Corrupt {
+            what: format!("{}: what was carried does not fit: {misfit}", carried.group),
+        })?;
+        Ok(payload.len() as u64)
+    }
+
+    /// Reads a record with entries or journal records back.
+    fn read_record(&self, place: Place) -> Result<Carried, StorageError> {
+        let damaged = |why: &str| StorageError::Corrupt {
+            what: format!("{}: offset {}: {why}", self.directory.path_of(place.segment).display(), place.offset),
+        };
+        let header = self.directory.read_at(place.segment, place.offset, RECORD_HEADER_BYTES)?;
+        let length = Record::peek_length(&header).ok_or_else(|| damaged("the record is gone"))?;
+        let data = self.directory.read_at(place.segment, place.offset, RECORD_HEADER_BYTES + length)?;
+        let record = Record::parse(&self.directory.owner, place.segment, place.offset, &data)
+            .ok_or_else(|| damaged("the record is damaged"))?;
+        match record.kind {
+            Kind::Write => {
+                let (write, _) = format::decode_write(record.payload).map_err(|error| damaged(&error.to_string()))?;
+                let entries = write.raft.map_or_else(Vec::new, |raft| raft.entries);
+                Ok(Carried { group: write.group, entries, journal: write.journal })
+            }
+            Kind::Carried => rmp_serde::from_slice(record.payload).map_err(|error| damaged(&error.to_string())),
+            kind => Err(damaged(&format!("a record of kind {kind:?} holds no entry"))),
+        }
+    }
+}
+
+/// The first bytes of a segment, and the CRC of its base.
+fn beginning(owner: &Owner, header: SegmentHeader, durable_through: u64, base: &[u8]) -> (Vec<u8>, u32) {
+    let mut bytes = header.encode(owner).to_vec();
+    let position = Position {
+        segment: header.number,
+        offset: SEGMENT_HEADER_BYTES as u64,
+        sequence: header.first_sequence,
+        durable_through,
+        previous: header.chain,
+    };
+    let crc = put_record(&mut bytes, owner, position, Kind::Base, base);
+    (bytes, crc)
+}
+
+impl LogStore for SegmentLog {
+    fn append(&mut self, write: &Write) -> Result<(), StorageError> {
+        self.attempt(|log| log.append_write(write))
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.attempt(Self::sync_segment)
+    }
+
+    /// Removes segments that are not needed, carries, writes a mark, prepares the next segment.
+    fn idle(&mut self) -> Result<(), StorageError> {
+        self.attempt(Self::tidy)
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.segments() * self.options.segment_bytes
+    }
+}
