@@ -104,6 +104,7 @@ impl<R: Rules> Node<R> {
         leader.begin_round(now_us, self.config.heartbeat_us);
         self.role = RoleState::Leader(leader);
         self.leader = Some(self.config.id);
+        self.clock.lead(self.now, self.hard_state.term, self.log.last_stamp_ms());
         // The no-op: what earlier terms left can only be committed by an entry of this one.
         self.append_own(Bytes::new());
     }

@@ -141,7 +141,7 @@ impl<R: Rules> Node<R> {
             Body::VoteReply { granted } => self.on_vote_reply(from, granted),
             Body::Append { prev_index, prev_term, entries, commit, round, log_time_ms } => {
                 if self.follow(from) {
-                    self.clock.observe(self.now, log_time_ms);
+                    self.clock.observe(self.now, self.hard_state.term, log_time_ms);
                     self.on_append(from, (prev_index, prev_term), entries, commit, round);
                 }
             }
