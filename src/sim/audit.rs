@@ -3,10 +3,10 @@
 //! Every node reads every key; every queue is drained until all that must still be in it was seen; every lock can be taken
 //! again. Each task asks until it gets what it wants; that it gets it in time is the liveness check.
 
+use trine_protocol::Response;
 use trine_protocol::cache::Get;
 use trine_protocol::lock::{Acquire, Release};
 use trine_protocol::queue::Dequeue;
-use trine_protocol::Response;
 
 use super::checker::queue::QueueChecker;
 use super::checker::{Operation, Verdict};
@@ -48,9 +48,12 @@ impl Audit {
     pub(crate) fn new(swarm: &Swarm, begun_us: u64) -> Self {
         let groups = || (0..swarm.groups).map(GroupId);
         let named = |kind, group| (0..swarm.names).map(move |number| name(kind, group, number));
-        let reads = (0..swarm.nodes).flat_map(|place| groups().map(move |group| (place, group))).map(|(place, group)| {
-            Task { place, group, questions: named('k', group).map(|key| Question::Read { key }).collect() }
-        });
+        let reads =
+            (0..swarm.nodes).flat_map(|place| groups().map(move |group| (place, group))).map(|(place, group)| Task {
+                place,
+                group,
+                questions: named('k', group).map(|key| Question::Read { key }).collect(),
+            });
         let drains = groups().map(|group| {
             let (queues, locks) = (named('q', group), named('l', group));
             let questions = queues.map(|queue| Question::Drain { queue });
@@ -86,9 +89,7 @@ impl Audit {
         let client = format!("audit-{task}");
         let request = match questions.last()?.clone() {
             Question::Read { key } => Get { key }.into(),
-            Question::Drain { queue } => {
-                Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64 }.into()
-            }
+            Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64 }.into(),
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
             Question::Free { lock, token } => Release { lock, client, token }.into(),
         };

@@ -70,11 +70,24 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repair {
     Partition(u64),
-    Start { place: Place },
-    Resume { place: Place, boot: u64 },
-    Feed { place: Place, boot: u64, group: GroupId },
+    Start {
+        place: Place,
+    },
+    Resume {
+        place: Place,
+        boot: u64,
+    },
+    Feed {
+        place: Place,
+        boot: u64,
+        group: GroupId,
+    },
     /// A draining node may be ready to stop.
-    Drained { place: Place, boot: u64, tries: u32 },
+    Drained {
+        place: Place,
+        boot: u64,
+        tries: u32,
+    },
 }
 
 /// How far the run is.

@@ -64,7 +64,8 @@ impl Network {
         let mut copy = || {
             let (low, high) = faults.delay_us;
             let tail = random.chance(faults.tail_per_mille);
-            let delay_us = if tail { random.between(high, faults.tail_us_max.max(high)) } else { random.between(low, high) };
+            let delay_us =
+                if tail { random.between(high, faults.tail_us_max.max(high)) } else { random.between(low, high) };
             now_us + delay_us
         };
         if faults.in_order {
@@ -135,7 +136,9 @@ impl Network {
                 pairs.filter(|(from, to)| left[*from] != left[*to]).collect()
             }
             1 => others(victim).flat_map(|other| [(victim, other), (other, victim)]).collect(),
-            2 => others(victim).map(|other| if random.chance(500) { (victim, other) } else { (other, victim) }).collect(),
+            2 => {
+                others(victim).map(|other| if random.chance(500) { (victim, other) } else { (other, victim) }).collect()
+            }
             _ => {
                 let outward = random.chance(500);
                 others(victim).map(|other| if outward { (victim, other) } else { (other, victim) }).collect()
@@ -166,7 +169,9 @@ mod tests {
         let mut network = Network::new(3, calm());
         let partition = network.cut(vec![(0, 1)]);
         assert_eq!(network.send(&mut random, 0, 0, 1), [None, None]);
-        let [Some(arrival), None] = network.send(&mut random, 1_000, 1, 0) else { panic!("the other direction stands") };
+        let [Some(arrival), None] = network.send(&mut random, 1_000, 1, 0) else {
+            panic!("the other direction stands")
+        };
         assert!((1_100..=1_200).contains(&arrival.at_us), "{arrival:?}");
         network.heal(partition);
         network.heal(partition);

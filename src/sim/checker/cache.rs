@@ -124,7 +124,9 @@ impl Key {
             (Request::Put(put), Verdict::NotExecuted(code)) => {
                 self.writes.insert(put.value.clone(), Fate::Refused);
                 match self.versions.iter().find(|(_, value)| value.as_ref() == Some(&put.value)) {
-                    Some((version, _)) => Err(format!("{:?} was refused with {code:?}, seen as {version:?}", put.value)),
+                    Some((version, _)) => {
+                        Err(format!("{:?} was refused with {code:?}, seen as {version:?}", put.value))
+                    }
                     None => Ok(()),
                 }
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use trine_protocol::queue::{AckWhich, Dequeue, Delivery};
+use trine_protocol::queue::{AckWhich, Delivery, Dequeue};
 use trine_protocol::{Request, Response};
 
 use super::{Check, Operation, Verdict, lasts_us};
@@ -244,7 +244,10 @@ impl Message {
         }
         if let Some((earlier, before)) = self.deliveries.range(..token).next_back() {
             if before.count >= seen.count {
-                return Err(format!("{id}: delivery {} by token {earlier}, then {} by {token}", before.count, seen.count));
+                return Err(format!(
+                    "{id}: delivery {} by token {earlier}, then {} by {token}",
+                    before.count, seen.count
+                ));
             }
             let free_us = before.sent_us + lasts_us(before.visibility_ms);
             if seen.answered_us < free_us {

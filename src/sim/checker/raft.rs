@@ -93,7 +93,9 @@ impl RaftChecker {
             let first = *known.entry((entry.index, entry.term)).or_insert(mark.hash);
             if first != mark.hash {
                 let (index, term) = (entry.index, entry.term);
-                return Err(format!("{group}: node {place} has another entry {index} of term {term} than those before"));
+                return Err(format!(
+                    "{group}: node {place} has another entry {index} of term {term} than those before"
+                ));
             }
         }
         Ok(())
@@ -117,7 +119,12 @@ impl RaftChecker {
     }
 
     /// Looks at a replica after a step.
-    pub(crate) fn observe(&mut self, group: GroupId, place: Place, log: &impl LogView) -> Result<Option<NewLeader>, String> {
+    pub(crate) fn observe(
+        &mut self,
+        group: GroupId,
+        place: Place,
+        log: &impl LogView,
+    ) -> Result<Option<NewLeader>, String> {
         let state = self.group(group);
         let new_leader = if log.is_leader() { state.lead(place, log) } else { Ok(None) };
         let checked = new_leader.and_then(|leader| state.compare(place, log).map(|()| leader));
@@ -277,13 +284,8 @@ mod tests {
 
     #[test]
     fn one_index_and_term_is_one_entry() {
-        let entry = |data: &'static [u8]| Entry {
-            index: 1,
-            term: 1,
-            stamp_ms: 0,
-            wall_ms: 0,
-            data: Bytes::from_static(data),
-        };
+        let entry =
+            |data: &'static [u8]| Entry { index: 1, term: 1, stamp_ms: 0, wall_ms: 0, data: Bytes::from_static(data) };
         let mut checker = RaftChecker::default();
         checker.wrote(G, 0, &[entry(b"a")]).unwrap();
         checker.wrote(G, 1, &[entry(b"a")]).unwrap();
