@@ -20,7 +20,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use trine_protocol::cache::{Get, Got, LineState, Source};
 use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus};
-use trine_protocol::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use trine_protocol::placement::Ring;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
@@ -226,28 +225,12 @@ impl Gateway for NodeGateway {
     }
 }
 
-/// What the door refuses before any group sees it. Queues and locks check their fields themselves, in the log's order.
+/// What the door refuses before any group sees it: what no state of the cluster could make right.
 fn check(request: &Request, options: &CallOptions) -> Result<(), Error> {
     if options.session.is_some_and(|session| session.sequence == 0) && !matches!(request, Request::KeepAlive(_)) {
         return Err(Error::new(ErrorCode::InvalidArgument, "a sequence of 0: the first request of a session has 1"));
     }
-    let (key, value_bytes) = match request {
-        Request::Get(get) => (&get.key, 0),
-        Request::Put(put) => (&put.key, put.value.len()),
-        Request::Delete(delete) => (&delete.key, 0),
-        Request::WriteBack(write_back) => (&write_back.key, 0),
-        _ => return Ok(()),
-    };
-    if key.is_empty() {
-        return Err(Error::new(ErrorCode::InvalidArgument, "the key is empty"));
-    }
-    for (what, bytes, bytes_max) in [("key", key.len(), KEY_BYTES_MAX), ("value", value_bytes, VALUE_BYTES_MAX)] {
-        if bytes > bytes_max {
-            let message = format!("the {what} has {bytes} bytes, at most {bytes_max} are allowed");
-            return Err(Error::new(ErrorCode::TooLarge, message));
-        }
-    }
-    Ok(())
+    request.check()
 }
 
 fn micros(duration: Duration) -> u64 {

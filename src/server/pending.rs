@@ -84,6 +84,7 @@ impl Pending {
     }
 
     /// How many wait.
+    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.lock().waiting.len()
     }

@@ -226,3 +226,57 @@ impl StateLoad for SimDisk {
         Ok((state.applied.clone(), records.map(|(key, value)| (key.clone(), value.clone())).collect()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_the_prefix_that_was_asked_for() {
+        for keep in 0..=4 {
+            let mut disk = SimDisk::new();
+            disk.append(&entries(G, 1, 1, 1)).unwrap();
+            disk.sync().unwrap();
+            for index in 2..=4 {
+                disk.append(&entries(G, index, index, 1)).unwrap();
+            }
+            assert_eq!(disk.pending_writes(), 3);
+            disk.crash(keep);
+            assert_eq!((disk.recover(G).unwrap().entries.len(), disk.pending_writes()), (1 + keep.min(3), 0));
+        }
+    }
+
+    #[test]
+    fn checkpoints_that_no_sync_covered_are_lost_unless_kept() {
+        for (keep, found) in [(0, 2), (1, 3), (9, 4)] {
+            let mut disk = SimDisk::new();
+            disk.append(&entries(G, 1, 9, 1)).unwrap();
+            disk.sync().unwrap();
+            disk.checkpoint(&checkpoint(G, 2, 1, &[("q", Some("2"))])).unwrap();
+            disk.sync_state().unwrap();
+            for (index, value) in [(3, "3"), (4, "4")] {
+                disk.checkpoint(&checkpoint(G, index, 1, &[("q", Some(value))])).unwrap();
+            }
+            assert_eq!((disk.pending_checkpoints(), disk.read(G, b"q").unwrap().unwrap()), (2, Bytes::from("4")));
+            disk.crash_keeping(0, keep);
+            let recovered = disk.recover(G).unwrap();
+            assert_eq!((recovered.applied.index, &recovered.state[0].1[..]), (found, found.to_string().as_bytes()));
+        }
+    }
+
+    #[test]
+    fn the_log_is_not_cut_above_what_the_state_store_has_on_disk() {
+        let mut disk = SimDisk::new();
+        disk.append(&entries(G, 1, 9, 1)).unwrap();
+        disk.checkpoint(&checkpoint(G, 5, 1, &[])).unwrap();
+        assert!(disk.append(&compaction(G, 5, 1)).is_err(), "the checkpoint is not durable");
+        disk.sync_state().unwrap();
+        assert!(disk.append(&compaction(G, 6, 1)).is_err());
+        disk.append(&compaction(G, 5, 1)).unwrap();
+        let snapshot = snapshot(20, 2, &[]);
+        assert!(disk.append(&restored(G, &snapshot)).is_err(), "the snapshot is not installed");
+        disk.install(G, &snapshot).unwrap();
+        disk.append(&restored(G, &snapshot)).unwrap();
+    }
+}

@@ -4,6 +4,8 @@
 //! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
 
 mod assemble;
+#[cfg(test)]
+mod equivalence;
 mod files;
 mod fold;
 pub mod identity;

@@ -11,7 +11,7 @@ use crate::node::effect::Write;
 use crate::raft::{Entry, HardState, Persist};
 
 /// A node's storage that can be cut off and started again.
-trait Disk {
+pub(super) trait Disk {
     fn log(&mut self) -> &mut dyn LogStore;
     fn state(&mut self) -> &mut dyn StateStore;
     /// Loses what no sync has covered (the state store may lose less), and starts again.
@@ -36,17 +36,27 @@ impl Disk for SimDisk {
 }
 
 /// Storage in a directory of the operating system.
-struct RealDisk {
+pub(super) struct RealDisk {
     directory: TempDir,
     opened: Option<Opened>,
+    segment_bytes: u64,
 }
 
 impl RealDisk {
     fn new() -> Self {
+        Self::with_segments_of(4096)
+    }
+
+    pub(super) fn with_segments_of(segment_bytes: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut disk = Self { directory, opened: None };
+        let mut disk = Self { directory, opened: None, segment_bytes };
         disk.restart();
         disk
+    }
+
+    /// How many segments the log has.
+    pub(super) fn segments(&mut self) -> u64 {
+        self.opened().log.segments()
     }
 
     fn path(&self) -> PathBuf {
@@ -71,7 +81,8 @@ impl Disk for RealDisk {
     }
     fn restart(&mut self) {
         self.opened = None;
-        self.opened = Some(open(&self.path(), &claim(), LogOptions { segment_bytes: 4096 }).unwrap());
+        let options = LogOptions { segment_bytes: self.segment_bytes };
+        self.opened = Some(open(&self.path(), &claim(), options).unwrap());
     }
     fn recovered(&mut self, group: GroupId) -> Recovered {
         self.opened().recovered[&group].clone()

@@ -54,6 +54,11 @@ impl Place {
         SocketAddr::from(([127, 0, 0, 1], family + self.offset.get() + node))
     }
 
+    /// Whether nobody listens on any port of this place.
+    pub(crate) fn ports_are_free(&self) -> bool {
+        self.offset.is_free()
+    }
+
     /// Starts `trine up` here, in the folder of this place.
     pub(crate) fn up(&self, more: &[&str]) -> Process {
         let mut arguments = vec!["up".to_owned(), "--port-offset".to_owned(), self.offset.get().to_string()];

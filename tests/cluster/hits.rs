@@ -7,7 +7,7 @@ use trine_protocol::ErrorCode;
 use trine_protocol::cache::{LineState, Source};
 use trine_protocol::client::Client;
 
-use crate::cluster::{Cluster, GROUPS, NODES, Place, name_where};
+use crate::cluster::{Cluster, NODES, Place, name_where, others};
 use crate::http::{self, metric};
 use crate::wait;
 
@@ -32,24 +32,28 @@ async fn read(client: &Client, key: &str) -> (String, LineState, Source) {
     (value.expect("a value"), got.state, got.source)
 }
 
-/// A group whose leader is another node than `node`, and that leader.
-async fn foreign_home(place: &Place, node: usize) -> (u32, usize) {
-    for group in 0..GROUPS {
-        let leader = place.leader(group).await;
-        if leader != node {
-            return (group, leader);
-        }
-    }
-    panic!("node{node} leads every group of a fresh cluster: leaders are to be spread");
+/// The group that the tests look at.
+const GROUP: u32 = 0;
+
+/// The node that is the home of the group's keys, and the two that are not.
+async fn home_and_others(place: &Place) -> (usize, usize, usize) {
+    let home = place.leader(GROUP).await;
+    let others = others(home);
+    (home, others[0], others[1])
+}
+
+/// A key of the group.
+fn key_of_group(client: &Client) -> String {
+    name_where("key", |key| client.ring().group_of_key(key) == GROUP)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_hits_send_no_frame() {
     let cluster = Cluster::start().await;
     let place = &cluster.place;
-    let (group, _) = foreign_home(place, 2).await;
-    let (writer, reader) = (place.client(1).await, place.client(2).await);
-    let key = name_where("key", |key| writer.ring().group_of_key(key) == group);
+    let (_, reader, writer) = home_and_others(place).await;
+    let (reader, writer) = (place.client(reader).await, place.client(writer).await);
+    let key = key_of_group(&writer);
     writer.put(&key, "value").await.expect("a write");
     assert_eq!(read(&reader, &key).await, ("value".into(), LineState::S, Source::MainMemory));
     assert_eq!(read(&reader, &key).await, ("value".into(), LineState::S, Source::LocalCache));
@@ -76,10 +80,9 @@ async fn ten_thousand_hits_send_no_frame() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hits_end_with_the_bus_lease() {
     let mut cluster = Cluster::start().await;
-    let (group, home) = foreign_home(&cluster.place, 2).await;
-    let third = 6 - 2 - home;
-    let reader = cluster.place.client(2).await;
-    let key = name_where("key", |key| reader.ring().group_of_key(key) == group);
+    let (home, reader, third) = home_and_others(&cluster.place).await;
+    let reader = cluster.place.client(reader).await;
+    let key = key_of_group(&reader);
     cluster.place.client(home).await.put(&key, "value").await.expect("a write");
     read(&reader, &key).await;
     assert_eq!(read(&reader, &key).await.2, Source::LocalCache);
@@ -117,10 +120,10 @@ async fn hits_end_with_the_bus_lease() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_home_serves_nothing_stale_when_it_wakes() {
     let mut cluster = Cluster::start().await;
-    let (group, home) = foreign_home(&cluster.place, 2).await;
-    let writer = cluster.place.client(2).await;
+    let (home, writer, _) = home_and_others(&cluster.place).await;
+    let writer = cluster.place.client(writer).await;
     let at_home = cluster.place.client(home).await;
-    let key = name_where("key", |key| writer.ring().group_of_key(key) == group);
+    let key = key_of_group(&writer);
     at_home.put(&key, "old").await.expect("a write");
     assert_eq!(read(&at_home, &key).await.0, "old");
 

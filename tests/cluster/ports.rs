@@ -58,6 +58,11 @@ impl Offset {
     pub(crate) fn get(&self) -> u16 {
         self.0
     }
+
+    /// Whether nobody listens on any of its ports.
+    pub(crate) fn is_free(&self) -> bool {
+        is_free(self.0)
+    }
 }
 
 impl Drop for Offset {

@@ -44,7 +44,7 @@ async fn a_killed_cluster_comes_back_with_all_that_it_acknowledged() {
     let tokens = acquire_all(&place).await;
     write_all(&place).await;
 
-    kill_all(&mut up).await;
+    kill_all(&place, &mut up).await;
     let _up = place.up(&[]);
     place.ready(&[1, 2, 3]).await;
 
@@ -187,7 +187,7 @@ async fn write_all(place: &Place) {
 }
 
 /// `kill -9` of the parent and of each node, as near to the same moment as signals allow.
-async fn kill_all(up: &mut Process) {
+async fn kill_all(place: &Place, up: &mut Process) {
     let children = up.children();
     assert_eq!(children.len(), NODES, "children of `trine up`\n{}", up.printed());
     for child in &children {
@@ -198,8 +198,9 @@ async fn kill_all(up: &mut Process) {
         // One that has noticed the end of its parent already is gone just as abruptly from the cluster's view.
         let _ = rustix::process::kill_process(*child, rustix::process::Signal::KILL);
     }
+    // A process that is gone by its name may still be closing its sockets.
     wait::until("the end of every process", Duration::from_secs(5), async || {
-        children.iter().all(|child| !process::is_ours(*child)).then_some(())
+        (children.iter().all(|child| !process::is_ours(*child)) && place.ports_are_free()).then_some(())
     })
     .await;
 }

@@ -1,6 +1,7 @@
 use futures_util::FutureExt;
 use trine_protocol::cache::{Put, Version, Written};
 use trine_protocol::cluster::{KeepAlive, OpenSession, Status};
+use trine_protocol::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use trine_protocol::queue::Enqueue;
 
 use crate::cache::{LeaseTag, Line, LineChange, Versioned};
