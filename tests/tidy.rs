@@ -374,7 +374,10 @@ fn whereabouts(path: &str, text: &str) -> Vec<Complaint> {
     complaints
 }
 
-const RULES: &[(&str, fn(&str, &str) -> Vec<Complaint>)] = &[
+/// A rule, by its name.
+type Rule = (&'static str, fn(&str, &str) -> Vec<Complaint>);
+
+const RULES: &[Rule] = &[
     ("file length", file_length),
     ("function length", function_length),
     ("leftovers", leftovers),

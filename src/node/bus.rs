@@ -56,12 +56,12 @@ impl<R: Rules> Replica<R> {
     /// A bus message from another node.
     pub(super) fn bus(&mut self, step: &mut Step, from: NodeId, message: BusMessage) {
         match message {
-            BusMessage::ToHome(message) => self.to_home(step, from, message),
-            BusMessage::ToNode(message) => self.to_node(step, from, message),
+            BusMessage::ToHome(message) => self.hand_to_home(step, from, message),
+            BusMessage::ToNode(message) => self.hand_to_node(step, from, message),
         }
     }
 
-    fn to_home(&mut self, step: &mut Step, from: NodeId, message: ToHome) {
+    fn hand_to_home(&mut self, step: &mut Step, from: NodeId, message: ToHome) {
         let is_home = self.member.as_ref().is_some_and(|member| member.home.is_some());
         if is_home {
             return self
@@ -76,7 +76,7 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    fn to_node(&mut self, step: &mut Step, from: NodeId, mut message: ToNode) {
+    fn hand_to_node(&mut self, step: &mut Step, from: NodeId, mut message: ToNode) {
         match &mut message {
             ToNode::NotHome { leader: Some(leader), term } => self.hear_of_home(step, *leader, *term),
             ToNode::Registered { tag, .. } => self.hear_of_home(step, from, tag.term),
@@ -141,13 +141,13 @@ impl<R: Rules> Replica<R> {
         loop {
             if let Some(message) = step.to_home.pop_front() {
                 match self.home_node() {
-                    Some(home) if home == self.setup.node => self.to_home(step, home, message),
+                    Some(home) if home == self.setup.node => self.hand_to_home(step, home, message),
                     Some(home) => step.send(home, GroupMessage::Bus(BusMessage::ToHome(message))),
                     None => {}
                 }
             } else if let Some((node, message)) = step.to_node.pop_front() {
                 if node == self.setup.node {
-                    self.to_node(step, node, message);
+                    self.hand_to_node(step, node, message);
                 } else {
                     step.send(node, GroupMessage::Bus(BusMessage::ToNode(message)));
                 }

@@ -34,8 +34,8 @@ impl<R: Rules> Agent<R> {
         if let Some(mark) = owner {
             return self.snoop_owner(turn, transaction, key, mark);
         }
-        match self.slots.get_mut(key) {
-            Some(slot) => match &mut slot.state {
+        if let Some(slot) = self.slots.get_mut(key) {
+            match &mut slot.state {
                 State::Clean(_) => {
                     turn.out.retract(key);
                     self.set(key, State::Invalid);
@@ -49,8 +49,7 @@ impl<R: Rules> Agent<R> {
                 }
                 State::Leaving(leaving) => leaving.poisoned = true,
                 State::Invalid | State::Writing(_) | State::Owned(_) => {}
-            },
-            None => {}
+            }
         }
         self.acknowledge(turn, transaction, key, Snooped::Gone);
         self.pump(turn, key);
