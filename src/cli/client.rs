@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::Value;
 use trine_protocol::client::{Client, ClientConfig};
-use trine_protocol::limits::VALUE_BYTES_MAX;
+use trine_protocol::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, VALUE_BYTES_MAX};
 
 use super::{Exit, Failure, say};
 
@@ -21,8 +21,13 @@ pub(super) struct ClientArgs {
     #[arg(long, env = "TRINE_ENDPOINTS", value_delimiter = ',', default_value = ENDPOINTS_DEFAULT)]
     pub(super) endpoints: Vec<String>,
     /// Milliseconds until an answer is no longer waited for.
-    #[arg(long, env = "TRINE_DEADLINE_MS", default_value_t = 5_000)]
-    pub(super) deadline_ms: u64,
+    #[arg(
+        long,
+        env = "TRINE_DEADLINE_MS",
+        default_value_t = DEADLINE_MS_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(DEADLINE_MS_MAX))
+    )]
+    deadline_ms: u32,
     /// The secret that the nodes ask for.
     #[arg(long, env = "TRINE_CREDENTIALS", hide_env_values = true, value_name = "SECRET")]
     credentials: Option<String>,
@@ -36,7 +41,7 @@ impl ClientArgs {
     pub(super) fn config(&self, endpoints: Vec<String>) -> ClientConfig {
         let mut config = ClientConfig::new(endpoints);
         config.name = format!("trine-cli-{}", std::process::id());
-        config.deadline = Duration::from_millis(self.deadline_ms);
+        config.deadline = Duration::from_millis(self.deadline_ms.into());
         config.credentials = self.credentials.clone().map(Bytes::from).unwrap_or_default();
         config
     }

@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::Gateway;
+use crate::metrics::{self, Refused};
+use crate::server::{Gateway, log_limit};
 
 use super::HEAD_BYTES_MAX;
 use super::dispatch::Door;
@@ -23,6 +24,8 @@ use super::io::WriteTimeout;
 
 /// Milliseconds before the next try when the system gives no connection: it is out of descriptors, and one will be free.
 const ACCEPT_RETRY_MS: u64 = 100;
+/// Connections at a time that are told that there are too many; more are just closed, for telling costs memory, too.
+const REFUSALS_MAX: usize = 64;
 /// What a connection over the limit is told, before it is read.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json; charset=utf-8\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-length: 65\r\n\r\n\
@@ -52,6 +55,7 @@ async fn accept<G: Gateway>(
     connections: TaskTracker,
     stop: CancellationToken,
 ) {
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -60,10 +64,12 @@ async fn accept<G: Gateway>(
         match accepted {
             Ok((stream, _)) => match places.clone().try_acquire_owned() {
                 Ok(place) => drop(connections.spawn(connection(stream, door.clone(), stop.clone(), place))),
-                Err(_) => refuse(stream),
+                Err(_) => refuse(stream, &refusals),
             },
             Err(error) => {
-                tracing::warn!(%error, "no HTTP connection can be accepted now");
+                if let Some(suppressed) = log_limit::allow("HTTP accept failed") {
+                    tracing::warn!(%error, suppressed, "no HTTP connection can be accepted now");
+                }
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
             }
         }
@@ -71,13 +77,19 @@ async fn accept<G: Gateway>(
 }
 
 /// Tells a connection that there is no place for it. What the socket's own buffer does not take is not waited for.
-fn refuse(mut stream: TcpStream) {
+fn refuse(mut stream: TcpStream, refusals: &Arc<Semaphore>) {
+    metrics::node().refuse(Refused::TooManyConnections);
+    if let Some(suppressed) = log_limit::allow("too many HTTP connections") {
+        tracing::warn!(suppressed, "an HTTP connection was refused: there are as many as may be");
+    }
+    let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else { return };
     tokio::spawn(async move {
         let told = async {
             stream.write_all(FULL).await?;
             stream.shutdown().await
         };
         drop(tokio::time::timeout(Duration::from_secs(1), told).await);
+        drop(permit);
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use trine::server::{CallOptions, Gateway};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
-use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus, Role};
+use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Granted, Released};
 use trine_protocol::queue::{AckWhich, Acked, Delivery, Dequeued, Enqueued};
 use trine_protocol::{Error, ErrorCode, Request, Response};
@@ -184,7 +184,20 @@ impl World {
                 }
                 _ => return refuse(ErrorCode::NotWrittenHere),
             },
-            other => panic!("REST never asks for {other:?}"),
+            Request::Renew(renew) => match self.locks.get(&renew.lock) {
+                Some((client, token)) if *client == renew.client && *token == renew.token => {
+                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms })
+                }
+                Some(_) => return refuse(ErrorCode::StaleToken),
+                None => return refuse(ErrorCode::LockNotHeld),
+            },
+            Request::Delete(delete) => {
+                self.keys.remove(&delete.key);
+                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
+            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
+            Request::Status(_) => Response::Status(self.status.clone()),
         })
     }
 

@@ -94,7 +94,8 @@ impl Supervised {
             .spawn()?;
         let input = child.stdin.take();
         if let Some(stream) = child.stderr.take() {
-            tokio::spawn(pump(self.node.name.clone(), stream, log, self.terminal.clone()));
+            let name = self.node.name.clone();
+            tokio::spawn(pump(name, stream, log, self.terminal.clone(), self.stop.clone()));
         }
         Ok((child, input))
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
 
 use super::super::{Exit, Failure};
 
@@ -83,8 +84,15 @@ impl LogFile {
     }
 }
 
-/// Reads a node's standard error to its end.
-pub(super) async fn pump(name: String, stream: impl AsyncRead + Unpin, mut file: LogFile, terminal: Terminal) {
+/// Reads a node's standard error to its end. From `stopping` on, warnings stay in the log: that the other nodes go away
+/// is then no news.
+pub(super) async fn pump(
+    name: String,
+    stream: impl AsyncRead + Unpin,
+    mut file: LogFile,
+    terminal: Terminal,
+    stopping: CancellationToken,
+) {
     let mut stream = BufReader::new(stream);
     let mut complained = false;
     let mut line = Vec::new();
@@ -95,7 +103,12 @@ pub(super) async fn pump(name: String, stream: impl AsyncRead + Unpin, mut file:
             _ => return,
         }
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).into_owned();
-        if is_loud(&text) {
+        let quiet = level(&text).is_some_and(|level| match level {
+            "WARN" => stopping.is_cancelled(),
+            "ERROR" => false,
+            _ => true,
+        });
+        if !quiet && !text.is_empty() {
             terminal.print(&format!("{name} | {text}"));
         }
         // A log that cannot be written (a full disk) is said once; the lines are read on all the same.
@@ -108,13 +121,14 @@ pub(super) async fn pump(name: String, stream: impl AsyncRead + Unpin, mut file:
     }
 }
 
-/// Whether a line is for the terminal: all that is not `TIME LEVEL ...` with a level below a warning. So a panic, and
-/// the one line with which a node says that it cannot run, are seen.
-fn is_loud(line: &str) -> bool {
+/// The level of a log line: the second word of `TIME LEVEL ...`. What is no log line, such as a panic or the one line with
+/// which a node says that it cannot run, has none, and is always for the terminal.
+fn level(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace();
-    let Some(first) = words.next() else { return false };
-    let is_time = first.starts_with(|c: char| c.is_ascii_digit()) && first.contains('T');
-    !(is_time && matches!(words.next(), Some("INFO" | "DEBUG" | "TRACE")))
+    let time = words.next()?;
+    let level = words.next()?;
+    let is_time = time.starts_with(|c: char| c.is_ascii_digit()) && time.contains('T');
+    (is_time && ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level)).then_some(level)
 }
 
 #[cfg(test)]
@@ -122,17 +136,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_and_what_is_no_log_line_are_loud() {
-        for (line, loud) in [
-            ("2026-01-02T03:04:05.678901Z  INFO trine::server: up", false),
-            ("2026-01-02T03:04:05.678901Z DEBUG trine::rest: REST", false),
-            ("2026-01-02T03:04:05.678901Z  WARN trine::raft: no leader", true),
-            ("2026-01-02T03:04:05.678901Z ERROR trine::storage: the disk is full", true),
-            ("thread 'main' panicked at src/lib.rs:1:1:", true),
-            ("trine: 127.0.0.1:4101 is in use", true),
-            ("", false),
+    fn what_is_no_log_line_has_no_level() {
+        for (line, want) in [
+            ("2026-01-02T03:04:05.678901Z  INFO trine::server: up", Some("INFO")),
+            ("2026-01-02T03:04:05.678901Z  WARN trine::raft: no leader", Some("WARN")),
+            ("2026-01-02T03:04:05.678901Z ERROR trine::storage: the disk is full", Some("ERROR")),
+            ("thread 'main' panicked at src/lib.rs:1:1:", None),
+            ("trine: 127.0.0.1:4101 is in use", None),
+            ("4Tx INFORMATION", None),
+            ("", None),
         ] {
-            assert_eq!(is_loud(line), loud, "{line}");
+            assert_eq!(level(line), want, "{line}");
         }
     }
 
@@ -158,7 +172,14 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("log");
         let stream = vec![b'x'; 3 * LINE_BYTES_MAX as usize + 5];
-        pump("n".into(), &stream[..], LogFile::open(&path).unwrap(), Terminal::start().unwrap()).await;
+        pump(
+            "n".into(),
+            &stream[..],
+            LogFile::open(&path).unwrap(),
+            Terminal::start().unwrap(),
+            CancellationToken::new(),
+        )
+        .await;
         let lengths: Vec<usize> = fs::read_to_string(path).unwrap().lines().map(str::len).collect();
         assert_eq!(lengths, [LINE_BYTES_MAX as usize, LINE_BYTES_MAX as usize, LINE_BYTES_MAX as usize, 5]);
     }
