@@ -142,7 +142,7 @@ fn replay(seed: u64) {
 }
 
 macro_rules! broken_rules {
-    ($($name:ident $rule:ident $test:ident $seed:literal $adjust:expr;)*) => {
+    ($($name:ident $rule:ident $test:ident $seed:literal $seconds:literal $adjust:expr;)*) => {
         $(
             #[derive(Clone, Copy, Debug, Default)]
             struct $name;
@@ -153,7 +153,7 @@ macro_rules! broken_rules {
 
             #[test]
             fn $test() {
-                find::<$name>($seed, Options { adjust: Some($adjust), ..Options::default() });
+                find::<$name>($seed, Options { adjust: Some($adjust), faulty_us: $seconds * 1_000_000, ..Options::default() });
             }
         )*
     };
@@ -175,11 +175,37 @@ fn find<R: Rules>(known: u64, options: Options) {
 
 fn as_drawn(_: &mut Swarm) {}
 
+/// Elections all the time, late votes, and voters that are back before the votes are.
+fn rival_candidates(swarm: &mut Swarm) {
+    swarm.nodes = 3;
+    swarm.groups = 3;
+    swarm.clients = 2;
+    swarm.rates_ppm = vec![0; 3];
+    swarm.network.in_order = false;
+    swarm.network.tail_per_mille = 500;
+    swarm.network.tail_us_max = 2_000_000;
+    swarm.network.loss_per_mille = 0;
+    swarm.process.crash = Some(400_000);
+    swarm.process.down_us = (10_000, 50_000);
+    swarm.process.new_leader_dies_per_mille = 900;
+}
+
+/// Leaders that die just after their election, with an entry here and another there.
+fn short_reigns(swarm: &mut Swarm) {
+    swarm.nodes = 3;
+    swarm.rates_ppm = vec![0; 3];
+    swarm.bounds.append_bytes_max = 1;
+    swarm.network.loss_per_mille = 100;
+    swarm.process.crash = Some(1_000_000);
+    swarm.process.down_us = (20_000, 600_000);
+    swarm.process.new_leader_dies_per_mille = 800;
+}
+
 broken_rules! {
-    LeaderCountsItselfEarly LEADER_COUNTS_ITSELF_EARLY finds_a_leader_that_counts_itself_early 0 as_drawn;
-    VoteNotPersisted VOTE_NOT_PERSISTED finds_a_vote_that_is_not_persisted 0 as_drawn;
-    EarlierTermCommittedByCount EARLIER_TERM_COMMITTED_BY_COUNT finds_an_earlier_term_committed_by_count 0 as_drawn;
-    GrantWithoutLeaseCheck GRANT_WITHOUT_LEASE_CHECK finds_a_grant_without_a_look_at_the_lease 0 as_drawn;
-    FillInstalledAfterInvalidation FILL_INSTALLED_AFTER_INVALIDATION finds_a_fill_installed_after_its_invalidation 0 as_drawn;
-    LapsedLeaseRenewed LAPSED_LEASE_RENEWED finds_a_lapsed_lease_that_is_renewed 0 as_drawn;
+    LeaderCountsItselfEarly LEADER_COUNTS_ITSELF_EARLY finds_a_leader_that_counts_itself_early 3 10 as_drawn;
+    VoteNotPersisted VOTE_NOT_PERSISTED finds_a_vote_that_is_not_persisted 0 30 rival_candidates;
+    EarlierTermCommittedByCount EARLIER_TERM_COMMITTED_BY_COUNT finds_an_earlier_term_committed_by_count 0 10 short_reigns;
+    GrantWithoutLeaseCheck GRANT_WITHOUT_LEASE_CHECK finds_a_grant_without_a_look_at_the_lease 6 10 as_drawn;
+    FillInstalledAfterInvalidation FILL_INSTALLED_AFTER_INVALIDATION finds_a_fill_installed_after_its_invalidation 1 10 as_drawn;
+    LapsedLeaseRenewed LAPSED_LEASE_RENEWED finds_a_lapsed_lease_that_is_renewed 4 10 as_drawn;
 }

@@ -57,6 +57,8 @@ pub struct Timing {
     pub retain_bytes: usize,
     /// Bytes of one snapshot chunk.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of entries in one append message.
+    pub append_bytes_max: usize,
     /// Client requests of this node that wait for this group; one more gets `Overloaded`.
     pub pending_max: usize,
     /// How far two monotonic clocks may differ in speed, in parts per million.
@@ -81,6 +83,7 @@ impl Default for Timing {
             checkpoint_bytes: 8 * 1024 * 1024,
             retain_bytes: 4 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
+            append_bytes_max: 1024 * 1024,
             pending_max: 16_384,
             drift_ppm: 10_000,
             cache: cache::Config::default(),
@@ -99,6 +102,7 @@ impl Setup {
             drift_ppm: timing.drift_ppm,
             first: timing.first_leads.then(|| self.voters.first().copied()).flatten(),
             snapshot_chunk_bytes: timing.snapshot_chunk_bytes,
+            append_bytes_max: timing.append_bytes_max,
             ..raft::Config::new(self.node, self.voters.clone(), self.seed)
         }
     }

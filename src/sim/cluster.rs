@@ -6,11 +6,12 @@ use std::sync::Arc;
 use trine_protocol::{Error, Response};
 
 use super::audit::Audit;
-use super::checker::raft::{LogView, Mark, RaftChecker};
+use super::checker::raft::{LogView, Mark, NewLeader, RaftChecker};
 use super::checker::{Check, Services, bus};
 use super::disk::{Finished, NodeDisk, Thread};
 use super::faults::Fault;
 use super::flights::{Flights, Sending};
+use super::kinds;
 use super::network::{Network, Passage, Place};
 use super::node::{Clock, Node};
 use super::random::{Random, split_mix};
@@ -42,6 +43,8 @@ pub(crate) enum Event {
     Tick { place: Place, boot: u64 },
     /// A storage thread has finished what it began.
     Disk { place: Place, boot: u64, thread: Thread },
+    /// An input that came while its process had stopped.
+    Input { place: Place, boot: u64, group: GroupId, input: Input },
     /// A request arrives at its node.
     Request { boot: u64, sending: Sending },
     /// A reader that had found a line looks at the clock.
@@ -56,6 +59,8 @@ pub(crate) enum Event {
     Wake { client: usize },
     /// Something breaks.
     Fault(Fault),
+    /// A process dies at a chosen moment.
+    Strike { place: Place, boot: u64 },
     /// Something is whole again.
     Repair(Repair),
     /// The faults end.
@@ -110,6 +115,8 @@ pub(crate) struct Counts {
     pub(crate) leader_changes_under_load: u64,
     pub(crate) read_hits: u64,
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// Messages that arrived, by the numbers of their kinds.
+    pub(crate) delivered: [u64; kinds::KINDS.len()],
 }
 
 pub(crate) struct Cluster<R: Rules> {
@@ -165,7 +172,7 @@ impl<R: Rules> Cluster<R> {
         }
         let node = |place: usize, random: &mut Random| {
             let clock = Clock::new(random, swarm.rates_ppm.get(place).copied().unwrap_or(0));
-            Node::new(NodeId::numbered(place + 1), random, clock, NodeDisk::new(swarm.disk.clone()))
+            Node::new(NodeId::numbered(place), random, clock, NodeDisk::new(swarm.disk.clone()))
         };
         let nodes = (0..swarm.nodes).map(|place| node(place, &mut random)).collect();
         Self {
@@ -232,6 +239,8 @@ impl<R: Rules> Cluster<R> {
             Event::Deliver { from, to, group, message, passage } => self.deliver(from, to, group, &message, passage),
             Event::Tick { place, boot } => self.tick(place, boot),
             Event::Disk { place, boot, thread } => self.disk(place, boot, thread),
+            Event::Input { place, boot, group, input } if self.is_up(place, boot) => self.handle(place, group, input),
+            Event::Input { .. } => Ok(()),
             Event::Request { boot, sending } => self.request(boot, sending),
             Event::Reader { boot, sending, found } => self.reader(boot, sending, &found),
             Event::Reply { id, result } => self.replied(id, result),
@@ -245,6 +254,10 @@ impl<R: Rules> Cluster<R> {
                 Ok(())
             }
             Event::Fault(fault) => self.break_something(fault),
+            Event::Strike { place, boot } => {
+                self.strike(place, boot);
+                Ok(())
+            }
             Event::Repair(repair) => self.repair(repair),
             Event::Heal => self.heal(),
             Event::Leaders => self.demand_leaders(),
@@ -256,7 +269,7 @@ impl<R: Rules> Cluster<R> {
     fn place_of(&self, event: &Event) -> Option<Place> {
         match event {
             Event::Deliver { to, .. } => Some(*to),
-            Event::Tick { place, .. } | Event::Disk { place, .. } => Some(*place),
+            Event::Tick { place, .. } | Event::Disk { place, .. } | Event::Input { place, .. } => Some(*place),
             Event::Request { sending, .. } | Event::Reader { sending, .. } => Some(sending.place),
             _ => None,
         }
@@ -310,6 +323,7 @@ impl<R: Rules> Cluster<R> {
             checkpoint_entries: bounds.checkpoint_entries,
             retain_bytes: bounds.retain_bytes,
             snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
+            append_bytes_max: bounds.append_bytes_max,
             ..Timing::default()
         };
         timing.cache.lines_bytes_max = bounds.lines_bytes_max;
@@ -321,9 +335,10 @@ impl<R: Rules> Cluster<R> {
         if !self.nodes[to].is_up() || !self.network.arrives(from, to, passage) {
             return Ok(());
         }
-        let kind = kind_of(message);
-        self.record(&[2, from as u64, to as u64, u64::from(group.0), kind], || {
-            format!("n{from} → n{to} {group} {}", short(message))
+        let kind = kinds::number(message);
+        self.counts.delivered[kind] += 1;
+        self.record(&[2, from as u64, to as u64, u64::from(group.0), kind as u64, detail(message)], || {
+            format!("n{from} → n{to} {group} {} {}", kinds::name(message), short(message))
         });
         let from = self.nodes[from].id;
         self.handle(to, group, Input::Peer { from, message: message.clone() })
@@ -376,8 +391,9 @@ impl<R: Rules> Cluster<R> {
     /// Gives one input to one replica, unless its task gets no processor.
     pub(crate) fn handle(&mut self, place: Place, group: GroupId, input: Input) -> Check {
         let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
-        if let Some(halt) = node.paused.as_mut().filter(|_| node.pause_armed) {
-            unreachable!("{halt:?} is armed and paused");
+        if let Some(halt) = &mut node.paused {
+            halt.came.push_back(Event::Input { place, boot: node.boots, group, input });
+            return Ok(());
         }
         if let Some(halt) = node.starved.get_mut(&group) {
             halt.came.push_back(input);
@@ -390,9 +406,7 @@ impl<R: Rules> Cluster<R> {
             raft.check_invariants();
             let new_leader = self.consensus.observe(group, place, raft)?;
             if let Some(leader) = new_leader {
-                let under_load = leader.changed && self.phase == Phase::Faulty && !self.flights.is_empty();
-                self.counts.leader_changes_under_load += u64::from(under_load);
-                self.note(|| format!("n{place} leads {group} in term {}", leader.term));
+                self.led(group, leader);
             }
         }
         if let Some(why) = &effects.fatal {
@@ -403,6 +417,19 @@ impl<R: Rules> Cluster<R> {
             return Ok(());
         }
         self.perform(place, group, effects)
+    }
+
+    fn led(&mut self, group: GroupId, leader: NewLeader) {
+        let (place, boot) = (leader.place, self.nodes[leader.place].boots);
+        self.note(|| format!("n{place} leads {group} in term {}", leader.term));
+        if self.phase != Phase::Faulty {
+            return;
+        }
+        self.counts.leader_changes_under_load += u64::from(leader.changed && !self.flights.is_empty());
+        if self.random.chance(self.swarm.process.new_leader_dies_per_mille) {
+            let delay_us = self.random.below(30_000);
+            self.schedule.after(delay_us, Event::Strike { place, boot });
+        }
     }
 
     /// Does what a replica asks for, in the order of the fields.
@@ -505,12 +532,13 @@ fn broken(place: Place, error: &StorageError) -> String {
     format!("the disk of node {place}: {error}")
 }
 
-fn kind_of(message: &GroupMessage) -> u64 {
+/// What tells a message from others of its kind, for the hash of the trace.
+fn detail(message: &GroupMessage) -> u64 {
     match message {
-        GroupMessage::Raft(raft) => raft.term << 8,
-        GroupMessage::Bus(_) => 1,
-        GroupMessage::Forward(forward) => 2 | forward.id << 8,
-        GroupMessage::Answer(answer) => 3 | answer.id << 8,
+        GroupMessage::Raft(raft) => raft.term,
+        GroupMessage::Bus(_) => 0,
+        GroupMessage::Forward(forward) => forward.id,
+        GroupMessage::Answer(answer) => answer.id,
     }
 }
 

@@ -133,8 +133,18 @@ impl<R: Rules> Cluster<R> {
             return;
         }
         self.stop(place);
-        let delay_us = self.random.between(50_000, 3_000_000);
+        let (low_us, high_us) = self.swarm.process.down_us;
+        let delay_us = self.random.between(low_us, high_us);
         self.schedule.after(delay_us, Event::Repair(Repair::Start { place }));
+    }
+
+    /// The process dies at a moment that was chosen for it.
+    pub(crate) fn strike(&mut self, place: Place, boot: u64) {
+        if self.phase == Phase::Faulty && self.is_up(place, boot) && self.nodes[place].paused.is_none() {
+            *self.counts.faults.entry("new leader dies").or_default() += 1;
+            self.record(&[10, place as u64], || format!("fault: the new leader n{place} dies"));
+            self.crash(place);
+        }
     }
 
     /// The process ends: its connections break, and its clients notice.

@@ -6,6 +6,7 @@ mod cluster;
 mod disk;
 mod faults;
 mod flights;
+mod kinds;
 mod network;
 mod node;
 mod phases;
@@ -20,6 +21,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cluster::Cluster;
+pub use kinds::KINDS;
 pub use random::Random;
 pub use swarm::{Bounds, DiskFaults, Every, NetworkFaults, Options, ProcessFaults, RATE_PPM_MAX, Swarm};
 
@@ -48,6 +50,8 @@ pub struct Report {
     pub read_hits: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Messages that arrived, by kind.
+    pub delivered: BTreeMap<&'static str, u64>,
     /// Virtual time that passed, in microseconds.
     pub virtual_us: u64,
     /// The first thing that was wrong.
@@ -87,6 +91,7 @@ impl<R: Rules> Sim<R> {
             elections: cluster.consensus.elections(),
             read_hits: cluster.counts.read_hits,
             faults: cluster.counts.faults.clone(),
+            delivered: KINDS.into_iter().zip(cluster.counts.delivered).collect(),
             virtual_us: cluster.now_us(),
             violation: checked.err().map(|what| Violation { step, what }),
             trace_hash: cluster.trace.hash(),

@@ -75,6 +75,8 @@ pub struct Bounds {
     pub retain_bytes: usize,
     /// Bytes of one snapshot chunk.
     pub snapshot_chunk_bytes: usize,
+    /// Bytes of entries in one append message.
+    pub append_bytes_max: usize,
     /// Bytes of the lines that a node keeps of one group.
     pub lines_bytes_max: usize,
     /// How long a value stays dirty.
@@ -114,6 +116,10 @@ pub struct DiskFaults {
 pub struct ProcessFaults {
     /// The process dies with all that was not synced, and comes back later.
     pub crash: Every,
+    /// Shortest and longest time until a dead process is started again.
+    pub down_us: (u64, u64),
+    /// Of 1,000 new leaders, how many die within 30 ms of their election, when most is half done.
+    pub new_leader_dies_per_mille: u64,
     /// Every node dies at once.
     pub blackout: Every,
     /// The process stops for 0.2 to 3 s, then gets all at once what came meanwhile.
@@ -150,6 +156,7 @@ impl Swarm {
                 checkpoint_entries: *random.pick(&[20, 50, 200, 8_192]),
                 retain_bytes: *random.pick(&[200, 2_000, 4_000_000]),
                 snapshot_chunk_bytes: *random.pick(&[500, 4_000, 1_000_000]),
+                append_bytes_max: *random.pick(&[1, 1_000, 1_000_000, 1_000_000]),
                 lines_bytes_max: *random.pick(&[300, 64_000_000, 64_000_000]),
                 dirty_us_max: *random.pick(&[200_000, 1_000_000]),
             },
@@ -190,6 +197,8 @@ impl ProcessFaults {
     fn draw(random: &mut Random) -> Self {
         Self {
             crash: every(random, 600, 1_000_000, 5_000_000),
+            down_us: *random.pick(&[(50_000, 3_000_000), (50_000, 3_000_000), (50_000, 400_000)]),
+            new_leader_dies_per_mille: if random.chance(250) { random.between(50, 400) } else { 0 },
             blackout: every(random, 100, 4_000_000, 8_000_000),
             pause: every(random, 450, 1_000_000, 5_000_000),
             starve: every(random, 350, 300_000, 3_000_000),
@@ -200,7 +209,16 @@ impl ProcessFaults {
 
     /// No fault at all.
     pub fn none() -> Self {
-        Self { crash: None, blackout: None, pause: None, starve: None, drain: None, wall_jump: None }
+        Self {
+            crash: None,
+            down_us: (50_000, 3_000_000),
+            new_leader_dies_per_mille: 0,
+            blackout: None,
+            pause: None,
+            starve: None,
+            drain: None,
+            wall_jump: None,
+        }
     }
 }
 
