@@ -178,6 +178,7 @@ impl<R: Rules> Replica<R> {
         self.tick_bus(step);
         self.tick_pending(step);
         self.tick_log_time(step);
+        self.give_office_back(step);
         if let Some(since_us) = self.draining_since_us {
             let patient = step.now.mono_us < since_us + self.setup.timing.drain_us;
             if (self.agent.is_drained() || !patient)
@@ -186,6 +187,16 @@ impl<R: Rules> Replica<R> {
             {
                 member.raft.transfer(step.now);
             }
+        }
+    }
+
+    /// Leaders are spread over the nodes by the order of the voters, and go back after a failure when things are calm.
+    fn give_office_back(&mut self, step: &Step) {
+        let (Some(member), Some(first)) = (&mut self.member, self.setup.voters.first()) else { return };
+        let calm_since_us = member.home.as_ref().map(Home::elected_us);
+        let calm = calm_since_us.is_some_and(|since_us| step.now.mono_us >= since_us + self.setup.timing.calm_us);
+        if calm && *first != self.setup.node {
+            member.raft.transfer_to(step.now, *first);
         }
     }
 

@@ -205,6 +205,20 @@ impl<R: Rules> Node<R> {
         }
     }
 
+    /// Hands over to `target`, if it is there and has everything that is committed.
+    pub(super) fn transfer_to(&mut self, now: Now, target: NodeId) {
+        self.advance(now);
+        let (now_us, commit) = (self.now.mono_us, self.commit);
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let fit = leader.followers.get(&target).is_some_and(|progress| {
+            Leader::is_active(progress, now_us, self.config.election_us_min) && progress.matched >= commit
+        });
+        if leader.transfer.is_none() && fit {
+            let deadline_us = now_us.saturating_add(self.config.election_us_max);
+            leader.transfer = Some(Transfer { target, deadline_us, told: false });
+        }
+    }
+
     /// What every answer of this term says, whatever else it says: the follower is there, and heard this round.
     fn heard(&mut self, from: NodeId, round: u64) {
         let RoleState::Leader(leader) = &mut self.role else { return };

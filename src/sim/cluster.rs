@@ -306,6 +306,7 @@ impl<R: Rules> Cluster<R> {
     fn timing(&self) -> Timing {
         let bounds = &self.swarm.bounds;
         let mut timing = Timing {
+            first_leads: false,
             checkpoint_entries: bounds.checkpoint_entries,
             retain_bytes: bounds.retain_bytes,
             snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,

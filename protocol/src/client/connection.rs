@@ -311,6 +311,7 @@ fn put(outgoing: Outgoing, buffer: &mut BytesMut, flight: &Flight) {
 async fn read_all(mut reader: Reader, sender: mpsc::WeakSender<Outgoing>, flight: Arc<Flight>) {
     let mut quiet_spells = 0;
     let reason = loop {
+        let bytes_before = reader.buffer.len();
         match timeout(Duration::from_millis(QUIET_MS_MAX), reader.next()).await {
             Ok(Ok(Some(frame))) if frame.kind == Kind::Goodbye => break goodbye(&frame),
             Ok(Ok(Some(frame))) => {
@@ -319,7 +320,8 @@ async fn read_all(mut reader: Reader, sender: mpsc::WeakSender<Outgoing>, flight
             }
             Ok(Ok(None)) => break lost("the node closed it"),
             Ok(Err(error)) => break lost(error),
-            Err(_) if flight.is_empty() => quiet_spells = 0,
+            // Part of a large frame is a sign of life too.
+            Err(_) if flight.is_empty() || reader.buffer.len() > bytes_before => quiet_spells = 0,
             Err(_) if quiet_spells + 1 == QUIET_SPELLS_MAX => break lost("the node is silent"),
             Err(_) => {
                 quiet_spells += 1;

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use trine_protocol::frame::{FrameError, HEADER_BYTES, Kind, LENGTH_BYTES};
+use proptest::prelude::*;
+use trine_protocol::frame::{Frame, FrameError, HEADER_BYTES, Kind, LENGTH_BYTES};
 use trine_protocol::{Command, ErrorCode};
 
 use super::samples::{self, Sample};
@@ -89,14 +90,38 @@ fn a_body_cut_at_any_byte_or_longer_by_one_is_an_error() {
     for sample in samples::all().into_iter().filter(with_message) {
         let whole = &sample.frame.body;
         for end in 0..whole.len() {
-            let frame = trine_protocol::frame::Frame { body: whole.slice(..end), ..sample.frame.clone() };
+            let frame = Frame { body: whole.slice(..end), ..sample.frame.clone() };
             let error = samples::read_body(&frame).unwrap_err();
             assert_eq!(error.code, ErrorCode::MalformedBody, "{} cut at {end}: {error}", sample.name);
             cuts += 1;
         }
-        let longer =
-            trine_protocol::frame::Frame { body: [whole, &b"\xc0"[..]].concat().into(), ..sample.frame.clone() };
+        let longer = Frame { body: [whole, &b"\xc0"[..]].concat().into(), ..sample.frame.clone() };
         assert_eq!(samples::read_body(&longer).unwrap_err().code, ErrorCode::MalformedBody, "{}", sample.name);
     }
     assert!(cuts > 500, "only {cuts} cuts were made");
+}
+
+proptest! {
+    /// Bytes that are nearly right get further into a decoder than random ones.
+    #[test]
+    fn no_damage_makes_a_reader_panic(
+        sample in 0..samples::all().len(),
+        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>(), 0..3_u8), 1..6),
+    ) {
+        let mut bytes = samples::all()[sample].frame.to_bytes().unwrap().to_vec();
+        for (place, byte, how) in damage {
+            let at = place.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        let _ = samples::read_damaged(&bytes);
+        // With a right frame around it, the damaged body is read for sure.
+        if let Some(body) = bytes.get(LENGTH_BYTES + HEADER_BYTES..) {
+            let frame = Frame { body: body.to_vec().into(), ..samples::all()[sample].frame.clone() };
+            let _ = samples::read_body(&frame);
+        }
+    }
 }

@@ -44,11 +44,17 @@ pub(crate) fn all() -> Vec<Sample> {
 
 /// Reads a frame's bytes to the end, as a node or a client would, and says what it says.
 pub(crate) fn read(bytes: &[u8]) -> Result<String, Error> {
+    let (said, left) = read_damaged(bytes)?;
+    assert_eq!(left, 0, "bytes are left behind the frame");
+    Ok(said)
+}
+
+/// Reads the first frame of these bytes; says how many follow it.
+pub(crate) fn read_damaged(bytes: &[u8]) -> Result<(String, usize), Error> {
     let mut source = BytesMut::from(bytes);
     let frame = FrameCodec::after_handshake().decode_eof(&mut source).map_err(|error| error.to_error())?;
     let frame = frame.ok_or_else(|| Error::new(ErrorCode::BadFrame, "no bytes at all"))?;
-    assert!(source.is_empty(), "bytes are left behind the frame");
-    read_body(&frame)
+    Ok((read_body(&frame)?, source.len()))
 }
 
 /// Reads a frame's body and says what it says.
