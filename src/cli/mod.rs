@@ -1,7 +1,7 @@
 //! The command line: one binary that is the cluster on this machine, a single node, and the client.
 //!
 //! `trine` alone is `trine up`. What a subcommand does stands in its own file; what they share is here: the arguments of
-//! clients ([`client`]), how an outcome becomes an exit code ([`Exit`]), and that an error is one line on standard error.
+//! clients (`client`), how an outcome becomes an exit code (`Exit`), and that an error is one line on standard error.
 //! Answers go to standard output, as text for people and, with `--json`, as one JSON object a line for programs.
 //!
 //! # Exit codes
