@@ -83,6 +83,12 @@ table! {
     "trine_log_fsync_seconds" Histogram "seconds" [] "Time of one fdatasync of the log.";
     "trine_log_rounds_total" Counter "rounds" [] "Rounds of the log's writer: each takes what waits and ends with one fdatasync.";
     "trine_log_writes_total" Counter "writes" [] "Writes of replicas to the log; divided by the rounds, how many share an fdatasync.";
+    "trine_log_waiting" Gauge "writes" [] "Writes that wait for the log's next round.";
+    "trine_log_disk_bytes" Gauge "bytes" [] "Bytes of the log's segments on disk.";
+    "trine_state_disk_bytes" Gauge "bytes" [] "Bytes of the state store on disk.";
+    "trine_state_fsync_seconds" Histogram "seconds" [] "Time to make the state store durable.";
+    "trine_state_checkpoints_total" Counter "checkpoints" [] "Checkpoints written to the state store.";
+    "trine_snapshots_installed_total" Counter "snapshots" [] "Snapshots of a leader that replaced a group's state here.";
     "trine_cache_hits_total" Counter "reads" ["state"] "Reads answered from this node's own cache, by the state of the line.";
     "trine_cache_misses_total" Counter "reads" [] "Reads that took the bus.";
     "trine_cache_lines" Gauge "lines" ["group"] "Lines in this node's cache.";
@@ -306,24 +312,42 @@ pub fn node() -> &'static Node {
     NODE.get_or_init(Node::new)
 }
 
-/// The handles of the log's writer.
+/// The handles of a node's storage.
 #[derive(Debug)]
-pub struct Log {
-    /// Time of one fdatasync.
-    pub fsync_seconds: Histogram,
-    /// Rounds.
-    pub rounds: Counter,
-    /// Writes.
-    pub writes: Counter,
+pub struct Storage {
+    /// Time of one fdatasync of the log.
+    pub log_fsync_seconds: Histogram,
+    /// Rounds of the log.
+    pub log_rounds: Counter,
+    /// Writes to the log.
+    pub log_writes: Counter,
+    /// Writes that wait for the log.
+    pub log_waiting: Gauge,
+    /// Bytes of the log.
+    pub log_bytes: Gauge,
+    /// Bytes of the state store.
+    pub state_bytes: Gauge,
+    /// Time to make the state store durable.
+    pub state_fsync_seconds: Histogram,
+    /// Checkpoints.
+    pub checkpoints: Counter,
+    /// Snapshots that were installed.
+    pub snapshots_installed: Counter,
 }
 
-/// The handles of the log's writer.
-pub fn log() -> &'static Log {
-    static LOG: OnceLock<Log> = OnceLock::new();
-    LOG.get_or_init(|| Log {
-        fsync_seconds: histogram("trine_log_fsync_seconds", &[]),
-        rounds: counter("trine_log_rounds_total", &[]),
-        writes: counter("trine_log_writes_total", &[]),
+/// The handles of the node's storage.
+pub fn storage() -> &'static Storage {
+    static STORAGE: OnceLock<Storage> = OnceLock::new();
+    STORAGE.get_or_init(|| Storage {
+        log_fsync_seconds: histogram("trine_log_fsync_seconds", &[]),
+        log_rounds: counter("trine_log_rounds_total", &[]),
+        log_writes: counter("trine_log_writes_total", &[]),
+        log_waiting: gauge("trine_log_waiting", &[]),
+        log_bytes: gauge("trine_log_disk_bytes", &[]),
+        state_bytes: gauge("trine_state_disk_bytes", &[]),
+        state_fsync_seconds: histogram("trine_state_fsync_seconds", &[]),
+        checkpoints: counter("trine_state_checkpoints_total", &[]),
+        snapshots_installed: counter("trine_snapshots_installed_total", &[]),
     })
 }
 

@@ -18,7 +18,7 @@ pub struct SessionOpened {
     pub timeout_ms: u32,
 }
 
-/// Keeps a session alive; the session stands in the request's header.
+/// Keeps a session alive. It stands in the request's header, with a sequence like any command's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepAlive {
     /// The group the session was opened in.

@@ -16,7 +16,7 @@ pub struct RequestHeader {
     /// The session in the request's group; 0 for none.
     #[serde(default)]
     pub session: u64,
-    /// The request's number in the session, from 1 and without a gap. A repeated request has its first number.
+    /// The request's number in the session, from 1, each used for one request only. A repeated request has its first number.
     #[serde(default)]
     pub sequence: u64,
     /// Every answer of the session below this number has arrived, so the cluster may forget them.

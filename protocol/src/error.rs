@@ -94,7 +94,8 @@ pub struct Error {
     /// When it makes sense to try again, in milliseconds; 0 says nothing.
     #[serde(default)]
     pub retry_after_ms: u32,
-    /// With `NotLeader` the leader's client address; with `LockHeld` the holder; otherwise empty.
+    /// With `NotLeader` the leader's client address, empty where it is not known; with `LockHeld` the holder; with `OwnerAway` and
+    /// `NotWrittenHere` the node that has or wrote the value; otherwise empty.
     #[serde(default)]
     pub hint: String,
 }

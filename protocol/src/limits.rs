@@ -26,7 +26,7 @@ limits! {
     DEQUEUE_BYTES_MAX: usize = 2 * 1024 * 1024, "Bytes of all bodies of one dequeue answer; what would go over it stays in the queue. Half a frame, so that the answer fits one frame even when it is forwarded between nodes.";
     BODY_DEPTH_MAX: usize = 32, "Nesting depth of a MessagePack body; above it `MalformedBody`. Our own messages reach 8.";
     IN_FLIGHT_MAX: usize = 4096, "Requests of one connection that wait for their answers; one more gets `TooManyInFlight`.";
-    SESSION_WINDOW_MAX: u64 = 4096, "How far a session's sequence may be above its `acked_below`; from there on `Overloaded`. Each number between may have an answer that the cluster keeps.";
+    SESSION_WINDOW_MAX: u64 = 4096, "Distance of a session's newest sequence from its `acked_below`: a client waits rather than go beyond, where it may get `Overloaded`. Each number between may have an answer that the cluster keeps.";
     CONNECTIONS_MAX: usize = 16_384, "Connections of one node, clients and peers; one more gets `TooManyConnections` and is closed.";
     HANDSHAKE_MS_MAX: u64 = 2_000, "Milliseconds from the accepted connection to its complete handshake; after it the connection is closed.";
     DEADLINE_MS_DEFAULT: u32 = 5_000, "Milliseconds of a request without a deadline of its own.";

@@ -53,7 +53,7 @@
 //!
 //! # What it keeps, and where
 //!
-//! In memory **about 260 bytes** for each lock held with names of 16 bytes (measured: `memory_of_a_held_lock`), nothing for one that is not. On disk
+//! In memory **270 bytes** for each lock held with names of 16 bytes (measured: `memory_of_a_held_lock`), nothing for one that is not. On disk
 //! one record for each lock held. Not packed, as messages are: messages are acknowledged in about the order in which they came, so neighbours change
 //! together; locks are taken and given back in any order, and a packed record would be written whole for each. Most locks are
 //! held for less than the time between two checkpoints and so are never written at all.
@@ -75,13 +75,15 @@
 //! * A holder's name is what the client says it is.
 
 mod state;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 use trine_protocol::lock::{Acquire, Granted, Release, Released, Renew};
 
 pub use state::{Held, State, Stats};
 
-/// Locks of one group that are held at a time; one more gets `Overloaded`. With names of usual length they take 260 MB.
+/// Locks of one group that are held at a time; one more gets `Overloaded`. With names of usual length they take 270 MB.
 pub const LOCKS_MAX: usize = 1_000_000;
 
 /// A command as it stands in the log.

@@ -308,9 +308,9 @@ fn check_token(held: &Held, token: u64) -> Result<(), Error> {
         return Ok(());
     }
     if token < held.token {
-        let message = format!("token {token} is of an earlier grant, the lock is held with token {}", held.token);
+        let message = format!("token {token} is older than that of the grant, {}", held.token);
         return Err(Error::new(ErrorCode::StaleToken, message));
     }
-    let message = format!("token {token} was never given out, the lock is held with token {}", held.token);
+    let message = format!("token {token} was never given out, that of the grant is {}", held.token);
     Err(Error::new(ErrorCode::InvalidArgument, message))
 }

@@ -1,7 +1,9 @@
 //! The snoop bus within one replica: between this node's lines, the home (where this node leads) and the other nodes.
 
+use trine_protocol::{Error, ErrorCode};
+
 use crate::cache::{Agent, AgentOut, BusMessage, Committed, Home, HomeOut, LineChange, Proposal, ToHome, ToNode, Turn};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Term};
 use crate::raft;
 use crate::record;
 use crate::rules::Rules;
@@ -9,7 +11,7 @@ use crate::rules::Rules;
 use super::apply::Waiter;
 use super::machine::{Command, Once, Operation};
 use super::message::GroupMessage;
-use super::{Replica, Step};
+use super::{Hint, Replica, Step};
 
 impl<R: Rules> Replica<R> {
     /// Lets the agent act, and takes what follows.
@@ -74,20 +76,35 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    fn to_node(&mut self, step: &mut Step, from: NodeId, message: ToNode) {
-        match message {
-            ToNode::NotHome { leader: Some(leader), term } => self.hear_of_home(leader, term),
-            ToNode::Registered { tag, .. } => self.hear_of_home(from, tag.term),
+    fn to_node(&mut self, step: &mut Step, from: NodeId, mut message: ToNode) {
+        match &mut message {
+            ToNode::NotHome { leader: Some(leader), term } => self.hear_of_home(step, *leader, *term),
+            ToNode::Registered { tag, .. } => self.hear_of_home(step, from, tag.term),
+            ToNode::WriteFailed { write, error, .. } if error.code == ErrorCode::SessionExpired => {
+                if self.sequences.session() == Some(write.session) {
+                    self.sequences.closed();
+                }
+                let what = "this node's session ended while the write was on its way";
+                *error = Error::new(ErrorCode::OutcomeUnknown, what);
+            }
             _ => {}
         }
         self.with_agent(step, |agent, turn| agent.handle(turn, message));
     }
 
     /// A node without a log learns of the leader from the bus.
-    fn hear_of_home(&mut self, leader: NodeId, term: crate::ids::Term) {
-        let newer = self.hint.is_none_or(|(_, known)| known < term);
+    fn hear_of_home(&mut self, step: &Step, leader: NodeId, term: Term) {
+        let newer = self.hint.is_none_or(|hint| hint.term < term);
         if self.member.is_none() && newer && self.setup.voters.contains(&leader) {
-            self.hint = Some((leader, term));
+            self.hint = Some(Hint { leader, term, heard_us: step.now.mono_us });
+        }
+    }
+
+    /// A hint that led to no lease for longer than an election takes is wrong: the voters are asked anew.
+    fn doubt_hint(&mut self, step: &Step) {
+        let old = |hint: Hint| step.now.mono_us >= hint.heard_us + self.setup.timing.election_us_max;
+        if self.hint.is_some_and(old) && self.agent.valid_tag(step.now.mono_us).is_none() {
+            self.hint = None;
         }
     }
 
@@ -114,6 +131,7 @@ impl<R: Rules> Replica<R> {
     }
 
     pub(super) fn tick_bus(&mut self, step: &mut Step) {
+        self.doubt_hint(step);
         self.with_agent(step, |agent, turn| agent.tick(turn));
         self.with_home(step, |home, memory, standing, out| home.tick(memory, standing, out));
     }

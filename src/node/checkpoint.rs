@@ -142,6 +142,7 @@ impl<R: Rules> Replica<R> {
             Ok(machine) => {
                 member.machine = machine;
                 member.checkpoints = Checkpoints::new(snapshot.meta.index, snapshot.meta.index);
+                member.caught_up = false;
                 member.fetches.clear();
                 member.waiting.clear();
             }

@@ -64,6 +64,11 @@ struct Place {
 }
 
 impl Pending {
+    /// Numbers grow over restarts of the node: a late answer to a request of an earlier life finds nobody.
+    pub(super) fn new(now_us: u64) -> Self {
+        Self { next_id: now_us, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.table.values().all(|entry| entry.client.is_none())
     }
@@ -318,7 +323,9 @@ impl<R: Rules> Replica<R> {
             }
             _ => {}
         }
-        self.pending.session_used_us = now_us;
+        if own {
+            self.pending.session_used_us = now_us;
+        }
         if let (true, Ok(Response::OpenSession(opened))) = (opens && self.pending.opening == Some(id), &result) {
             self.sequences.opened(opened.session);
             self.reply(step, id, result);

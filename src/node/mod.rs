@@ -25,6 +25,7 @@ pub mod effect;
 mod forward;
 pub mod machine;
 pub mod message;
+mod recovered;
 mod session;
 mod setup;
 
@@ -38,7 +39,6 @@ use crate::raft::{self, Raft, Restart};
 use crate::record::BadRecord;
 use crate::rules::{Faithful, Rules};
 use crate::sequence::Sequences;
-use crate::storage::Recovered;
 
 use apply::{FetchFor, Waiter};
 use checkpoint::Checkpoints;
@@ -46,6 +46,7 @@ use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
 use message::GroupMessage;
+pub use recovered::{Records, Recovered};
 pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
 pub use setup::{Setup, Timing};
 
@@ -59,7 +60,7 @@ pub struct Replica<R: Rules = Faithful> {
     sequences: Sequences,
     pending: Pending,
     /// Whom a node without a log believes to lead, and since which term.
-    hint: Option<(NodeId, Term)>,
+    hint: Option<Hint>,
     written: u64,
     unflushed: VecDeque<Unflushed>,
     draining_since_us: Option<u64>,
@@ -80,6 +81,16 @@ struct Member<R: Rules> {
     /// The last `Tick` proposed, until it is applied.
     tick_index: Option<Index>,
     wants_snapshot: bool,
+    /// Since it first heard of a leader, the replica has once applied all that was committed.
+    caught_up: bool,
+}
+
+/// What a node without a log has heard of the group's leader.
+#[derive(Clone, Copy, Debug)]
+struct Hint {
+    leader: NodeId,
+    term: Term,
+    heard_us: u64,
 }
 
 /// A write that is on its way to the disk: what is to be told when it is there.
@@ -117,6 +128,7 @@ impl<R: Rules> Replica<R> {
                 next_ticket: 0,
                 tick_index: None,
                 wants_snapshot: false,
+                caught_up: false,
             })
         } else {
             None
@@ -126,7 +138,7 @@ impl<R: Rules> Replica<R> {
             member,
             agent,
             sequences: Sequences::default(),
-            pending: Pending::default(),
+            pending: Pending::new(now.mono_us),
             hint: None,
             written: 0,
             unflushed: VecDeque::new(),
@@ -150,6 +162,10 @@ impl<R: Rules> Replica<R> {
             Input::Drain => self.drain(&mut step),
         }
         self.settle(&mut step);
+        if let Some(member) = &mut self.member {
+            let current = member.raft.leader().is_some() && member.machine.applied().index >= member.raft.commit();
+            member.caught_up |= current;
+        }
         step.effects.fatal = self.fatal.clone();
         step.effects
     }
@@ -162,6 +178,7 @@ impl<R: Rules> Replica<R> {
         self.tick_bus(step);
         self.tick_pending(step);
         self.tick_log_time(step);
+        self.give_office_back(step);
         if let Some(since_us) = self.draining_since_us {
             let patient = step.now.mono_us < since_us + self.setup.timing.drain_us;
             if (self.agent.is_drained() || !patient)
@@ -170,6 +187,16 @@ impl<R: Rules> Replica<R> {
             {
                 member.raft.transfer(step.now);
             }
+        }
+    }
+
+    /// Leaders are spread over the nodes by the order of the voters, and go back after a failure when things are calm.
+    fn give_office_back(&mut self, step: &Step) {
+        let (Some(member), Some(first)) = (&mut self.member, self.setup.voters.first()) else { return };
+        let calm_since_us = member.home.as_ref().map(Home::elected_us);
+        let calm = calm_since_us.is_some_and(|since_us| step.now.mono_us >= since_us + self.setup.timing.calm_us);
+        if calm && *first != self.setup.node {
+            member.raft.transfer_to(step.now, *first);
         }
     }
 
@@ -285,7 +312,7 @@ impl<R: Rules> Replica<R> {
     fn leader(&self) -> Option<(NodeId, Term)> {
         match &self.member {
             Some(member) => member.raft.leader().map(|leader| (leader, member.raft.term())),
-            None => self.hint,
+            None => self.hint.map(|hint| (hint.leader, hint.term)),
         }
     }
 
@@ -296,9 +323,8 @@ impl<R: Rules> Replica<R> {
     /// How this node stands as a leader at the instant of the step.
     fn standing(&self, now: Now) -> Standing {
         let member = self.member.as_ref();
-        let settled = member.is_some_and(|member| {
-            member.raft.committed_in_term() && member.machine.applied().index >= member.raft.commit()
-        });
+        // The first entry of a leader's term is its no-op: with it, all of earlier terms is applied.
+        let settled = member.is_some_and(|member| member.machine.applied().term == member.raft.term());
         Standing { now_us: now.mono_us, leader_until_us: member.and_then(|m| m.raft.lease_until_us()), settled }
     }
 
@@ -330,7 +356,7 @@ impl<R: Rules> Replica<R> {
                 Some(raft::Role::Follower) => Role::Follower,
                 Some(raft::Role::PreCandidate | raft::Role::Candidate) => Role::Candidate,
             },
-            term: raft.map_or(self.hint.map_or(0, |(_, term)| term), Raft::term),
+            term: raft.map_or(self.hint.map_or(0, |hint| hint.term), Raft::term),
             voted_for: raft.and_then(Raft::vote).map(|node| node.to_string()),
             leader: leader.map(|(node, _)| node.to_string()),
             last_index: raft.map_or(0, Raft::last_index),
@@ -349,7 +375,7 @@ impl<R: Rules> Replica<R> {
         }
         if let Some(member) = &self.member {
             let (applied, commit) = (member.machine.applied().index, member.raft.commit());
-            if applied < commit {
+            if !member.caught_up {
                 return Some(format!("{group} has applied {applied} of {commit} entries"));
             }
             if let Some(Err(why)) =

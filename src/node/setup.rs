@@ -16,7 +16,7 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// Every node of the cluster: all of them are on the group's bus.
     pub nodes: Vec<NodeId>,
-    /// The nodes that vote in the group. Where this node is none of them it has no log, only a place on the bus.
+    /// The nodes that vote in the group; the first one leads it when all is calm. Where this node is none of them it has no log, only a place on the bus.
     pub voters: Vec<NodeId>,
     /// The cluster's generation, in the top bits of every token.
     pub generation: u16,
@@ -43,6 +43,10 @@ pub struct Timing {
     pub resend_us: u64,
     /// A node's own session gets a sign of life after this much idleness.
     pub keep_alive_us: u64,
+    /// Whether the first voter of a group is to win its first election.
+    pub first_leads: bool,
+    /// A leader that is not the group's first voter gives its office to it after this much calm, so that leaders stay spread.
+    pub calm_us: u64,
     /// A draining node that cannot write its dirty lines back leaves them to its journal after this.
     pub drain_us: u64,
     /// Entries applied since the last checkpoint that make the next one due.
@@ -70,6 +74,8 @@ impl Default for Timing {
             leader_lease_us: 500_000,
             resend_us: 500_000,
             keep_alive_us: 15_000_000,
+            first_leads: true,
+            calm_us: 30_000_000,
             drain_us: 2_000_000,
             checkpoint_entries: 8_192,
             checkpoint_bytes: 8 * 1024 * 1024,
@@ -91,6 +97,7 @@ impl Setup {
             election_us_max: timing.election_us_max,
             lease_us: timing.leader_lease_us,
             drift_ppm: timing.drift_ppm,
+            first: timing.first_leads.then(|| self.voters.first().copied()).flatten(),
             snapshot_chunk_bytes: timing.snapshot_chunk_bytes,
             ..raft::Config::new(self.node, self.voters.clone(), self.seed)
         }

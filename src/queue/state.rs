@@ -222,7 +222,7 @@ impl State {
         let queue = self.queue(slot.ok_or_else(unknown)?);
         let delivery = queue.handed.get(&id).ok_or_else(unknown)?;
         if token < delivery.token {
-            let message = format!("message {id} was handed out again, with token {}", delivery.token);
+            let message = format!("the newest delivery of message {id} has token {}", delivery.token);
             return Err(Error::new(ErrorCode::StaleReceipt, message));
         }
         if token == delivery.token { Ok(id) } else { Err(unknown()) }

@@ -110,7 +110,7 @@ pub(super) fn read(key: &[u8], value: &[u8]) -> Result<(u64, StoredBucket), BadR
         if message.bytes as usize > VALUE_BYTES_MAX {
             return Err(bad(format!("message {} has a body of {} bytes", message.offset, message.bytes)));
         }
-        if message.delivery.as_ref().is_some_and(|delivery| delivery.deliveries == 0) {
+        if message.delivery.as_ref().is_some_and(|delivery| delivery.deliveries == 0 || delivery.token == 0) {
             return Err(bad(format!("message {} has a delivery that never was", message.offset)));
         }
         free = offset + 1;

@@ -31,6 +31,9 @@ pub struct Config {
     pub snapshot_chunk_bytes: usize,
     /// Bytes of the largest snapshot that is assembled in memory; the chunks of a larger one are dropped.
     pub snapshot_bytes_max: u64,
+    /// The voter that is to lead a group that starts: its first timeout is short, that of the others long. Without one
+    /// all are alike.
+    pub first: Option<NodeId>,
     /// Seed of the election timeouts.
     pub seed: u64,
 }
@@ -51,6 +54,7 @@ impl Config {
             uncommitted_bytes_max: 32 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
             snapshot_bytes_max: 1024 * 1024 * 1024,
+            first: None,
             seed,
         }
     }

@@ -68,7 +68,7 @@ impl<R: Rules> Node<R> {
         let is_empty = entries.is_empty();
         let proven = prev_index + entries.len() as u64;
         if let Some(entry) = entries.last() {
-            self.clock.observe_entry(self.now, entry);
+            self.clock.observe_entry(self.now, self.hard_state.term, entry);
         }
         if let Some(cut) = self.log.merge(entries, self.commit) {
             self.writes.cut(cut);

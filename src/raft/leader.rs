@@ -104,6 +104,7 @@ impl<R: Rules> Node<R> {
         leader.begin_round(now_us, self.config.heartbeat_us);
         self.role = RoleState::Leader(leader);
         self.leader = Some(self.config.id);
+        self.clock.lead(self.now, self.hard_state.term, self.log.last_stamp_ms());
         // The no-op: what earlier terms left can only be committed by an entry of this one.
         self.append_own(Bytes::new());
     }
@@ -201,6 +202,20 @@ impl<R: Rules> Node<R> {
         let deadline_us = now_us.saturating_add(self.config.election_us_max);
         if let (None, Some((target, _))) = (leader.transfer, furthest) {
             leader.transfer = Some(Transfer { target: *target, deadline_us, told: false });
+        }
+    }
+
+    /// Hands over to `target`, if it is there and has everything that is committed.
+    pub(super) fn transfer_to(&mut self, now: Now, target: NodeId) {
+        self.advance(now);
+        let (now_us, commit) = (self.now.mono_us, self.commit);
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let fit = leader.followers.get(&target).is_some_and(|progress| {
+            Leader::is_active(progress, now_us, self.config.election_us_min) && progress.matched >= commit
+        });
+        if leader.transfer.is_none() && fit {
+            let deadline_us = now_us.saturating_add(self.config.election_us_max);
+            leader.transfer = Some(Transfer { target, deadline_us, told: false });
         }
     }
 

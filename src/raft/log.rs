@@ -85,6 +85,10 @@ impl Log {
         self.entries.back().map_or(self.base.term, |entry| entry.term)
     }
 
+    pub(super) fn last_stamp_ms(&self) -> u64 {
+        self.entries.back().map_or(self.base.stamp_ms, |entry| entry.stamp_ms)
+    }
+
     pub(super) fn get(&self, index: Index) -> Option<&Entry> {
         let offset = index.checked_sub(self.base.index + 1)?;
         self.entries.get(usize::try_from(offset).ok()?)

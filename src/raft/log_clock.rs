@@ -6,8 +6,13 @@
 //!
 //! A replica that only follows re-anchors at each higher stamp rather than keeping the highest *sum*: keeping it would let a
 //! clock that is 1 % fast run ahead for as long as its node follows, and expire leases early when it leads.
+//!
+//! With the first word of a leader of a *newer* term it re-anchors at that leader's log time even where that is lower. A
+//! deposed leader may have stamped entries that were never committed, later in log time than where its successor went on (who
+//! had not heard of them, or was down and did not count): leases that the successor grants are counted from its own stamps,
+//! and would end early under a later leader who still remembered the higher ones.
 
-use crate::ids::Now;
+use crate::ids::{Now, Term};
 
 use super::message::Entry;
 
@@ -17,7 +22,9 @@ pub(super) struct LogClock {
     /// Log time at `anchor_mono_us`, in microseconds so that frequent stamps lose no fractions.
     anchor_stamp_us: u64,
     anchor_mono_us: u64,
-    /// The highest stamp seen or given.
+    /// The leader's term that the anchor is of.
+    anchor_term: Term,
+    /// The highest stamp seen or given since the anchor's term began.
     highest_stamp_ms: u64,
     /// The highest wall stamp seen or given.
     highest_wall_ms: u64,
@@ -27,7 +34,8 @@ impl LogClock {
     /// A clock that goes on at the stamps that were found on disk.
     pub(super) fn new(now: Now, stamp_ms: u64, wall_ms: u64) -> Self {
         let anchor_stamp_us = stamp_ms.saturating_mul(1000);
-        Self { anchor_stamp_us, anchor_mono_us: now.mono_us, highest_stamp_ms: stamp_ms, highest_wall_ms: wall_ms }
+        let (anchor_mono_us, anchor_term) = (now.mono_us, 0);
+        Self { anchor_stamp_us, anchor_mono_us, anchor_term, highest_stamp_ms: stamp_ms, highest_wall_ms: wall_ms }
     }
 
     /// The log time at `now`.
@@ -48,18 +56,27 @@ impl LogClock {
         self.highest_wall_ms
     }
 
-    /// A leader's stamp arrived.
-    pub(super) fn observe(&mut self, now: Now, stamp_ms: u64) {
-        if stamp_ms > self.highest_stamp_ms {
+    /// A stamp of the leader of that term arrived.
+    pub(super) fn observe(&mut self, now: Now, term: Term, stamp_ms: u64) {
+        if term > self.anchor_term || stamp_ms > self.highest_stamp_ms {
+            self.anchor_term = self.anchor_term.max(term);
             self.highest_stamp_ms = stamp_ms;
             self.anchor_stamp_us = stamp_ms.saturating_mul(1000);
             self.anchor_mono_us = now.mono_us;
         }
     }
 
+    /// This replica leads from here on, with a log that ends at that stamp.
+    pub(super) fn lead(&mut self, now: Now, term: Term, last_stamp_ms: u64) {
+        self.anchor_term = term;
+        if last_stamp_ms > self.now_ms(now) {
+            self.observe(now, term, last_stamp_ms);
+        }
+    }
+
     /// An entry arrived; both its stamps bind later ones.
-    pub(super) fn observe_entry(&mut self, now: Now, entry: &Entry) {
-        self.observe(now, entry.stamp_ms);
+    pub(super) fn observe_entry(&mut self, now: Now, term: Term, entry: &Entry) {
+        self.observe(now, term, entry.stamp_ms);
         self.highest_wall_ms = self.highest_wall_ms.max(entry.wall_ms);
     }
 
@@ -106,7 +123,7 @@ mod tests {
         let mut clock = LogClock::new(at(0, 0), 0, 0);
         // This clock counts two seconds for each second of the leader's, for ten rounds.
         for round in 1..=10 {
-            clock.observe(at(round * 2_000_000, 0), round * 1_000);
+            clock.observe(at(round * 2_000_000, 0), 1, round * 1_000);
         }
         assert_eq!(clock.now_ms(at(20_000_000, 0)), 10_000);
         assert_eq!(clock.now_ms(at(20_100_000, 0)), 10_100);
@@ -115,8 +132,20 @@ mod tests {
     #[test]
     fn an_older_stamp_changes_nothing() {
         let mut clock = LogClock::new(at(0, 0), 900, 0);
-        clock.observe(at(100_000, 0), 400);
+        clock.observe(at(0, 0), 1, 900);
+        clock.observe(at(100_000, 0), 1, 400);
         assert_eq!(clock.now_ms(at(100_000, 0)), 1_000);
+    }
+
+    #[test]
+    fn a_new_leader_may_be_behind_the_stamps_of_the_one_before() {
+        let mut clock = LogClock::new(at(0, 0), 900, 0);
+        clock.observe(at(100_000, 0), 2, 400);
+        assert_eq!(clock.now_ms(at(150_000, 0)), 450);
+        // But no stamp of ours is below the last entry of our own log.
+        clock.lead(at(200_000, 0), 3, 700);
+        assert_eq!(clock.stamp(at(200_000, 0)), 700);
+        assert_eq!(clock.stamp(at(300_000, 0)), 800);
     }
 
     #[test]
@@ -131,7 +160,7 @@ mod tests {
     #[test]
     fn absurd_stamps_do_not_overflow() {
         let mut clock = LogClock::new(at(0, 0), 0, 0);
-        clock.observe(at(5, 0), u64::MAX);
+        clock.observe(at(5, 0), 1, u64::MAX);
         assert_eq!(clock.stamp(at(u64::MAX, 0)), u64::MAX);
     }
 }

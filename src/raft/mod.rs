@@ -136,6 +136,11 @@ impl<R: Rules> Raft<R> {
         self.node.transfer(now);
     }
 
+    /// The same for a follower of the caller's choice. Nothing happens where it is silent or lacks a committed entry.
+    pub fn transfer_to(&mut self, now: Now, target: NodeId) {
+        self.node.transfer_to(now, target);
+    }
+
     /// Takes what follows from the inputs so far.
     pub fn ready(&mut self, now: Now) -> Ready {
         self.node.ready(now)

@@ -106,9 +106,21 @@ impl<R: Rules> Node<R> {
         };
         // A group of one has nobody to wait for.
         if node.config.voters.len() > 1 {
-            node.restart_election_timer();
+            node.start_election_timer();
         }
         node
+    }
+
+    /// The first timeout after a start. All voters refuse votes for `election_us_min` then, so the first one waits a little
+    /// longer than that, for those that started after it.
+    fn start_election_timer(&mut self) {
+        self.restart_election_timer();
+        let (min_us, now_us) = (self.config.election_us_min, self.now.mono_us);
+        self.election_deadline_us = match self.config.first {
+            Some(first) if first == self.config.id => now_us.saturating_add(min_us + min_us / 4),
+            Some(_) => self.election_deadline_us.saturating_add(min_us * 2 / 3),
+            None => self.election_deadline_us,
+        };
     }
 
     pub(super) fn term(&self) -> Term {
@@ -141,7 +153,7 @@ impl<R: Rules> Node<R> {
             Body::VoteReply { granted } => self.on_vote_reply(from, granted),
             Body::Append { prev_index, prev_term, entries, commit, round, log_time_ms } => {
                 if self.follow(from) {
-                    self.clock.observe(self.now, log_time_ms);
+                    self.clock.observe(self.now, self.hard_state.term, log_time_ms);
                     self.on_append(from, (prev_index, prev_term), entries, commit, round);
                 }
             }

@@ -99,7 +99,7 @@ impl Progress {
             State::Probe { waiting } => *waiting = false,
             State::Replicate => self.next = self.next.max(self.matched + 1),
             State::Snapshot { snapshot, .. } if index >= *snapshot => self.replicate(),
-            State::Snapshot { .. } => {}
+            State::Snapshot { .. } => self.next = self.next.max(self.matched + 1),
         }
         news
     }

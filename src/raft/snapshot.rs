@@ -78,7 +78,7 @@ impl<R: Rules> Node<R> {
         let meta = snapshot.meta.clone();
         self.log.restore(meta.clone(), self.commit);
         self.writes.cut(1);
-        self.clock.observe(self.now, meta.stamp_ms);
+        self.clock.observe(self.now, self.hard_state.term, meta.stamp_ms);
         self.clock.observe_wall(meta.wall_ms);
         self.commit = meta.index;
         self.applied = meta.index;

@@ -10,7 +10,7 @@ use super::testing::*;
 use super::*;
 use crate::cache::JournalRecord;
 use crate::node::effect::Write;
-use crate::raft::{HardState, Persist};
+use crate::raft::{Entry, HardState, Persist};
 
 /// A small generator of its own: the same numbers on every machine, for ever.
 struct Random(u64);

@@ -32,10 +32,11 @@ pub use memory::SimDisk;
 pub use sled_store::SledStore;
 pub use stats::{SYNC_BUCKETS_US, StorageStats, SyncTimes};
 
-use crate::cache::JournalRecord;
 use crate::ids::GroupId;
+pub use crate::node::{Records, Recovered};
+
 use crate::node::effect::{Checkpoint, Write};
-use crate::raft::{Entry, HardState, Snapshot, SnapshotMeta};
+use crate::raft::{Snapshot, SnapshotMeta};
 
 /// What storage can run into. Any of them stops the node: an acknowledgement could rest on nothing.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +123,6 @@ pub trait StateStore {
     }
 }
 
-/// Records in key order.
-pub type Records = Vec<(Vec<u8>, Bytes)>;
-
 /// The part of a state store that a start needs.
 pub trait StateLoad {
     /// Where the state of a group stands, and all its records but the bodies, in key order.
@@ -132,21 +130,4 @@ pub trait StateLoad {
     /// # Errors
     /// Where the disk refuses, or what is there cannot be read.
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError>;
-}
-
-/// What a group finds on disk when its node starts.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recovered {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// Where the log begins: the entry before the first one.
-    pub base: SnapshotMeta,
-    /// The entries after `base`: without gap or overlap, terms never falling.
-    pub entries: Vec<Entry>,
-    /// Journal records that are not ended, oldest first.
-    pub journal: Vec<JournalRecord>,
-    /// Where the state below stands; at or after `base`.
-    pub applied: SnapshotMeta,
-    /// All records of the state but the bodies, in key order.
-    pub state: Records,
 }

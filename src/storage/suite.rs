@@ -8,7 +8,7 @@ use super::testing::*;
 use super::*;
 use crate::ids::{GroupId, NodeId};
 use crate::node::effect::Write;
-use crate::raft::{HardState, Persist};
+use crate::raft::{Entry, HardState, Persist};
 
 /// A node's storage that can be cut off and started again.
 pub(super) trait Disk {

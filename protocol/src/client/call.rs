@@ -196,7 +196,9 @@ impl<'a> Call<'a> {
                     let place = endpoints.iter().position(|endpoint| Arc::ptr_eq(endpoint, cache));
                     *cache = endpoints[place.map_or(0, |place| (place + 1) % endpoints.len())].clone();
                 }
-                (Failure::Node(error), Some(group), None) if !error.hint.is_empty() => {
+                (Failure::Node(error), Some(group), None)
+                    if error.code == ErrorCode::NotLeader && !error.hint.is_empty() =>
+                {
                     routes.learn(group, &error.hint);
                 }
                 _ => {}

@@ -68,11 +68,6 @@ impl Session {
         assert!(old.is_none(), "session {} is kept alive by two tasks", self.id);
     }
 
-    /// The header of a request that is no command of the session's row, such as a keep-alive: number 0.
-    pub(super) fn header(&self) -> RequestHeader {
-        RequestHeader { session: self.id, acked_below: self.numbers().acked_below(), ..RequestHeader::default() }
-    }
-
     /// A number for a new command; waits while the window is full.
     pub(super) async fn begin(self: &Arc<Self>) -> Sequenced {
         loop {
@@ -107,7 +102,8 @@ impl Drop for Session {
 impl Sequenced {
     /// The header of this command, the same number each time.
     pub(super) fn header(&self) -> RequestHeader {
-        RequestHeader { sequence: self.sequence, ..self.session.header() }
+        let acked_below = self.session.numbers().acked_below();
+        RequestHeader { remaining_ms: 0, session: self.session.id, sequence: self.sequence, acked_below }
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {
@@ -167,8 +163,8 @@ mod tests {
         drop(first);
         assert_eq!(seen(&third), (3, 3));
         drop(third);
-        assert_eq!(session.header(), RequestHeader { session: 77, acked_below: 4, ..RequestHeader::default() });
-        assert_eq!(seen(&session.begin().await), (4, 4));
+        let header = session.begin().await.header();
+        assert_eq!(header, RequestHeader { remaining_ms: 0, session: 77, sequence: 4, acked_below: 4 });
     }
 
     #[tokio::test]

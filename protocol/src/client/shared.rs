@@ -156,9 +156,11 @@ async fn keep_alive(shared: Weak<Shared>, session: Weak<Session>, group: u32, ti
         sleep(pause).await;
         let (Some(shared), Some(session)) = (shared.upgrade(), session.upgrade()) else { return };
         let until = clock::now() + pause;
+        // A full window means that commands are under way, which keep the session alive themselves.
+        let Ok(number) = timeout_at(until, session.begin()).await else { continue };
         let endpoint = shared.routes.leader_or_preferred(Some(group));
         let kept = match shared.connection(&endpoint, until).await {
-            Ok(connection) => connection.call(session.header(), &KeepAlive { group }.into(), until).await,
+            Ok(connection) => connection.call(number.header(), &KeepAlive { group }.into(), until).await,
             Err(error) => Err(Failure::NotSent(error)),
         };
         match kept {

@@ -260,6 +260,22 @@ async fn a_slow_node_that_answers_pings_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_slow_link_is_not_a_silent_node() {
+    let mut server = Server::start(Manner { silent: true, ..Manner::default() }).await;
+    let client = Client::connect(ClientConfig { session: false, ..config(&[&server]) }).await.unwrap();
+    let (result, ()) = tokio::join!(enqueue(&client, 1), async {
+        let incoming = server.next().await;
+        let answer = Frame::response(incoming.id(), &enqueued(3)).to_bytes().unwrap();
+        for piece in answer.chunks(3) {
+            // The link is slow: a piece each 700 ms, five of them, no pong.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            incoming.send_bytes(Bytes::copy_from_slice(piece));
+        }
+    });
+    assert_eq!(result.unwrap().id, 3);
+}
+
+#[tokio::test]
 async fn pings_are_answered_and_strange_frames_skipped() {
     let mut server = Server::start(Manner::default()).await;
     let client = Client::connect(config(&[&server])).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trine_protocol::client::ClientConfig;
 use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus, Role, SessionOpened};
 use trine_protocol::command::RequestHeader;
-use trine_protocol::frame::{Frame, FrameCodec, Kind};
+use trine_protocol::frame::{Frame, FrameCodec, Kind, LENGTH_BYTES};
 use trine_protocol::handshake::{Hello, Welcome, welcome};
 use trine_protocol::{Command, Error, ErrorCode, Request, Response, codec};
 
@@ -62,18 +62,18 @@ pub(crate) struct Incoming {
 
 #[derive(Clone)]
 struct Line {
-    frames: mpsc::UnboundedSender<Frame>,
+    bytes: mpsc::UnboundedSender<Bytes>,
     cut: CancellationToken,
 }
 
 impl Incoming {
     pub(crate) fn answer(self, response: Response) {
         assert_eq!(response.command(), self.request.command());
-        let _ = self.line.frames.send(Frame::response(self.id, &response));
+        self.send(Frame::response(self.id, &response));
     }
 
     pub(crate) fn error(self, error: Error) {
-        let _ = self.line.frames.send(Frame::error(self.id, self.request.command().code(), &error));
+        self.send(Frame::error(self.id, self.request.command().code(), &error));
     }
 
     pub(crate) fn fail(self, code: ErrorCode) {
@@ -82,7 +82,12 @@ impl Incoming {
 
     /// Sends whatever the test likes.
     pub(crate) fn send(&self, frame: Frame) {
-        let _ = self.line.frames.send(frame);
+        self.send_bytes(frame.to_bytes().unwrap());
+    }
+
+    /// Sends a piece of whatever the test likes.
+    pub(crate) fn send_bytes(&self, bytes: Bytes) {
+        let _ = self.line.bytes.send(bytes);
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -187,14 +192,14 @@ async fn serve(stream: TcpStream, inner: Arc<Inner>) {
     stream.set_nodelay(true).unwrap();
     let connection = inner.connections.fetch_add(1, Ordering::SeqCst);
     let (mut read, mut write) = stream.into_split();
-    let (frames, mut to_write) = mpsc::unbounded_channel::<Frame>();
-    let line = Line { frames, cut: inner.stopped.child_token() };
+    let (bytes, mut to_write) = mpsc::unbounded_channel::<Bytes>();
+    let line = Line { bytes, cut: inner.stopped.child_token() };
     let cut = line.cut.clone();
     let reading = read_frames(&mut read, connection, &inner, line);
     let writing = async {
-        while let Some(frame) = to_write.recv().await {
-            let last = frame.kind == Kind::Goodbye;
-            if write.write_all(&frame.to_bytes().unwrap()).await.is_err() || last {
+        while let Some(bytes) = to_write.recv().await {
+            let is_goodbye = bytes.get(LENGTH_BYTES) == Some(&(Kind::Goodbye as u8));
+            if write.write_all(&bytes).await.is_err() || is_goodbye {
                 return;
             }
         }
@@ -219,7 +224,7 @@ async fn read_frames(read: &mut OwnedReadHalf, connection: u32, inner: &Inner, l
 }
 
 fn receive(frame: Frame, connection: u32, inner: &Inner, line: &Line) {
-    let reply = |frame| drop(line.frames.send(frame));
+    let reply = |frame: Frame| drop(line.bytes.send(frame.to_bytes().unwrap()));
     match frame.kind {
         Kind::Hello => reply(greet(&frame, inner)),
         Kind::Ping if inner.manner.silent => {}

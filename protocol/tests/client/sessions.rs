@@ -1,13 +1,15 @@
 //! Sessions: what is sent again, under which number, and what is not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use trine_protocol::client::{Client, ClientConfig};
 use trine_protocol::cluster::{Kept, SessionOpened};
 use trine_protocol::error::Outcome;
 use trine_protocol::frame::Frame;
 use trine_protocol::queue::Enqueued;
-use trine_protocol::{Command, Error, ErrorCode, Response};
+use trine_protocol::{Command, Error, ErrorCode, Request, Response};
 
 use super::server::{Incoming, Manner, Server, config};
 
@@ -159,9 +161,9 @@ async fn a_session_is_kept_alive_and_opened_anew_when_it_has_ended() {
         server.next().await.answer(enqueued(1));
     });
     result.unwrap();
-    for _ in 0..3 {
+    for sequence in 2..5 {
         let kept = server.next().await;
-        assert_eq!((kept.request.command(), place(&kept)), (Command::KeepAlive, (7, 0, 2)));
+        assert_eq!((kept.request.command(), place(&kept)), (Command::KeepAlive, (7, sequence, sequence)));
         kept.answer(Response::KeepAlive(Kept {}));
     }
     let ended = server.next().await;
@@ -176,6 +178,73 @@ async fn a_session_is_kept_alive_and_opened_anew_when_it_has_ended() {
         incoming.answer(enqueued(2));
     });
     assert_eq!(result.unwrap(), 2);
+}
+
+/// What a group does with sessions: executes each number once, and gives its first answer again.
+#[derive(Default)]
+struct Group {
+    answers: BTreeMap<(u64, u64), u64>,
+    executed: Vec<Bytes>,
+}
+
+impl Group {
+    fn execute(&mut self, incoming: &Incoming) -> Response {
+        let Request::Enqueue(enqueue) = &incoming.request else { panic!("{:?}", incoming.request) };
+        let (session, sequence, acked_below) = place(incoming);
+        assert!(sequence >= acked_below, "number {sequence} is sent, and was said not to be wanted");
+        let executed = &mut self.executed;
+        let id = self.answers.entry((session, sequence)).or_insert_with(|| {
+            executed.push(enqueue.body.clone());
+            executed.len() as u64
+        });
+        enqueued(*id)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_connection_that_is_cut_all_the_time_each_command_is_executed_once() {
+    const CALLS: u64 = 200;
+    let mut server = Server::start(Manner { in_flight_max: 8, ..Manner::default() }).await;
+    let config = ClientConfig { deadline: Duration::from_secs(30), ..config(&[&server]) };
+    let client = Client::connect(config).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..CALLS {
+        let client = client.clone();
+        calls.spawn(async move { (number, client.enqueue("q", number.to_string()).await.unwrap().id) });
+    }
+    let (mut group, mut turn, mut cuts, mut ids) = (Group::default(), 0_u64, 0, BTreeMap::new());
+    while ids.len() < CALLS as usize {
+        let incoming = tokio::select! {
+            incoming = server.next() => incoming,
+            Some(call) = calls.join_next() => {
+                let (number, id) = call.unwrap();
+                ids.insert(number, id);
+                continue;
+            }
+        };
+        turn += 1;
+        match turn % 13 {
+            0 => {
+                cuts += 1;
+                incoming.cut();
+            }
+            7 => {
+                cuts += 1;
+                group.execute(&incoming);
+                incoming.cut();
+            }
+            10 => incoming.fail(ErrorCode::Overloaded),
+            _ => {
+                let answer = group.execute(&incoming);
+                incoming.answer(answer);
+            }
+        }
+    }
+    assert!(cuts > 20, "only {cuts} cuts");
+    assert_eq!(group.executed.len() as u64, CALLS, "each was executed, and none twice");
+    for (number, id) in ids {
+        assert_eq!(group.executed[id as usize - 1], number.to_string(), "the answer is the first one");
+    }
 }
 
 #[tokio::test]
@@ -202,7 +271,7 @@ async fn many_calls_share_one_session() {
 async fn each_group_has_its_own_session() {
     let mut server = Server::start(Manner { groups: 3, ..Manner::default() }).await;
     let client = Client::connect(config(&[&server])).await.unwrap();
-    let mut sessions = std::collections::BTreeMap::new();
+    let mut sessions = BTreeMap::new();
     for number in 0..30 {
         let queue = format!("q{number}");
         let (result, session) = tokio::join!(client.enqueue(queue.as_str(), "b"), async {

@@ -181,6 +181,11 @@ impl<R: Rules> Home<R> {
         self.term
     }
 
+    /// When its term began, on the node's monotonic clock.
+    pub fn elected_us(&self) -> u64 {
+        self.elected_us
+    }
+
     /// A message of a node.
     pub fn handle(&mut self, from: NodeId, message: ToHome, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let (key, job) = match message {

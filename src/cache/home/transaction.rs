@@ -163,7 +163,10 @@ impl<R: Rules> Home<R> {
             .unwrap_or_default();
         let shared = others.iter().any(|(other, number)| self.may_serve(*other, *number, standing.now_us));
         let entry = self.directory.entry(key.to_owned()).or_default();
-        entry.sharers.insert(node, sharer);
+        // The same lease may have been given a copy by a later request already: that one counts.
+        let before = entry.sharers.get(&node).filter(|before| before.number == sharer.number);
+        let request = before.map_or(sharer.request, |before| before.request.max(sharer.request));
+        entry.sharers.insert(node, Sharer { request, ..sharer });
         if let Some(exclusive) = entry.exclusive.filter(|exclusive| *exclusive != node && shared) {
             out.to_node.push((exclusive, ToNode::SnoopRd { transaction: 0, key: key.to_owned(), owner: None }));
         }

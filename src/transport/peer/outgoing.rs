@@ -126,6 +126,11 @@ enum Broken {
 }
 
 impl Peer {
+    /// Messages that wait to be sent.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Keeps a connection to the peer until `close`, and sends what is put into its queue.
     pub async fn run<D: PeerDoor>(mut self, local: Arc<Local>, door: D, close: CancellationToken) {
         let mut pause = PAUSE_MIN;

@@ -1,0 +1,210 @@
+//! One or more of everything that travels, as whole frames. The golden files and the examples of the contract are made of these.
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::Decoder;
+use trine_protocol::cache::{Delete, Get, Got, LineState, Put, Source, Version, WriteBack, Written, WrittenBack};
+use trine_protocol::cluster::{
+    GroupStatus, KeepAlive, Kept, NodeAddresses, NodeStatus, OpenSession, Role, SessionOpened, Status,
+};
+use trine_protocol::command::RequestHeader;
+use trine_protocol::frame::{Frame, FrameCodec, Kind};
+use trine_protocol::handshake::{Hello, Limits, Welcome};
+use trine_protocol::lock::{Acquire, Granted, Release, Released, Renew};
+use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
+use trine_protocol::{Error, ErrorCode, Request, Response, codec};
+
+/// A frame with its name in the golden files.
+pub(crate) struct Sample {
+    /// The golden file it stands in.
+    pub(crate) file: &'static str,
+    pub(crate) name: String,
+    pub(crate) frame: Frame,
+    /// What it says, in Rust's own form.
+    pub(crate) says: String,
+}
+
+/// The header of the examples: 5 s, the third command of session 1000, of which the first has been answered.
+pub(crate) const HEADER: RequestHeader =
+    RequestHeader { remaining_ms: 5_000, session: 1_000, sequence: 3, acked_below: 2 };
+
+/// Everything.
+pub(crate) fn all() -> Vec<Sample> {
+    let mut samples = handshakes();
+    samples.extend(others());
+    for (name, header, request) in requests() {
+        let frame = Frame::request(7, &header, &request);
+        samples.push(Sample { file: request.command().module(), name, frame, says: format!("{header:?} {request:?}") });
+    }
+    for (name, response) in responses() {
+        let frame = Frame::response(7, &response);
+        samples.push(Sample { file: response.command().module(), name, frame, says: format!("{response:?}") });
+    }
+    samples
+}
+
+/// Reads a frame's bytes to the end, as a node or a client would, and says what it says.
+pub(crate) fn read(bytes: &[u8]) -> Result<String, Error> {
+    let (said, left) = read_damaged(bytes)?;
+    assert_eq!(left, 0, "bytes are left behind the frame");
+    Ok(said)
+}
+
+/// Reads the first frame of these bytes; says how many follow it.
+pub(crate) fn read_damaged(bytes: &[u8]) -> Result<(String, usize), Error> {
+    let mut source = BytesMut::from(bytes);
+    let frame = FrameCodec::after_handshake().decode_eof(&mut source).map_err(|error| error.to_error())?;
+    let frame = frame.ok_or_else(|| Error::new(ErrorCode::BadFrame, "no bytes at all"))?;
+    Ok((read_body(&frame)?, source.len()))
+}
+
+/// Reads a frame's body and says what it says.
+pub(crate) fn read_body(frame: &Frame) -> Result<String, Error> {
+    Ok(match frame.kind {
+        Kind::Hello => format!("{:?}", Hello::from_frame(frame)?),
+        Kind::Welcome => format!("{:?}", Welcome::from_frame(frame)?),
+        Kind::Request => {
+            let (header, request) = codec::decode_request(frame.command, &frame.body)?;
+            format!("{header:?} {request:?}")
+        }
+        Kind::Response => format!("{:?}", codec::decode_response(frame.command, &frame.body)?),
+        Kind::Error | Kind::Goodbye => format!("{:?}", frame.decode_error()?),
+        Kind::Push | Kind::Ping | Kind::Pong | Kind::Peer => format!("{:?}", frame.body),
+    })
+}
+
+fn handshakes() -> Vec<Sample> {
+    let sample = |name: &str, frame: Frame, says: String| Sample { file: "handshake", name: name.into(), frame, says };
+    let client = Hello::client("worker-7", Bytes::from_static(b"secret"));
+    let peer = Hello::peer("node2", 0x1122_3344_5566_7788, 0xfeed, Bytes::new());
+    let welcome = Welcome {
+        version: 1,
+        node: "node1".into(),
+        incarnation: 0x99aa_bbcc_ddee_ff00,
+        cluster_id: 0xfeed,
+        groups: 3,
+        limits: Limits::default(),
+    };
+    let refusal = Error::new(ErrorCode::Unauthenticated, "the credentials are wrong");
+    vec![
+        sample("hello of a client", client.to_frame(), format!("{client:?}")),
+        sample("hello of a peer", peer.to_frame(), format!("{peer:?}")),
+        sample("welcome", welcome.to_frame(), format!("{welcome:?}")),
+        sample("goodbye", Frame::goodbye(&refusal), format!("{refusal:?}")),
+    ]
+}
+
+fn others() -> Vec<Sample> {
+    let sample = |name: &str, frame: Frame, says: String| Sample { file: "frames", name: name.into(), frame, says };
+    let empty = || format!("{:?}", Bytes::new());
+    let opaque = Bytes::from_static(b"\x00opaque\xff");
+    let push = Frame { kind: Kind::Push, id: 0, command: 0x0901, body: Bytes::from_static(b"\x90") };
+    let held = Error::new(ErrorCode::LockHeld, "lock 'demo' is held by 'c1'").with_hint("c1").retry_after(250);
+    let bare = Error::new(ErrorCode::UnknownCommand, "");
+    vec![
+        sample("ping", Frame::ping(7), empty()),
+        sample("pong", Frame::pong(7), empty()),
+        sample("push", push.clone(), format!("{:?}", push.body)),
+        sample("peer", Frame::peer(opaque.clone()), format!("{opaque:?}")),
+        sample("error", Frame::error(7, 0x0301, &held), format!("{held:?}")),
+        sample("error to an unknown command", Frame::error(u64::MAX, 0xffff, &bare), format!("{bare:?}")),
+    ]
+}
+
+fn requests() -> Vec<(String, RequestHeader, Request)> {
+    let none = RequestHeader::default();
+    let cache = RequestHeader { remaining_ms: 5_000, ..none };
+    let text = |text: &str| text.to_string();
+    let list: Vec<(&str, RequestHeader, Request)> = vec![
+        ("status", none, Status {}.into()),
+        ("open session", cache, OpenSession { group: 2 }.into()),
+        ("keep alive", HEADER, KeepAlive { group: 2 }.into()),
+        ("enqueue", HEADER, Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello") }.into()),
+        (
+            "enqueue nothing",
+            RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
+            Enqueue { queue: text("{é}"), body: Bytes::new() }.into(),
+        ),
+        ("dequeue", HEADER, Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10 }.into()),
+        ("ack", HEADER, Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 } }.into()),
+        (
+            "ack by body",
+            HEADER,
+            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")) }.into(),
+        ),
+        ("acquire", HEADER, Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000 }.into()),
+        ("release", HEADER, Release { lock: text("billing/7"), client: text("c1"), token: 99 }.into()),
+        ("renew", HEADER, Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000 }.into()),
+        ("get", cache, Get { key: text("user:123") }.into()),
+        ("put", cache, Put { key: text("user:123"), value: Bytes::from_static(b"{\"value\":42}") }.into()),
+        ("delete", cache, Delete { key: text("user:123") }.into()),
+        ("write back", cache, WriteBack { key: text("user:123") }.into()),
+    ];
+    list.into_iter().map(|(name, header, request)| (name.to_string(), header, request)).collect()
+}
+
+fn responses() -> Vec<(String, Response)> {
+    let version = Version { epoch: 300, count: 2 };
+    let delivery = Delivery { id: 41, token: 45, deliveries: 1, body: Bytes::from_static(b"hello") };
+    let got = Got {
+        value: Some(Bytes::from_static(b"{\"value\":42}")),
+        version,
+        state: LineState::S,
+        source: Source::LocalCache,
+    };
+    let missing = Got { value: None, version: Version::default(), state: LineState::I, source: Source::MainMemory };
+    let list = vec![
+        ("answer to status", Response::Status(status())),
+        ("answer to open session", Response::OpenSession(SessionOpened { session: 1_000, timeout_ms: 60_000 })),
+        ("answer to keep alive", Response::KeepAlive(Kept {})),
+        ("answer to enqueue", Response::Enqueue(Enqueued { id: 41 })),
+        ("answer to dequeue", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
+        ("answer to dequeue, empty", Response::Dequeue(Dequeued { deliveries: vec![] })),
+        ("answer to ack", Response::Ack(Acked { id: 41 })),
+        ("answer to acquire", Response::Acquire(Granted { token: 1 << 48 | 99, lease_ms: 10_000 })),
+        ("answer to release", Response::Release(Released { was_held: true })),
+        ("answer to release, not held", Response::Release(Released { was_held: false })),
+        ("answer to renew", Response::Renew(Granted { token: 99, lease_ms: 10_000 })),
+        ("answer to get", Response::Get(got)),
+        ("answer to get, no such key", Response::Get(missing)),
+        ("answer to put", Response::Put(Written { version })),
+        ("answer to delete", Response::Delete(Written { version: Version { epoch: u64::MAX, count: u64::MAX } })),
+        ("answer to write back", Response::WriteBack(WrittenBack { state: LineState::E })),
+        ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
+    ];
+    list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
+}
+
+fn status() -> NodeStatus {
+    let node = |number: u16| NodeAddresses {
+        node: format!("node{number}"),
+        client: format!("127.0.0.1:{}", 4100 + number),
+        http: format!("127.0.0.1:{}", 8999 + number),
+    };
+    let group = |group, role, leader: Option<&str>, ready| GroupStatus {
+        group,
+        role,
+        term: 5,
+        voted_for: leader.map(Into::into),
+        leader: leader.map(Into::into),
+        last_index: 1_000_000,
+        commit_index: 999_999,
+        applied_index: 999_998,
+        bus_lease: ready,
+        ready,
+        why_not_ready: if ready { String::new() } else { "no leader".into() },
+    };
+    NodeStatus {
+        node: "node1".into(),
+        cluster_id: 0xfeed,
+        incarnation: 0x99aa_bbcc_ddee_ff00,
+        version: "0.1.0".into(),
+        uptime_ms: 86_400_000,
+        nodes: vec![node(1), node(2)],
+        groups: vec![
+            group(0, Role::Leader, Some("node1"), true),
+            group(1, Role::Follower, Some("node2"), true),
+            group(2, Role::Candidate, None, false),
+            group(3, Role::Outside, None, false),
+        ],
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the locks: scripts a person can read, a naive model that is asked the same questions, and a figure.
+
+mod disk;
+#[cfg(target_os = "linux")]
+mod memory;
+mod model;
+mod restore;
+mod script;

@@ -1,0 +1,116 @@
+//! Records that are not ours, or damaged: an error, never a panic, never a state that breaks its invariants.
+
+use proptest::prelude::*;
+use trine_protocol::queue::{Ack, AckWhich, Dequeue};
+
+use super::super::state::Delivery;
+use super::super::stored::{StoredBucket, StoredMessage, key};
+use crate::ids::At;
+use crate::queue::{Answer, Command, Handed, State};
+use crate::record::encode;
+
+fn message(offset: u8) -> StoredMessage {
+    StoredMessage { offset, queue: 0, digest_high: 1, digest_low: 2, bytes: 3, enqueued_ms: 4, delivery: None }
+}
+
+fn bucket(messages: Vec<StoredMessage>) -> StoredBucket {
+    StoredBucket { queues: vec!["orders".into()], messages }
+}
+
+/// Why the record is refused.
+fn refusal(key: &[u8], bucket: &StoredBucket) -> String {
+    let error = State::default().restore(key, &encode(bucket)).unwrap_err();
+    assert_eq!(error.key, key);
+    error.why
+}
+
+#[test]
+fn a_sound_record_is_taken_once() {
+    let (key, value) = (key(7), encode(&bucket(vec![message(0), message(63)])));
+    let mut state = State::default();
+    state.restore(&key, &value).unwrap();
+    state.check_invariants();
+    assert_eq!(state.live_bodies(0, u64::MAX), [448, 511]);
+    assert_eq!(state.restore(&key, &value).unwrap_err().why, "the record is there twice");
+}
+
+#[test]
+fn a_key_of_another_shape_is_refused() {
+    let sound = bucket(vec![message(1)]);
+    for key in [b"q".to_vec(), b"l\0\0\0\0\0\0\0\0".to_vec(), b"q\0\0\0\0\0\0\0\0\0".to_vec(), Vec::new()] {
+        assert_eq!(refusal(&key, &sound), "the key is not 'q' and the 8 bytes of a bucket");
+    }
+    assert_eq!(refusal(&key(1 << 42), &sound), "bucket 4398046511104 lies beyond every log");
+}
+
+#[test]
+fn a_record_that_would_break_an_invariant_is_refused() {
+    assert_eq!(refusal(&key(1), &bucket(vec![])), "no message in it");
+    assert_eq!(refusal(&key(0), &bucket(vec![message(0)])), "a message at offset 0 where none can be");
+    assert_eq!(refusal(&key(1), &bucket(vec![message(64)])), "a message at offset 64 where none can be");
+    assert_eq!(refusal(&key(1), &bucket(vec![message(5), message(5)])), "a message at offset 5 where none can be");
+    assert_eq!(refusal(&key(1), &bucket(vec![message(5), message(4)])), "a message at offset 4 where none can be");
+    let elsewhere = StoredMessage { queue: 1, ..message(3) };
+    assert_eq!(refusal(&key(1), &bucket(vec![elsewhere])), "message 3 is in queue 1 of 1");
+    let huge = StoredMessage { bytes: 1_048_577, ..message(3) };
+    assert_eq!(refusal(&key(1), &bucket(vec![huge])), "message 3 has a body of 1048577 bytes");
+    for (token, deliveries) in [(1, 0), (0, 1)] {
+        let never = StoredMessage { delivery: Some(Delivery { token, deadline_ms: None, deliveries }), ..message(3) };
+        assert_eq!(refusal(&key(1), &bucket(vec![never])), "message 3 has a delivery that never was");
+    }
+    let nameless = StoredBucket { queues: vec![String::new()], messages: vec![message(3)] };
+    assert_eq!(refusal(&key(1), &nameless), "a queue's name has 0 bytes");
+    let long = StoredBucket { queues: vec!["x".repeat(513)], messages: vec![message(3)] };
+    assert_eq!(refusal(&key(1), &long), "a queue's name has 513 bytes");
+}
+
+#[test]
+fn the_largest_record_stays_below_64_kib() {
+    let name = |number: usize| format!("{number:x<512}");
+    let delivery = Some(Delivery { token: u64::MAX, deadline_ms: Some(u64::MAX), deliveries: u32::MAX });
+    let (digest_high, digest_low, bytes, enqueued_ms) = (u64::MAX, u64::MAX, 1 << 20, u64::MAX);
+    let largest = |offset| {
+        let delivery = delivery.clone();
+        StoredMessage { offset, queue: offset, digest_high, digest_low, bytes, enqueued_ms, delivery }
+    };
+    let record = StoredBucket { queues: (0..64).map(name).collect(), messages: (0..64).map(largest).collect() };
+    let value = encode(&record);
+    assert!(value.len() <= 37 * 1024, "{} bytes", value.len());
+    let mut state = State::default();
+    state.restore(&key(1), &value).unwrap();
+    assert_eq!(state.records(), [(key(1), value)]);
+}
+
+/// Lets time pass, takes everything and acknowledges it.
+fn empty(mut state: State) {
+    let at = |index, stamp_ms| At { index, stamp_ms, wall_ms: 0, generation: 9 };
+    state.expire(u64::MAX);
+    let names: Vec<String> = state.stats().map(|stats| stats.queue.to_owned()).collect();
+    for queue in names {
+        let dequeue = Dequeue { queue: queue.clone(), visibility_ms: 1, count_max: 256 };
+        let Ok(Answer::Delivered(handed)) = state.apply(at(1 << 47, 0), &Command::Dequeue(dequeue)) else {
+            panic!("a dequeue that was refused");
+        };
+        for Handed { id, token, .. } in handed {
+            let ack = Ack { queue: queue.clone(), which: AckWhich::Receipt { id, token } };
+            assert_eq!(state.apply(at((1 << 47) + 1, 0), &Command::Ack(ack)), Ok(Answer::Acked { id }));
+        }
+    }
+    state.check_invariants();
+    assert!(state.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn damage_is_an_error_or_a_state_that_works(at in any::<prop::sample::Index>(), flip in 1..=255_u8, cut in any::<prop::sample::Index>()) {
+        let handed = Some(Delivery { token: 9, deadline_ms: Some(500), deliveries: 1 });
+        let sound = encode(&bucket(vec![StoredMessage { delivery: handed, ..message(2) }, message(9)]));
+        let mut flipped = sound.clone();
+        flipped[at.index(sound.len())] ^= flip;
+        let mut state = State::default();
+        if state.restore(&key(3), &flipped).is_ok() {
+            empty(state);
+        }
+        prop_assert!(State::default().restore(&key(3), &sound[..cut.index(sound.len())]).is_err());
+    }
+}

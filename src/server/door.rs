@@ -1,0 +1,241 @@
+//! The door itself: what becomes of a request that a client's session or the REST service hands in.
+//!
+//! ```text
+//!   Status ---------------> answered here
+//!   Get ---> line table --> hit: the clock is read, and the value answered, on the caller's task
+//!              | miss
+//!   the rest --+----------> a place among the pending, then the inbox of the group's replica
+//! ```
+//!
+//! # Invariants
+//! - [`Gateway::call`] does all that decides order before it returns its future: a request has its place in the
+//!   replica's inbox when `call` returns.
+//! - A read hit looks the line up first and reads the clock second (see [`crate::cache::Found::is_valid_at`]).
+//! - Every call is answered: by the replica at the request's deadline at the latest, or by the door [`GRACE`] later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use trine_protocol::cache::{Get, Got, LineState, Source};
+use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus};
+use trine_protocol::placement::Ring;
+use trine_protocol::{Error, ErrorCode, Request, Response};
+
+use crate::clock;
+use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::metrics::{self, Refused};
+use crate::storage::StorageStats;
+
+use super::disk;
+use super::gateway::{CallOptions, Gateway};
+use super::inbox::{Inbox, Queued};
+use super::lines::SharedLines;
+use super::pending::{Pending, Place, RETRY_AFTER_MS};
+use super::replica_task::Standing;
+
+/// How much later than a request's deadline the door stops waiting for the replica, which answers at the deadline itself
+/// but only looks every tick.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// What a node says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) node: NodeId,
+    pub(super) cluster_id: u64,
+    pub(super) incarnation: Incarnation,
+    pub(super) nodes: Vec<NodeAddresses>,
+}
+
+/// One group as the door sees it.
+#[derive(Debug)]
+pub(super) struct GroupDoor {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) standing: watch::Receiver<Standing>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    identity: Identity,
+    started_us: u64,
+    ring: Ring,
+    groups: Vec<GroupDoor>,
+    lines: Arc<SharedLines>,
+    pending: Arc<Pending>,
+    storage: Arc<StorageStats>,
+    shutting_down: AtomicBool,
+}
+
+/// The door of a running node. Clones lead to the same node.
+#[derive(Clone, Debug)]
+pub struct NodeGateway {
+    shared: Arc<Shared>,
+}
+
+/// A request that was handed in.
+enum Handed {
+    Answered(Result<Response, Error>),
+    Waits(Place),
+}
+
+impl NodeGateway {
+    pub(super) fn new(
+        identity: Identity,
+        ring: Ring,
+        groups: Vec<GroupDoor>,
+        lines: Arc<SharedLines>,
+        pending: Arc<Pending>,
+        storage: Arc<StorageStats>,
+    ) -> Self {
+        let (started_us, shutting_down) = (clock::mono_us(), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { identity, started_us, ring, groups, lines, pending, storage, shutting_down }) }
+    }
+
+    /// From now on every request is refused with `ShuttingDown`.
+    pub(super) fn shut_down(&self) {
+        self.shared.shutting_down.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets the metrics that follow from the clock or from several groups.
+    pub(super) fn measure(&self) {
+        let passed_us = clock::mono_us().saturating_sub(self.shared.started_us);
+        metrics::node().uptime_seconds.set(Duration::from_micros(passed_us).as_secs_f64());
+        metrics::node().ready.set(if self.readiness().is_ok() { 1.0 } else { 0.0 });
+        disk::measure(&self.shared.storage);
+    }
+
+    fn groups(&self) -> Vec<GroupStatus> {
+        self.shared.groups.iter().map(|group| group.standing.borrow().status.clone()).collect()
+    }
+}
+
+impl Shared {
+    fn hand_in(&self, request: Request, options: CallOptions) -> Handed {
+        self.try_hand_in(request, options).unwrap_or_else(|error| Handed::Answered(Err(error)))
+    }
+
+    fn try_hand_in(&self, request: Request, options: CallOptions) -> Result<Handed, Error> {
+        if self.shutting_down.load(Ordering::Relaxed) {
+            metrics::node().refuse(Refused::ShuttingDown);
+            return Err(Error::new(ErrorCode::ShuttingDown, "the node is about to stop"));
+        }
+        check(&request, &options)?;
+        let group = self.ring.group_of_request(&request).ok_or_else(|| {
+            let groups = self.groups.len();
+            Error::new(ErrorCode::InvalidArgument, format!("there is no such group: 0 to {} are", groups - 1))
+        })?;
+        if let Request::Get(get) = &request {
+            if let Some(got) = self.hit(GroupId(group), get) {
+                return Ok(Handed::Answered(Ok(Response::Get(got))));
+            }
+            metrics::node().cache_misses.increment(1);
+        }
+        let place = self.pending.enter(&request).inspect_err(|_| metrics::node().refuse(Refused::Overloaded))?;
+        let deadline_us = clock::mono_us().saturating_add(micros(options.deadline));
+        let queued = Queued { id: place.id(), session: options.session, deadline_us, request };
+        self.groups[group as usize].inbox.request(queued).map_err(|_| {
+            metrics::node().refuse(Refused::Overloaded);
+            let message = format!("as many requests as group {group} takes wait on this node");
+            Error::new(ErrorCode::Overloaded, message).retry_after(RETRY_AFTER_MS)
+        })?;
+        Ok(Handed::Waits(place))
+    }
+
+    /// A read from this node's own cache.
+    fn hit(&self, group: GroupId, get: &Get) -> Option<Got> {
+        let found = self.lines.find(group, &get.key)?;
+        // The clock after the line, never before it: a reader that is paused in between must not serve what has lapsed.
+        if !found.is_valid_at(clock::mono_us()) {
+            return None;
+        }
+        let state = found.line.state;
+        let counter = match state {
+            LineState::M => 0,
+            LineState::E => 1,
+            LineState::S => 2,
+            LineState::I => return None,
+        };
+        metrics::node().cache_hits[counter].increment(1);
+        let value = found.line.value;
+        Some(Got { value: value.value, version: value.version, state, source: Source::LocalCache })
+    }
+
+    async fn wait(&self, mut place: Place, deadline: Duration) -> Result<Response, Error> {
+        match tokio::time::timeout(deadline + GRACE, place.answer()).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(Error::new(ErrorCode::OutcomeUnknown, "the node stopped before there was an answer")),
+            Err(_) => {
+                let message = format!("no answer within {} ms", deadline.as_millis());
+                Err(Error::new(ErrorCode::DeadlineExceeded, message))
+            }
+        }
+    }
+}
+
+impl Gateway for NodeGateway {
+    // No `async fn`: what is before the `async` block happens when `call` is called, and that decides the order.
+    fn call(&self, request: Request, options: CallOptions) -> impl Future<Output = Result<Response, Error>> + Send {
+        let started_us = clock::mono_us();
+        let command = request.command();
+        let handed = match request {
+            Request::Status(_) => Handed::Answered(Ok(Response::Status(self.status()))),
+            request => self.shared.hand_in(request, options),
+        };
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let result = match handed {
+                Handed::Answered(result) => result,
+                Handed::Waits(place) => shared.wait(place, options.deadline).await,
+            };
+            let took_us = clock::mono_us().saturating_sub(started_us);
+            metrics::node().answered(command, &result, Duration::from_micros(took_us));
+            result
+        }
+    }
+
+    fn status(&self) -> NodeStatus {
+        let Shared { identity, started_us, .. } = &*self.shared;
+        NodeStatus {
+            node: identity.node.to_string(),
+            cluster_id: identity.cluster_id,
+            incarnation: identity.incarnation.0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: clock::mono_us().saturating_sub(*started_us) / 1_000,
+            nodes: identity.nodes.clone(),
+            groups: self.groups(),
+        }
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        if self.shared.shutting_down.load(Ordering::Relaxed) {
+            return Err("the node is about to stop".to_owned());
+        }
+        let complaints: Vec<String> =
+            self.groups().into_iter().filter(|group| !group.ready).map(|group| group.why_not_ready).collect();
+        match complaints.is_empty() {
+            true => Ok(()),
+            false => Err(complaints.join("; ")),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.measure();
+        metrics::render()
+    }
+}
+
+/// What the door refuses before any group sees it: what no state of the cluster could make right.
+fn check(request: &Request, options: &CallOptions) -> Result<(), Error> {
+    if options.session.is_some_and(|session| session.sequence == 0) && !matches!(request, Request::KeepAlive(_)) {
+        return Err(Error::new(ErrorCode::InvalidArgument, "a sequence of 0: the first request of a session has 1"));
+    }
+    request.check()
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The node as its peers see it: who is let in, and where their messages go.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use trine_protocol::{Error, ErrorCode};
+
+use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::metrics;
+use crate::node::message::GroupMessage;
+use crate::storage::DataDirectory;
+use crate::transport::PeerDoor;
+
+use super::inbox::Inbox;
+use super::log_limit;
+
+/// The door for peers. Clones lead to the same node.
+#[derive(Clone, Debug)]
+pub(super) struct NodePeers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: NodeId,
+    nodes: Vec<NodeId>,
+    inboxes: Vec<Arc<Inbox>>,
+    directory: Mutex<DataDirectory>,
+}
+
+impl NodePeers {
+    pub(super) fn new(node: NodeId, nodes: Vec<NodeId>, inboxes: Vec<Arc<Inbox>>, directory: DataDirectory) -> Self {
+        Self { shared: Arc::new(Shared { node, nodes, inboxes, directory: Mutex::new(directory) }) }
+    }
+}
+
+impl Shared {
+    /// Blocks: the first time that a node is seen it is written down.
+    fn admit(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Error> {
+        if node == self.node || !self.nodes.contains(&node) {
+            let message = format!("{node} is not among the other members of this cluster");
+            return Err(Error::new(ErrorCode::WrongCluster, message));
+        }
+        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        match directory.known_peer(node) {
+            Some(known) if known == incarnation => Ok(()),
+            Some(known) => {
+                let (known, other) = (known.0, incarnation.0);
+                let message = format!(
+                    "{node} was {known:016x} here and is {other:016x} now: it has lost its data directory, and may not vote as if it had not"
+                );
+                Err(Error::new(ErrorCode::WrongCluster, message))
+            }
+            None => directory.remember_peer(node, incarnation).map_err(|error| {
+                tracing::error!(%error, %node, "a peer could not be written down");
+                Error::new(ErrorCode::Internal, "the node could not write this peer down")
+            }),
+        }
+    }
+}
+
+impl PeerDoor for NodePeers {
+    async fn admit(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let admitted = tokio::task::spawn_blocking(move || shared.admit(node, incarnation)).await;
+        admitted.unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error.to_string())))
+    }
+
+    fn deliver(&self, from: NodeId, group: GroupId, message: GroupMessage, bytes: usize) {
+        let Some(inbox) = self.shared.inboxes.get(group.0 as usize) else {
+            if let Some(suppressed) = log_limit::allow("unknown group") {
+                tracing::warn!(peer = %from, %group, suppressed, "a peer sent a message for a group that does not exist");
+            }
+            return;
+        };
+        if !inbox.peer(from, message, bytes) {
+            metrics::node().dropped_full.increment(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::storage::Claim;
+
+    use super::*;
+
+    fn open(path: &std::path::Path) -> NodePeers {
+        let node = NodeId::numbered(1);
+        let claim = Claim { node, cluster: Some(5), groups: 3 };
+        let directory = DataDirectory::open(path, &claim).unwrap();
+        NodePeers::new(node, [1, 2, 3].map(NodeId::numbered).into(), vec![Arc::default()], directory)
+    }
+
+    #[tokio::test]
+    async fn a_peer_keeps_its_incarnation_over_restarts() {
+        let folder = tempfile::tempdir().unwrap();
+        let admit = async |number, incarnation| {
+            let peers = open(folder.path());
+            peers.admit(NodeId::numbered(number), Incarnation(incarnation)).await.err().map(|error| error.code)
+        };
+        assert_eq!(admit(2, 7).await, None);
+        assert_eq!(admit(3, 8).await, None);
+        assert_eq!(admit(2, 7).await, None);
+        assert_eq!(admit(2, 8).await, Some(ErrorCode::WrongCluster));
+        assert_eq!(admit(4, 1).await, Some(ErrorCode::WrongCluster), "no member");
+        assert_eq!(admit(1, 1).await, Some(ErrorCode::WrongCluster), "this node itself");
+        assert_eq!(admit(3, 8).await, None);
+    }
+}

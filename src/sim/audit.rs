@@ -1,0 +1,122 @@
+//! The last phase: everything is healed, and what was promised is asked for.
+//!
+//! Every node reads every key; every queue is drained until all that must still be in it was seen; every lock can be taken
+//! again. Each task asks until it gets what it wants; that it gets it in time is the liveness check.
+
+use trine_protocol::Response;
+use trine_protocol::cache::Get;
+use trine_protocol::lock::{Acquire, Release};
+use trine_protocol::queue::Dequeue;
+
+use super::checker::queue::QueueChecker;
+use super::checker::{Operation, Verdict};
+use super::network::Place;
+use super::swarm::Swarm;
+use super::workload::{Wish, name};
+use crate::ids::GroupId;
+
+/// Visibility of the deliveries while a queue is drained: an answer that is lost comes again after it.
+const DRAIN_VISIBILITY_MS: u32 = 3_000;
+
+/// One thing to find out, in turn with the others of its task.
+#[derive(Clone, Debug)]
+enum Question {
+    Read { key: String },
+    Drain { queue: String },
+    Take { lock: String },
+    Free { lock: String, token: u64 },
+}
+
+/// One asker.
+#[derive(Debug)]
+struct Task {
+    place: Place,
+    group: GroupId,
+    /// The last is asked next.
+    questions: Vec<Question>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    tasks: Vec<Task>,
+    begun_us: u64,
+}
+
+impl Audit {
+    /// One task per node and group for the keys, one per group for the queues and the locks.
+    pub(crate) fn new(swarm: &Swarm, begun_us: u64) -> Self {
+        let groups = || (0..swarm.groups).map(GroupId);
+        let named = |kind, group| (0..swarm.names).map(move |number| name(kind, group, number));
+        let reads =
+            (0..swarm.nodes).flat_map(|place| groups().map(move |group| (place, group))).map(|(place, group)| Task {
+                place,
+                group,
+                questions: named('k', group).map(|key| Question::Read { key }).collect(),
+            });
+        let drains = groups().map(|group| {
+            let (queues, locks) = (named('q', group), named('l', group));
+            let questions = queues.map(|queue| Question::Drain { queue });
+            let questions = questions.chain(locks.map(|lock| Question::Take { lock })).collect();
+            Task { place: group.0 as usize % swarm.nodes, group, questions }
+        });
+        Self { tasks: reads.chain(drains).collect(), begun_us }
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether every question is answered.
+    pub(crate) fn is_done(&self) -> bool {
+        self.tasks.iter().all(|task| task.questions.is_empty())
+    }
+
+    /// What is still unanswered.
+    pub(crate) fn open(&self) -> Vec<String> {
+        let open = self.tasks.iter().filter_map(|task| task.questions.last().map(|question| (task, question)));
+        open.map(|(task, question)| format!("{question:?} of {} at node {}", task.group, task.place)).collect()
+    }
+
+    /// The node that a task asks.
+    pub(crate) fn place(&self, task: usize) -> Place {
+        self.tasks[task].place
+    }
+
+    /// What a task asks now.
+    pub(crate) fn next(&self, task: usize) -> Option<Wish> {
+        let Task { group, questions, .. } = &self.tasks[task];
+        let client = format!("audit-{task}");
+        let request = match questions.last()?.clone() {
+            Question::Read { key } => Get { key }.into(),
+            Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64 }.into(),
+            Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
+            Question::Free { lock, token } => Release { lock, client, token }.into(),
+        };
+        Some(Wish { group: *group, request, session: None })
+    }
+
+    /// What the answer to a task's question means for it.
+    pub(crate) fn ended(&mut self, task: usize, operation: &Operation, verdict: &Verdict, queues: &QueueChecker) {
+        let Task { questions, group, .. } = &mut self.tasks[task];
+        let Verdict::Answered(response) = verdict else { return };
+        match (questions.last().cloned(), response) {
+            (Some(Question::Read { .. }), Response::Get(_)) | (Some(Question::Free { .. }), Response::Release(_)) => {
+                questions.pop();
+            }
+            (Some(Question::Drain { queue }), Response::Dequeue(dequeued)) => {
+                let empty = dequeued.deliveries.is_empty();
+                if empty && queues.missing(*group, &queue, self.begun_us).is_empty() {
+                    questions.pop();
+                }
+            }
+            (Some(Question::Take { lock }), Response::Acquire(granted)) => {
+                questions.pop();
+                questions.push(Question::Free { lock, token: granted.token });
+            }
+            (question, response) => {
+                panic!("operation {} of {question:?} was answered by {response:?}", operation.number)
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Checks that run beside the cluster and know everything.
+//!
+//! The checkers of the three services judge what *clients* saw: when an operation was first sent, when its verdict came,
+//! and what that was. They know nothing of the implementation. [`raft`] and [`bus`] look inside the replicas after each
+//! step. Each is fed as things happen and says at once what is wrong, so that a trace ends where the bug shows.
+//!
+//! Values are unique: each enqueue and each put writes a number that no other writes. That makes most of the search of a
+//! general linearizability checker needless: who wrote what is known, and the versions of the cache and the log indexes of
+//! queue and lock name the order that the implementation claims. The checkers verify the claim: it must agree with real time.
+
+pub(crate) mod bus;
+pub(crate) mod cache;
+pub(crate) mod lock;
+pub(crate) mod queue;
+pub(crate) mod raft;
+
+use trine_protocol::{ErrorCode, Request, Response};
+
+use crate::ids::GroupId;
+
+/// What is wrong, for a person.
+pub(crate) type Check = Result<(), String>;
+
+/// Something a client wants done.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    /// Unique in the run.
+    pub(crate) number: u64,
+    /// Whose.
+    pub(crate) client: usize,
+    pub(crate) group: GroupId,
+    pub(crate) request: Request,
+    /// When it was first sent.
+    pub(crate) sent_us: u64,
+}
+
+/// What the client knows at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was executed, and this is the answer.
+    Answered(Response),
+    /// It was not executed and never will be.
+    NotExecuted(ErrorCode),
+    /// It may have been executed, or may yet be at any time.
+    Unknown,
+}
+
+/// How much faster log time may run than the true one, and a client's clock slower, in parts per million.
+const DRIFT_PPM: u64 = 10_000;
+
+/// The true time that a lease of so many milliseconds of log time lasts at the very least.
+fn lasts_us(lease_ms: u32) -> u64 {
+    (u64::from(lease_ms) * 1_000).saturating_sub(1_000) * (1_000_000 - DRIFT_PPM) / 1_000_000
+}
+
+/// The three services' checkers.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    pub(crate) queue: queue::QueueChecker,
+    pub(crate) lock: lock::LockChecker,
+    pub(crate) cache: cache::CacheChecker,
+}
+
+impl Services {
+    /// A client has sent this for the first time.
+    pub(crate) fn sent(&mut self, operation: &Operation) {
+        self.queue.sent(operation);
+        self.lock.sent(operation);
+        self.cache.sent(operation);
+    }
+
+    /// A client knows what became of it.
+    pub(crate) fn ended(&mut self, now_us: u64, operation: &Operation, verdict: &Verdict) -> Check {
+        if let Verdict::Answered(response) = verdict {
+            if response.command() != operation.request.command() {
+                return Err(format!("{:?} was answered by {response:?}", operation.request));
+            }
+        }
+        self.queue.ended(now_us, operation, verdict)?;
+        self.lock.ended(now_us, operation, verdict)?;
+        self.cache.ended(operation, verdict)
+    }
+}
+
+/// Hand-made histories for the checkers' own tests.
+#[cfg(test)]
+pub(crate) mod history {
+    use super::*;
+
+    /// Feeds operations to one checker.
+    pub(crate) struct History {
+        pub(crate) services: Services,
+        next: u64,
+    }
+
+    impl History {
+        pub(crate) fn new() -> Self {
+            Self { services: Services::default(), next: 0 }
+        }
+
+        /// Sends it at that millisecond.
+        pub(crate) fn send(&mut self, at_ms: u64, request: impl Into<Request>) -> Operation {
+            self.next += 1;
+            let request = request.into();
+            let operation =
+                Operation { number: self.next, client: 0, group: GroupId(0), request, sent_us: at_ms * 1_000 };
+            self.services.sent(&operation);
+            operation
+        }
+
+        pub(crate) fn end(&mut self, at_ms: u64, operation: &Operation, verdict: Verdict) -> Check {
+            self.services.ended(at_ms * 1_000, operation, &verdict)
+        }
+
+        /// Sends it at that millisecond and gets the answer one later.
+        pub(crate) fn run(&mut self, at_ms: u64, request: impl Into<Request>, response: Response) -> Check {
+            let operation = self.send(at_ms, request);
+            self.end(at_ms + 1, &operation, Verdict::Answered(response))
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_command_is_rejected() {
+        use trine_protocol::{cache::Get, cluster::Kept};
+        let wrong = History::new().run(0, Get { key: "k".into() }, Response::KeepAlive(Kept {}));
+        assert!(wrong.unwrap_err().contains("was answered by"));
+    }
+}

@@ -1,0 +1,533 @@
+//! The cluster itself: the loop that takes one event after the other, drives the replicas, and does what they ask for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use trine_protocol::{Error, Response};
+
+use super::audit::Audit;
+use super::checker::raft::{LogView, Mark, RaftChecker};
+use super::checker::{Check, Services, bus};
+use super::disk::{Finished, NodeDisk, Thread};
+use super::faults::Fault;
+use super::flights::{Flights, Sending};
+use super::network::{Network, Passage, Place};
+use super::node::{Clock, Node};
+use super::random::{Random, split_mix};
+use super::swarm::{Options, Swarm};
+use super::trace::Trace;
+use super::workload::Workload;
+use crate::cache::{Found, LineChange};
+use crate::ids::{GroupId, Index, NodeId, Term};
+use crate::node::effect::{Effects, Input, RequestId};
+use crate::node::message::GroupMessage;
+use crate::node::{Replica, Setup, Timing};
+use crate::raft::{Body, Raft, Role};
+use crate::rules::Rules;
+use crate::storage::StorageError;
+
+/// Voters of a group, where there are as many nodes.
+const VOTERS: usize = 3;
+/// Shortest and longest time between two ticks of a node.
+const TICK_US: (u64, u64) = (20_000, 50_000);
+/// Shortest and longest way between a client and its node.
+pub(crate) const CLIENT_US: (u64, u64) = (50, 500);
+
+/// What can happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A message arrives.
+    Deliver { from: Place, to: Place, group: GroupId, message: Arc<GroupMessage>, passage: Passage },
+    /// Time has passed on a node.
+    Tick { place: Place, boot: u64 },
+    /// A storage thread has finished what it began.
+    Disk { place: Place, boot: u64, thread: Thread },
+    /// A request arrives at its node.
+    Request { boot: u64, sending: Sending },
+    /// A reader that had found a line looks at the clock.
+    Reader { boot: u64, sending: Sending, found: Found },
+    /// An answer arrives at its client.
+    Reply { id: RequestId, result: Result<Response, Error> },
+    /// A client has waited long enough, or its connection is gone.
+    GiveUp { id: RequestId, sent_us: u64 },
+    /// An operation is sent again.
+    Again { number: u64 },
+    /// A client does something new.
+    Wake { client: usize },
+    /// Something breaks.
+    Fault(Fault),
+    /// Something is whole again.
+    Repair(Repair),
+    /// The faults end.
+    Heal,
+    /// Everything must be well by now.
+    Leaders,
+    /// The audit goes on, or the run ends.
+    Judge,
+}
+
+/// What ends a fault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Repair {
+    Partition(u64),
+    Start {
+        place: Place,
+    },
+    Resume {
+        place: Place,
+        boot: u64,
+    },
+    Feed {
+        place: Place,
+        boot: u64,
+        group: GroupId,
+    },
+    /// A draining node may be ready to stop.
+    Drained {
+        place: Place,
+        boot: u64,
+        tries: u32,
+    },
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Clients work and things break.
+    Faulty,
+    /// Nothing breaks any more, and no client begins anything new.
+    Healing,
+    /// What was promised is asked for.
+    Auditing,
+    Done,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) answered: u64,
+    pub(crate) failed: BTreeMap<&'static str, u64>,
+    pub(crate) leader_changes_under_load: u64,
+    pub(crate) read_hits: u64,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+}
+
+pub(crate) struct Cluster<R: Rules> {
+    pub(crate) swarm: Swarm,
+    pub(crate) options: Options,
+    pub(crate) random: Random,
+    pub(crate) schedule: super::schedule::Schedule<Event>,
+    pub(crate) trace: Trace,
+    pub(crate) network: Network,
+    pub(crate) nodes: Vec<Node<R, Event>>,
+    pub(crate) flights: Flights,
+    pub(crate) workload: Workload,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) services: Services,
+    pub(crate) consensus: RaftChecker,
+    pub(crate) phase: Phase,
+    pub(crate) counts: Counts,
+    seed: u64,
+}
+
+impl<R: Rules> LogView for Raft<R> {
+    fn term(&self) -> Term {
+        Raft::term(self)
+    }
+
+    fn is_leader(&self) -> bool {
+        self.role() == Role::Leader
+    }
+
+    fn commit_index(&self) -> Index {
+        self.commit()
+    }
+
+    fn term_at(&self, index: Index) -> Option<Term> {
+        Raft::term_at(self, index)
+    }
+
+    fn mark_at(&self, index: Index) -> Option<Mark> {
+        self.entry(index).map(Mark::of)
+    }
+
+    fn base_index(&self) -> Index {
+        self.base().index
+    }
+}
+
+impl<R: Rules> Cluster<R> {
+    pub(crate) fn new(seed: u64, options: &Options) -> Self {
+        let mut random = Random::new(seed);
+        let mut swarm = Swarm::draw(&mut random);
+        if let Some(adjust) = options.adjust {
+            adjust(&mut swarm);
+        }
+        let node = |place: usize, random: &mut Random| {
+            let clock = Clock::new(random, swarm.rates_ppm.get(place).copied().unwrap_or(0));
+            Node::new(NodeId::numbered(place + 1), random, clock, NodeDisk::new(swarm.disk.clone()))
+        };
+        let nodes = (0..swarm.nodes).map(|place| node(place, &mut random)).collect();
+        Self {
+            network: Network::new(swarm.nodes, swarm.network.clone()),
+            workload: Workload::new(&swarm),
+            swarm,
+            options: options.clone(),
+            random,
+            schedule: super::schedule::Schedule::new(),
+            trace: Trace::new(options.trace),
+            nodes,
+            flights: Flights::default(),
+            audit: None,
+            services: Services::default(),
+            consensus: RaftChecker::default(),
+            phase: Phase::Faulty,
+            counts: Counts::default(),
+            seed,
+        }
+    }
+
+    /// Runs to the end, or to the first violation.
+    pub(crate) fn run(&mut self) -> Check {
+        let swarm = self.swarm.clone();
+        self.trace.note(0, || format!("{swarm:?}"));
+        for place in 0..self.nodes.len() {
+            self.start(place)?;
+        }
+        for client in 0..self.workload.clients() {
+            for _ in 0..self.swarm.lanes {
+                let at_us = self.random.below(self.swarm.think_us_max.max(1));
+                self.schedule.at(at_us, Event::Wake { client });
+            }
+        }
+        self.schedule_faults();
+        self.schedule.at(self.options.faulty_us, Event::Heal);
+        while self.phase != Phase::Done {
+            let event = self.schedule.next().expect("ticks never end");
+            self.happen(event)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn now_us(&self) -> u64 {
+        self.schedule.now_us()
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        self.trace.note(self.schedule.now_us(), line);
+    }
+
+    pub(crate) fn record(&mut self, numbers: &[u64], line: impl FnOnce() -> String) {
+        self.trace.event(self.schedule.now_us(), numbers, line);
+    }
+
+    pub(crate) fn happen(&mut self, event: Event) -> Check {
+        if let Some(place) = self.place_of(&event)
+            && let Some(halt) = &mut self.nodes[place].paused
+        {
+            halt.came.push_back(event);
+            return Ok(());
+        }
+        match event {
+            Event::Deliver { from, to, group, message, passage } => self.deliver(from, to, group, &message, passage),
+            Event::Tick { place, boot } => self.tick(place, boot),
+            Event::Disk { place, boot, thread } => self.disk(place, boot, thread),
+            Event::Request { boot, sending } => self.request(boot, sending),
+            Event::Reader { boot, sending, found } => self.reader(boot, sending, &found),
+            Event::Reply { id, result } => self.replied(id, result),
+            Event::GiveUp { id, sent_us } => self.give_up(id, sent_us),
+            Event::Again { number } => {
+                self.send(number);
+                Ok(())
+            }
+            Event::Wake { client } => {
+                self.wake(client);
+                Ok(())
+            }
+            Event::Fault(fault) => self.break_something(fault),
+            Event::Repair(repair) => self.repair(repair),
+            Event::Heal => self.heal(),
+            Event::Leaders => self.demand_leaders(),
+            Event::Judge => self.judge(),
+        }
+    }
+
+    /// The node whose process has to run for that to happen.
+    fn place_of(&self, event: &Event) -> Option<Place> {
+        match event {
+            Event::Deliver { to, .. } => Some(*to),
+            Event::Tick { place, .. } | Event::Disk { place, .. } => Some(*place),
+            Event::Request { sending, .. } | Event::Reader { sending, .. } => Some(sending.place),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_up(&self, place: Place, boot: u64) -> bool {
+        self.nodes[place].is_up() && self.nodes[place].boots == boot
+    }
+
+    /// Starts a node's process on its disk.
+    pub(crate) fn start(&mut self, place: Place) -> Check {
+        self.nodes[place].boots += 1;
+        for group in (0..self.swarm.groups).map(GroupId) {
+            let recovered = self.nodes[place].disk.recover(group).map_err(|error| broken(place, &error))?;
+            self.consensus.restarted(group, place, recovered.hard_state)?;
+            let (setup, node) = (self.setup(place, group), &mut self.nodes[place]);
+            let now = node.clock.at(self.schedule.now_us());
+            let made = Replica::new(setup, recovered, now).map_err(|error| format!("node {place}: {error}"))?;
+            node.replicas.insert(group, made);
+            node.lines.insert(group, crate::cache::Lines::default());
+        }
+        let boot = self.nodes[place].boots;
+        self.record(&[1, place as u64, boot], || format!("n{place} starts for the {boot}. time"));
+        self.schedule.after(0, Event::Tick { place, boot });
+        Ok(())
+    }
+
+    fn setup(&self, place: Place, group: GroupId) -> Setup {
+        let nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let count = nodes.len().min(VOTERS);
+        let voters = (0..count).map(|offset| nodes[(group.0 as usize + offset) % nodes.len()]).collect();
+        let boot = self.nodes[place].boots;
+        let mut state = self.seed ^ (place as u64) << 32 ^ u64::from(group.0) << 40 ^ boot << 48;
+        Setup {
+            group,
+            node: self.nodes[place].id,
+            incarnation: self.nodes[place].incarnation,
+            addresses: nodes.iter().map(|node| (*node, format!("{node}:4100"))).collect(),
+            nodes,
+            voters,
+            generation: 1,
+            seed: split_mix(&mut state),
+            timing: self.timing(),
+        }
+    }
+
+    fn timing(&self) -> Timing {
+        let bounds = &self.swarm.bounds;
+        let mut timing = Timing {
+            first_leads: false,
+            checkpoint_entries: bounds.checkpoint_entries,
+            retain_bytes: bounds.retain_bytes,
+            snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
+            ..Timing::default()
+        };
+        timing.cache.lines_bytes_max = bounds.lines_bytes_max;
+        timing.cache.dirty_us_max = bounds.dirty_us_max;
+        timing
+    }
+
+    fn deliver(&mut self, from: Place, to: Place, group: GroupId, message: &GroupMessage, passage: Passage) -> Check {
+        if !self.nodes[to].is_up() || !self.network.arrives(from, to, passage) {
+            return Ok(());
+        }
+        let kind = kind_of(message);
+        self.record(&[2, from as u64, to as u64, u64::from(group.0), kind], || {
+            format!("n{from} → n{to} {group} {}", short(message))
+        });
+        let from = self.nodes[from].id;
+        self.handle(to, group, Input::Peer { from, message: message.clone() })
+    }
+
+    fn tick(&mut self, place: Place, boot: u64) -> Check {
+        if !self.is_up(place, boot) {
+            return Ok(());
+        }
+        self.record(&[3, place as u64], || format!("n{place} tick"));
+        self.schedule.after(self.random.between(TICK_US.0, TICK_US.1), Event::Tick { place, boot });
+        for group in (0..self.swarm.groups).map(GroupId) {
+            if !self.nodes[place].starved.contains_key(&group) {
+                self.handle(place, group, Input::Tick)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn disk(&mut self, place: Place, boot: u64, thread: Thread) -> Check {
+        if !self.is_up(place, boot) {
+            return Ok(());
+        }
+        self.record(&[4, place as u64, thread as u64], || format!("n{place} {thread:?} thread finished"));
+        let Finished { inputs, hard_states } =
+            self.nodes[place].disk.finish(thread).map_err(|error| broken(place, &error))?;
+        for (group, hard_state) in hard_states {
+            self.consensus.made_durable(group, place, hard_state);
+        }
+        for (group, input) in inputs {
+            self.handle(place, group, input)?;
+        }
+        self.begin_storage(place)
+    }
+
+    fn begin_storage(&mut self, place: Place) -> Check {
+        let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
+        if !node.is_up() {
+            return Ok(());
+        }
+        let log = node.disk.begin_log(&mut self.random, now_us).map_err(|error| broken(place, &error))?;
+        let state = node.disk.begin_state(&mut self.random, now_us).map_err(|error| broken(place, &error))?;
+        let boot = node.boots;
+        for (thread, at_us) in [log, state].into_iter().flatten() {
+            self.schedule.at(at_us, Event::Disk { place, boot, thread });
+        }
+        Ok(())
+    }
+
+    /// Gives one input to one replica, unless its task gets no processor.
+    pub(crate) fn handle(&mut self, place: Place, group: GroupId, input: Input) -> Check {
+        let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
+        if let Some(halt) = node.paused.as_mut().filter(|_| node.pause_armed) {
+            unreachable!("{halt:?} is armed and paused");
+        }
+        if let Some(halt) = node.starved.get_mut(&group) {
+            halt.came.push_back(input);
+            return Ok(());
+        }
+        let now = node.clock.at(now_us);
+        let Some(replica) = node.replicas.get_mut(&group) else { return Ok(()) };
+        let effects = replica.handle(now, input);
+        if let Some(raft) = replica.raft() {
+            raft.check_invariants();
+            let new_leader = self.consensus.observe(group, place, raft)?;
+            if let Some(leader) = new_leader {
+                let under_load = leader.changed && self.phase == Phase::Faulty && !self.flights.is_empty();
+                self.counts.leader_changes_under_load += u64::from(under_load);
+                self.note(|| format!("n{place} leads {group} in term {}", leader.term));
+            }
+        }
+        if let Some(why) = &effects.fatal {
+            return Err(format!("node {place} {group} cannot go on: {why}"));
+        }
+        if std::mem::take(&mut self.nodes[place].pause_armed) {
+            self.pause(place, vec![(group, effects)]);
+            return Ok(());
+        }
+        self.perform(place, group, effects)
+    }
+
+    /// Does what a replica asks for, in the order of the fields.
+    pub(crate) fn perform(&mut self, place: Place, group: GroupId, effects: Effects) -> Check {
+        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, fatal: _ } = effects;
+        for change in retract {
+            self.change_lines(place, group, change)?;
+        }
+        for write in persist {
+            if let Some(raft) = &write.raft {
+                self.consensus.wrote(group, place, &raft.entries)?;
+            }
+            self.nodes[place].disk.write(write);
+        }
+        for change in publish {
+            self.change_lines(place, group, change)?;
+        }
+        for (to, message) in send {
+            self.post(place, to, group, &message)?;
+        }
+        for (id, result) in reply {
+            if !self.nodes[place].unanswered.remove(&id) {
+                return Err(format!("node {place} {group} answered {id:?} twice, or unasked: {result:?}"));
+            }
+            let delay_us = self.random.between(CLIENT_US.0, CLIENT_US.1);
+            self.schedule.after(delay_us, Event::Reply { id, result });
+        }
+        for checkpoint in checkpoint {
+            self.nodes[place].disk.checkpoint(checkpoint);
+        }
+        for fetch in fetch {
+            self.nodes[place].disk.fetch(fetch);
+        }
+        self.compare_states(place, group)?;
+        self.begin_storage(place)
+    }
+
+    /// One change of what readers see on a node, and the check of what they may see now.
+    fn change_lines(&mut self, place: Place, group: GroupId, change: LineChange) -> Check {
+        let touched = match &change {
+            LineChange::Put(key, line) => {
+                self.services.cache.shown(group, key, line.value.version, line.value.value.as_ref())?;
+                vec![key.clone()]
+            }
+            LineChange::Lease(..) => self.nodes[place].lines[&group].iter().map(|(key, _)| key.clone()).collect(),
+            LineChange::Drop(_) | LineChange::DropAll => Vec::new(),
+        };
+        self.note(|| format!("n{place} {group} lines {}", debug_short(&change)));
+        self.nodes[place].lines.get_mut(&group).expect("an up node has lines").apply(change);
+        touched.into_iter().try_for_each(|key| self.check_key(group, &key))
+    }
+
+    /// What the readers of all nodes would get for a key now.
+    pub(crate) fn check_key(&self, group: GroupId, key: &str) -> Check {
+        let now_us = self.schedule.now_us();
+        let readers = self.nodes.iter().enumerate().filter_map(|(place, node)| {
+            Some(bus::Reader { place, mono_us: node.clock.at(now_us).mono_us, lines: node.lines.get(&group)? })
+        });
+        bus::check(readers, key, self.services.cache.floor(group, key)).map_err(|what| format!("{group}: {what}"))
+    }
+
+    fn post(&mut self, from: Place, to: NodeId, group: GroupId, message: &Arc<GroupMessage>) -> Check {
+        let Some(to) = self.nodes.iter().position(|node| node.id == to) else {
+            return Err(format!("node {from} sends to {to}, which is no node"));
+        };
+        if from == to {
+            return Err(format!("node {from} sends to itself: {}", short(message)));
+        }
+        if let GroupMessage::Raft(raft) = &**message
+            && raft.body == (Body::VoteReply { granted: true })
+        {
+            self.consensus.voted(group, from, raft.term, to)?;
+        }
+        let now_us = self.schedule.now_us();
+        for passage in self.network.send(&mut self.random, now_us, from, to).into_iter().flatten() {
+            let message = Arc::clone(message);
+            self.schedule.at(passage.at_us, Event::Deliver { from, to, group, message, passage });
+        }
+        Ok(())
+    }
+
+    /// Replicas at the same index have the same state. Looked at where the index is a multiple, and at the end.
+    fn compare_states(&mut self, place: Place, group: GroupId) -> Check {
+        let Some(machine) = self.nodes[place].replicas.get(&group).and_then(Replica::machine) else { return Ok(()) };
+        let index = machine.applied().index;
+        if index == 0 || (self.phase == Phase::Faulty && index % 16 != 0) {
+            return Ok(());
+        }
+        let mut hash = xxhash_rust::xxh64::Xxh64::new(index);
+        for (key, value) in machine.records() {
+            hash.update(&(key.len() as u64).to_le_bytes());
+            hash.update(&key);
+            hash.update(&value);
+        }
+        self.consensus.state(group, place, index, hash.digest())
+    }
+}
+
+fn broken(place: Place, error: &StorageError) -> String {
+    format!("the disk of node {place}: {error}")
+}
+
+fn kind_of(message: &GroupMessage) -> u64 {
+    match message {
+        GroupMessage::Raft(raft) => raft.term << 8,
+        GroupMessage::Bus(_) => 1,
+        GroupMessage::Forward(forward) => 2 | forward.id << 8,
+        GroupMessage::Answer(answer) => 3 | answer.id << 8,
+    }
+}
+
+/// Characters of a value in the trace.
+const SHORT: usize = 360;
+
+pub(crate) fn debug_short(value: &impl std::fmt::Debug) -> String {
+    let mut text = format!("{value:?}");
+    while text.contains("......") {
+        text = text.replace("......", ".");
+    }
+    if let Some((end, _)) = text.char_indices().nth(SHORT) {
+        text.truncate(end);
+    }
+    text
+}
+
+fn short(message: &GroupMessage) -> String {
+    debug_short(message)
+}

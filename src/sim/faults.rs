@@ -1,0 +1,265 @@
+//! What breaks in the faulty phase, and how it is mended.
+
+use super::checker::Check;
+use super::cluster::{Cluster, Event, Phase, Repair};
+use super::network::{Network, Place};
+use super::node::Halt;
+use crate::ids::GroupId;
+use crate::node::Replica;
+use crate::node::effect::{Effects, Input};
+use crate::raft::Role;
+use crate::rules::Rules;
+
+/// Time between two looks at a draining node, and how many there are before it is stopped all the same.
+const DRAIN_LOOK_US: u64 = 100_000;
+const DRAIN_LOOKS_MAX: u32 = 60;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Partition,
+    Stall,
+    Crash,
+    Blackout,
+    Pause,
+    Starve,
+    Drain,
+    WallJump,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::Partition,
+    Fault::Stall,
+    Fault::Crash,
+    Fault::Blackout,
+    Fault::Pause,
+    Fault::Starve,
+    Fault::Drain,
+    Fault::WallJump,
+];
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Stall => "stall",
+            Self::Crash => "crash",
+            Self::Blackout => "blackout",
+            Self::Pause => "pause",
+            Self::Starve => "starve",
+            Self::Drain => "drain",
+            Self::WallJump => "wall jump",
+        }
+    }
+}
+
+impl<R: Rules> Cluster<R> {
+    fn every_us(&self, fault: Fault) -> Option<u64> {
+        let process = &self.swarm.process;
+        match fault {
+            Fault::Partition => self.swarm.network.partition.filter(|_| self.nodes.len() > 1),
+            Fault::Stall => self.swarm.disk.stall,
+            Fault::Crash => process.crash,
+            Fault::Blackout => process.blackout,
+            Fault::Pause => process.pause,
+            Fault::Starve => process.starve,
+            Fault::Drain => process.drain,
+            Fault::WallJump => process.wall_jump,
+        }
+    }
+
+    /// Lets the first fault of each kind that this seed has come.
+    pub(crate) fn schedule_faults(&mut self) {
+        FAULTS.into_iter().for_each(|fault| self.schedule_fault(fault));
+    }
+
+    fn schedule_fault(&mut self, fault: Fault) {
+        if let Some(every_us) = self.every_us(fault) {
+            let delay_us = self.random.between(every_us / 4, every_us * 7 / 4);
+            self.schedule.after(delay_us, Event::Fault(fault));
+        }
+    }
+
+    pub(crate) fn break_something(&mut self, fault: Fault) -> Check {
+        if self.phase != Phase::Faulty {
+            return Ok(());
+        }
+        self.schedule_fault(fault);
+        let place = self.victim();
+        if !self.nodes[place].is_up() || self.nodes[place].paused.is_some() {
+            return Ok(());
+        }
+        *self.counts.faults.entry(fault.name()).or_default() += 1;
+        self.record(&[8, fault as u64, place as u64], || format!("fault: {} at n{place}", fault.name()));
+        match fault {
+            Fault::Partition => {
+                let directions = Network::draw_partition(&mut self.random, self.nodes.len(), place);
+                self.note(|| format!("cut: {directions:?}"));
+                let partition = self.network.cut(directions);
+                let delay_us = self.random.between(100_000, 3_000_000);
+                self.schedule.after(delay_us, Event::Repair(Repair::Partition(partition)));
+            }
+            Fault::Stall => {
+                let until_us = self.now_us() + self.random.between(300_000, 2_000_000);
+                self.nodes[place].disk.stall(until_us);
+            }
+            Fault::Crash => self.crash(place),
+            Fault::Blackout => (0..self.nodes.len()).for_each(|place| self.crash(place)),
+            Fault::Pause if self.random.chance(500) => self.nodes[place].pause_armed = true,
+            Fault::Pause => self.pause(place, Vec::new()),
+            Fault::Starve => self.starve(place),
+            Fault::Drain => return self.drain(place),
+            Fault::WallJump => {
+                let node = &mut self.nodes[place];
+                node.clock.jump_wall(&mut self.random);
+            }
+        }
+        Ok(())
+    }
+
+    /// A leader, as often as the seed says, else any node.
+    fn victim(&mut self) -> Place {
+        let leads = |replica: &Replica<R>| replica.raft().is_some_and(|raft| raft.role() == Role::Leader);
+        let leading = |place: &Place| self.nodes[*place].replicas.values().any(leads);
+        let leaders: Vec<Place> = (0..self.nodes.len()).filter(leading).collect();
+        if !leaders.is_empty() && self.random.below(10) < self.swarm.leaders_first {
+            return *self.random.pick(&leaders);
+        }
+        self.random.below(self.nodes.len() as u64) as Place
+    }
+
+    fn crash(&mut self, place: Place) {
+        if !self.nodes[place].is_up() {
+            return;
+        }
+        self.stop(place);
+        let delay_us = self.random.between(50_000, 3_000_000);
+        self.schedule.after(delay_us, Event::Repair(Repair::Start { place }));
+    }
+
+    /// The process ends: its connections break, and its clients notice.
+    fn stop(&mut self, place: Place) {
+        self.note(|| format!("n{place} stops"));
+        let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
+        node.stop(&mut self.random);
+        node.disturbed_us = node.disturbed_us.max(now_us);
+        self.network.break_connections(place);
+        for id in self.flights.waiting_for(place) {
+            self.schedule.after(1_000, Event::GiveUp { id, sent_us: now_us });
+        }
+    }
+
+    /// The process stops to run. What it had decided to do in its last step is done when it runs again.
+    pub(crate) fn pause(&mut self, place: Place, held: Vec<(GroupId, Effects)>) {
+        self.note(|| format!("n{place} pauses, holding {} effects", held.len()));
+        let node = &mut self.nodes[place];
+        node.pause_armed = false;
+        node.paused = Some(Halt { held, ..Halt::default() });
+        let boot = node.boots;
+        let delay_us = self.random.between(200_000, 3_000_000);
+        self.schedule.after(delay_us, Event::Repair(Repair::Resume { place, boot }));
+    }
+
+    /// One replica's task gets no processor; the node's readers and its other replicas go on.
+    fn starve(&mut self, place: Place) {
+        let group = GroupId(self.random.below(u64::from(self.swarm.groups)) as u32);
+        let node = &mut self.nodes[place];
+        if node.starved.contains_key(&group) {
+            return;
+        }
+        node.starved.insert(group, Halt::default());
+        let boot = node.boots;
+        let delay_us = self.random.between(5_000, 300_000);
+        self.schedule.after(delay_us, Event::Repair(Repair::Feed { place, boot, group }));
+    }
+
+    fn drain(&mut self, place: Place) -> Check {
+        if std::mem::replace(&mut self.nodes[place].draining, true) {
+            return Ok(());
+        }
+        let boot = self.nodes[place].boots;
+        self.schedule.after(DRAIN_LOOK_US, Event::Repair(Repair::Drained { place, boot, tries: 0 }));
+        (0..self.swarm.groups).map(GroupId).try_for_each(|group| self.handle(place, group, Input::Drain))
+    }
+
+    pub(crate) fn repair(&mut self, repair: Repair) -> Check {
+        match repair {
+            Repair::Partition(partition) => {
+                self.note(|| format!("partition {partition} heals"));
+                self.network.heal(partition);
+                Ok(())
+            }
+            Repair::Start { place } if self.nodes[place].is_up() => Ok(()),
+            Repair::Start { place } => self.start(place),
+            Repair::Resume { place, boot } if self.is_up(place, boot) => self.resume(place),
+            Repair::Feed { place, boot, group } if self.is_up(place, boot) => self.feed(place, group),
+            Repair::Drained { place, boot, tries } if self.is_up(place, boot) => self.look_at_drained(place, tries),
+            _ => Ok(()),
+        }
+    }
+
+    /// The process runs again: first it does what it held, then it takes everything that came meanwhile.
+    pub(crate) fn resume(&mut self, place: Place) -> Check {
+        let now_us = self.schedule.now_us();
+        let Some(halt) = self.nodes[place].paused.take() else { return Ok(()) };
+        let disturbed_us = &mut self.nodes[place].disturbed_us;
+        *disturbed_us = now_us.max(*disturbed_us);
+        self.note(|| format!("n{place} resumes with {} events", halt.came.len()));
+        for (group, effects) in halt.held {
+            self.perform(place, group, effects)?;
+        }
+        halt.came.into_iter().try_for_each(|event| self.happen(event))
+    }
+
+    pub(crate) fn feed(&mut self, place: Place, group: GroupId) -> Check {
+        if self.nodes[place].paused.is_some() {
+            let boot = self.nodes[place].boots;
+            self.schedule.after(50_000, Event::Repair(Repair::Feed { place, boot, group }));
+            return Ok(());
+        }
+        let now_us = self.schedule.now_us();
+        let Some(halt) = self.nodes[place].starved.remove(&group) else { return Ok(()) };
+        let disturbed_us = &mut self.nodes[place].disturbed_us;
+        *disturbed_us = now_us.max(*disturbed_us);
+        halt.came.into_iter().try_for_each(|input| self.handle(place, group, input))
+    }
+
+    fn look_at_drained(&mut self, place: Place, tries: u32) -> Check {
+        let now = self.nodes[place].clock.at(self.schedule.now_us());
+        let drained = self.nodes[place].replicas.values().all(|replica| replica.is_drained(now));
+        if drained || tries >= DRAIN_LOOKS_MAX {
+            self.note(|| format!("n{place} is drained: {drained}"));
+            self.crash(place);
+            return Ok(());
+        }
+        let boot = self.nodes[place].boots;
+        let look = Repair::Drained { place, boot, tries: tries + 1 };
+        self.schedule.after(DRAIN_LOOK_US, Event::Repair(look));
+        Ok(())
+    }
+
+    /// Every fault ends: what is cut, stopped, slow or down is well again.
+    pub(crate) fn heal(&mut self) -> Check {
+        self.record(&[9], || "everything heals".to_owned());
+        self.phase = Phase::Healing;
+        self.network.heal_all();
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            node.disk.heal();
+            node.pause_armed = false;
+            self.resume(place)?;
+            for group in (0..self.swarm.groups).map(GroupId) {
+                self.feed(place, group)?;
+            }
+            if self.nodes[place].draining {
+                self.stop(place);
+            }
+            if !self.nodes[place].is_up() {
+                self.start(place)?;
+            }
+        }
+        self.schedule.after(super::phases::LEADER_US_MAX, Event::Leaders);
+        self.schedule.after(super::phases::JUDGE_US, Event::Judge);
+        Ok(())
+    }
+}

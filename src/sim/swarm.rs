@@ -1,0 +1,223 @@
+//! What one seed is like: its size, its workload, and which faults it has.
+//!
+//! Every seed draws its own configuration and leaves most faults out of it (swarm testing, Groce et al., 2012): a run
+//! in which everything fails at once hardly ever gets far enough to find the bug that needs a calm minute first.
+
+use super::random::Random;
+
+/// Largest difference of one clock's speed from the true one, in parts per million. Two clocks then differ by at
+/// most 1.0049 / 0.9951, which is inside the drift bound of 1 % that leases allow for.
+pub const RATE_PPM_MAX: u64 = 4_900;
+
+/// What a test may change of a run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Microseconds of virtual time with faults and clients.
+    pub faulty_us: u64,
+    /// Microseconds of virtual time that healing may take; what is not answered or drained then never will be.
+    pub healing_us_max: u64,
+    /// Keep one line per event in [`super::Report::trace`].
+    pub trace: bool,
+    /// Changes what the seed drew, before the run begins.
+    pub adjust: Option<fn(&mut Swarm)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { faulty_us: 10_000_000, healing_us_max: 30_000_000, trace: false, adjust: None }
+    }
+}
+
+/// Mean time between two faults of a kind, in microseconds; None where the seed has none of them.
+pub type Every = Option<u64>;
+
+/// What a seed drew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swarm {
+    /// Nodes, 1 to 5.
+    pub nodes: usize,
+    /// Raft groups, 1 to 3.
+    pub groups: u32,
+    /// Clients, 2 to 8; each is attached to a node at a time.
+    pub clients: usize,
+    /// Requests that a client has in flight at most, 1 to 3.
+    pub lanes: usize,
+    /// Longest pause of a client between two requests.
+    pub think_us_max: u64,
+    /// Keys, queues and locks per group: few, so that they are hot.
+    pub names: u64,
+    /// Out of ten requests, how many go to the queue, to the lock and to the cache.
+    pub weights: [u64; 3],
+    /// Whether clients have sessions of their own and repeat what got no answer.
+    pub sessions: bool,
+    /// Deadline of a request.
+    pub deadline_us: u64,
+    /// How far each node's clock is from the true speed, in parts per million.
+    pub rates_ppm: Vec<i64>,
+    /// How the network behaves.
+    pub network: NetworkFaults,
+    /// How the disks behave.
+    pub disk: DiskFaults,
+    /// What happens to nodes.
+    pub process: ProcessFaults,
+    /// The bounds that the replicas are given.
+    pub bounds: Bounds,
+    /// Of ten faults that hit a node, how many hit a leader.
+    pub leaders_first: u64,
+}
+
+/// Bounds of the replicas, small enough that a run of seconds reaches them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Entries from one checkpoint to the next.
+    pub checkpoint_entries: u64,
+    /// Bytes of applied entries that stay in the log.
+    pub retain_bytes: usize,
+    /// Bytes of one snapshot chunk.
+    pub snapshot_chunk_bytes: usize,
+    /// Bytes of the lines that a node keeps of one group.
+    pub lines_bytes_max: usize,
+    /// How long a value stays dirty.
+    pub dirty_us_max: u64,
+}
+
+/// How messages travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkFaults {
+    /// Shortest and longest usual delay.
+    pub delay_us: (u64, u64),
+    /// Of 1,000 messages, how many take up to `tail_us_max`.
+    pub tail_per_mille: u64,
+    /// The longest delay.
+    pub tail_us_max: u64,
+    /// Of 1,000 messages, how many are lost.
+    pub loss_per_mille: u64,
+    /// Of 1,000 messages, how many come twice.
+    pub duplicate_per_mille: u64,
+    /// As on one connection: nothing overtakes, nothing comes twice, and a loss takes all that is under way on the link.
+    pub in_order: bool,
+    /// Partitions: halves, one node alone, one direction of one link.
+    pub partition: Every,
+}
+
+/// How disks behave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// Shortest and longest usual time of a sync.
+    pub sync_us: (u64, u64),
+    /// A disk that answers only after 1 to 2 s.
+    pub stall: Every,
+}
+
+/// What happens to nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessFaults {
+    /// The process dies with all that was not synced, and comes back later.
+    pub crash: Every,
+    /// Every node dies at once.
+    pub blackout: Every,
+    /// The process stops for 0.2 to 3 s, then gets all at once what came meanwhile.
+    pub pause: Every,
+    /// One replica's task gets no processor for up to 300 ms, while the node's readers go on.
+    pub starve: Every,
+    /// The node is told to drain, and is started again.
+    pub drain: Every,
+    /// The wall clock jumps by up to a minute, either way.
+    pub wall_jump: Every,
+}
+
+impl Swarm {
+    /// What this seed is like.
+    pub fn draw(random: &mut Random) -> Self {
+        let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5]);
+        let rate = |random: &mut Random| random.between(0, 2 * RATE_PPM_MAX) as i64 - RATE_PPM_MAX as i64;
+        let drifting = random.chance(700);
+        Self {
+            nodes,
+            groups: random.between(1, 3) as u32,
+            clients: random.between(2, 8) as usize,
+            lanes: random.between(1, 3) as usize,
+            think_us_max: *random.pick(&[20_000, 100_000, 100_000, 300_000]),
+            names: random.between(1, 3),
+            weights: *random.pick(&[[3, 3, 4], [3, 3, 4], [1, 1, 8], [1, 1, 8], [8, 1, 1], [1, 8, 1]]),
+            sessions: random.chance(500),
+            deadline_us: *random.pick(&[500_000, 1_500_000, 3_000_000]),
+            rates_ppm: (0..nodes).map(|_| if drifting { rate(random) } else { 0 }).collect(),
+            network: NetworkFaults::draw(random),
+            disk: DiskFaults::draw(random),
+            process: ProcessFaults::draw(random),
+            bounds: Bounds {
+                checkpoint_entries: *random.pick(&[20, 50, 200, 8_192]),
+                retain_bytes: *random.pick(&[200, 2_000, 4_000_000]),
+                snapshot_chunk_bytes: *random.pick(&[500, 4_000, 1_000_000]),
+                lines_bytes_max: *random.pick(&[300, 64_000_000, 64_000_000]),
+                dirty_us_max: *random.pick(&[200_000, 1_000_000]),
+            },
+            leaders_first: random.between(2, 9),
+        }
+    }
+}
+
+fn every(random: &mut Random, per_mille: u64, low_us: u64, high_us: u64) -> Every {
+    random.chance(per_mille).then(|| random.between(low_us, high_us))
+}
+
+impl NetworkFaults {
+    fn draw(random: &mut Random) -> Self {
+        let in_order = random.chance(400);
+        let slow = random.chance(150);
+        let tail = random.chance(400);
+        Self {
+            delay_us: if slow { (5_000, 30_000) } else { (50, 2_000) },
+            tail_per_mille: if tail { random.between(5, 100) } else { 0 },
+            tail_us_max: random.between(20_000, 2_500_000),
+            loss_per_mille: if random.chance(500) { random.between(1, if in_order { 20 } else { 200 }) } else { 0 },
+            duplicate_per_mille: if random.chance(500) && !in_order { random.between(1, 200) } else { 0 },
+            in_order,
+            partition: every(random, 500, 800_000, 4_000_000),
+        }
+    }
+}
+
+impl DiskFaults {
+    fn draw(random: &mut Random) -> Self {
+        let sync_us = *random.pick(&[(100, 600), (100, 2_000), (1_000, 20_000)]);
+        Self { sync_us, stall: every(random, 250, 2_000_000, 8_000_000) }
+    }
+}
+
+impl ProcessFaults {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            crash: every(random, 600, 1_000_000, 5_000_000),
+            blackout: every(random, 100, 4_000_000, 8_000_000),
+            pause: every(random, 450, 1_000_000, 5_000_000),
+            starve: every(random, 350, 300_000, 3_000_000),
+            drain: every(random, 200, 2_000_000, 6_000_000),
+            wall_jump: every(random, 300, 1_000_000, 4_000_000),
+        }
+    }
+
+    /// No fault at all.
+    pub fn none() -> Self {
+        Self { crash: None, blackout: None, pause: None, starve: None, drain: None, wall_jump: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_the_same_each_time_and_seeds_differ() {
+        let draw = |seed| Swarm::draw(&mut Random::new(seed));
+        assert_eq!(draw(5), draw(5));
+        let swarms: Vec<Swarm> = (0..500).map(draw).collect();
+        let calm = swarms.iter().filter(|s| s.process.crash.is_none() && s.network.loss_per_mille == 0).count();
+        assert!((50..250).contains(&calm), "{calm} of 500 have neither crash nor loss");
+        for nodes in 1..=5 {
+            assert!(swarms.iter().any(|s| s.nodes == nodes), "no seed has {nodes} nodes");
+        }
+        assert!(swarms.iter().all(|s| s.rates_ppm.len() == s.nodes));
+    }
+}

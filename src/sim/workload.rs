@@ -1,0 +1,240 @@
+//! The clients of the faulty phase: what they ask for next, and what they make of the answers.
+//!
+//! Each client is attached to one node at a time and moves when that node is silent. It works as a real one would: it
+//! acknowledges what it was delivered (mostly, sometimes twice), renews and releases the locks that it got, and reads and
+//! writes a few hot keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use trine_protocol::cache::{Delete, Get, Put, WriteBack};
+use trine_protocol::cluster::{KeepAlive, OpenSession};
+use trine_protocol::lock::{Acquire, Release, Renew};
+use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
+use trine_protocol::{ErrorCode, Request, Response};
+
+use super::checker::{Operation, Verdict};
+use super::network::Place;
+use super::random::Random;
+use super::swarm::Swarm;
+use crate::ids::GroupId;
+use crate::node::effect::SessionRef;
+
+/// Things that a client keeps in hand at most; the oldest are forgotten, as by a consumer that died.
+const IN_HAND_MAX: usize = 8;
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) group: GroupId,
+    pub(crate) request: Request,
+    pub(crate) session: Option<SessionRef>,
+}
+
+/// All clients.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    clients: Vec<Client>,
+    nodes: usize,
+    groups: u32,
+    names: u64,
+    weights: [u64; 3],
+    values: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    place: Place,
+    /// None where the client uses none.
+    sessions: Option<BTreeMap<GroupId, OwnSession>>,
+    deliveries: Vec<(GroupId, String, Delivery)>,
+    locks: Vec<Held>,
+}
+
+#[derive(Debug)]
+struct OwnSession {
+    id: u64,
+    next_sequence: u64,
+    open: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct Held {
+    group: GroupId,
+    lock: String,
+    client: String,
+    token: u64,
+}
+
+/// Name of a queue, lock or key of a group.
+pub(crate) fn name(kind: char, group: GroupId, number: u64) -> String {
+    format!("{kind}{}-{number}", group.0)
+}
+
+impl Workload {
+    pub(crate) fn new(swarm: &Swarm) -> Self {
+        let client = |number: usize| Client {
+            place: number % swarm.nodes,
+            sessions: swarm.sessions.then(BTreeMap::new),
+            deliveries: Vec::new(),
+            locks: Vec::new(),
+        };
+        Self {
+            clients: (0..swarm.clients).map(client).collect(),
+            nodes: swarm.nodes,
+            groups: swarm.groups,
+            names: swarm.names,
+            weights: swarm.weights,
+            values: 0,
+        }
+    }
+
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The node that a client is attached to.
+    pub(crate) fn place(&self, client: usize) -> Place {
+        self.clients[client].place
+    }
+
+    /// The client goes to another node: this one is silent.
+    pub(crate) fn move_on(&mut self, random: &mut Random, client: usize) {
+        self.clients[client].place = random.below(self.nodes as u64) as usize;
+    }
+
+    /// What the client does next.
+    pub(crate) fn next(&mut self, random: &mut Random, client: usize) -> Wish {
+        let group = GroupId(random.below(u64::from(self.groups)) as u32);
+        if let Some(sessions) = &self.clients[client].sessions {
+            if !sessions.contains_key(&group) {
+                let request = OpenSession { group: group.0 }.into();
+                return Wish { group, request, session: None };
+            }
+        }
+        let [queue, lock, cache] = self.weights;
+        let drawn = random.below(queue + lock + cache);
+        let (group, request) = match drawn {
+            _ if self.clients[client].sessions.is_some() && random.chance(20) => {
+                (group, KeepAlive { group: group.0 }.into())
+            }
+            _ if drawn < queue => self.next_of_queue(random, client, group),
+            _ if drawn < queue + lock => self.next_of_lock(random, client, group),
+            _ => (group, self.next_of_cache(random, group)),
+        };
+        let session = self.session(client, group, &request);
+        Wish { group, request, session }
+    }
+
+    /// The session for a request: cache requests have none, as the node asked is the cache.
+    fn session(&mut self, client: usize, group: GroupId, request: &Request) -> Option<SessionRef> {
+        if matches!(request, Request::Get(_) | Request::Put(_) | Request::Delete(_) | Request::WriteBack(_)) {
+            return None;
+        }
+        let session = self.clients[client].sessions.as_mut()?.get_mut(&group)?;
+        session.next_sequence += 1;
+        let sequence = session.next_sequence;
+        session.open.insert(sequence);
+        let acked_below = *session.open.first().expect("one was just inserted");
+        Some(SessionRef { session: session.id, sequence, acked_below })
+    }
+
+    fn value(&mut self, random: &mut Random) -> Bytes {
+        self.values += 1;
+        let padding = if random.chance(30) { random.between(1_000, 20_000) } else { random.below(40) };
+        Bytes::from(format!("v{}:{}", self.values, ".".repeat(padding as usize)))
+    }
+
+    fn name(&self, random: &mut Random, kind: char, group: GroupId) -> String {
+        name(kind, group, random.below(self.names))
+    }
+
+    fn next_of_queue(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
+        let in_hand = self.clients[client].deliveries.len() as u64;
+        if in_hand > 0 && random.chance(550) {
+            let position = random.below(in_hand) as usize;
+            let keep = random.chance(100);
+            let deliveries = &mut self.clients[client].deliveries;
+            let (group, queue, delivery) =
+                if keep { deliveries[position].clone() } else { deliveries.remove(position) };
+            let which = if random.chance(700) {
+                AckWhich::Receipt { id: delivery.id, token: delivery.token }
+            } else {
+                AckWhich::Body(delivery.body)
+            };
+            return (group, Ack { queue, which }.into());
+        }
+        let queue = self.name(random, 'q', group);
+        if random.chance(550) {
+            return (group, Enqueue { queue, body: self.value(random) }.into());
+        }
+        let visibility_ms = random.between(100, 2_500) as u32;
+        (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32 }.into())
+    }
+
+    fn next_of_lock(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
+        let in_hand = self.clients[client].locks.len() as u64;
+        if in_hand > 0 && random.chance(600) {
+            let position = random.below(in_hand) as usize;
+            let locks = &mut self.clients[client].locks;
+            if random.chance(400) {
+                let Held { group, lock, client, token } = &locks[position];
+                let (lock, client, lease_ms) = (lock.clone(), client.clone(), random.between(100, 2_000) as u32);
+                return (*group, Renew { lock, client, token: *token, lease_ms }.into());
+            }
+            let Held { group, lock, client, token } = locks.remove(position);
+            let token = if random.chance(800) { token } else { 0 };
+            return (group, Release { lock, client, token }.into());
+        }
+        let lock = self.name(random, 'l', group);
+        self.values += 1;
+        let owner = format!("c{client}-{}", self.values);
+        (group, Acquire { lock, client: owner, lease_ms: random.between(100, 3_000) as u32 }.into())
+    }
+
+    fn next_of_cache(&mut self, random: &mut Random, group: GroupId) -> Request {
+        let key = self.name(random, 'k', group);
+        match random.below(100) {
+            0..50 => Get { key }.into(),
+            50..84 => Put { key, value: self.value(random) }.into(),
+            84..90 => Delete { key }.into(),
+            _ => WriteBack { key }.into(),
+        }
+    }
+
+    /// What a client learns from the end of one of its operations.
+    pub(crate) fn ended(&mut self, operation: &Operation, verdict: &Verdict, session: Option<SessionRef>) {
+        let client = &mut self.clients[operation.client];
+        if let (Some(sessions), Some(used)) = (&mut client.sessions, session) {
+            let expired = *verdict == Verdict::NotExecuted(ErrorCode::SessionExpired) || *verdict == Verdict::Unknown;
+            let current = sessions.get_mut(&operation.group).filter(|session| session.id == used.session);
+            if let Some(current) = current {
+                current.open.remove(&used.sequence);
+                if expired {
+                    sessions.remove(&operation.group);
+                }
+            }
+        }
+        let Verdict::Answered(response) = verdict else { return };
+        match (&operation.request, response) {
+            (_, Response::OpenSession(opened)) => {
+                let session = OwnSession { id: opened.session, next_sequence: 0, open: BTreeSet::new() };
+                client.sessions.get_or_insert_default().insert(operation.group, session);
+            }
+            (Request::Dequeue(dequeue), Response::Dequeue(dequeued)) => {
+                let held = dequeued.deliveries.iter();
+                client.deliveries.extend(held.map(|of| (operation.group, dequeue.queue.clone(), of.clone())));
+            }
+            (Request::Acquire(acquire), Response::Acquire(granted)) => client.locks.push(Held {
+                group: operation.group,
+                lock: acquire.lock.clone(),
+                client: acquire.client.clone(),
+                token: granted.token,
+            }),
+            _ => {}
+        }
+        let (deliveries, locks) = (client.deliveries.len(), client.locks.len());
+        client.deliveries.drain(..deliveries.saturating_sub(IN_HAND_MAX));
+        client.locks.drain(..locks.saturating_sub(IN_HAND_MAX));
+    }
+}

@@ -1,0 +1,28 @@
+//! What Trine promises, asked of real processes: the built binary, started as a user starts it, killed with signals.
+//!
+//! Each test has its own ports and folders, and all of them take turns: they measure seconds on a machine that may
+//! have two cores. Nothing waits by sleeping; every wait looks for something that can be seen and has a deadline.
+//!
+//! | file | promise |
+//! | --- | --- |
+//! | `walkthrough` | the REST walk-through from a fresh start; a killed cluster comes back with all it acknowledged |
+//! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
+//! | `owner` | a dirty line of a dead node is refused, and back with the node |
+//! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
+//! | `rejoin` | any one node may die; it comes back with everything |
+//! | `refusals` | what cannot start says why in one line and writes nothing; bad bytes cost nothing |
+//! | `shutdown` | SIGTERM drains; a restart goes on; `--fresh` starts over |
+
+mod cluster;
+mod failover;
+mod hits;
+mod http;
+mod load;
+mod owner;
+mod ports;
+mod process;
+mod refusals;
+mod rejoin;
+mod shutdown;
+mod wait;
+mod walkthrough;
