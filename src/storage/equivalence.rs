@@ -209,7 +209,7 @@ fn without_order(mut recovered: Recovered) -> Recovered {
 fn random_work_leaves_the_same_on_both() {
     let mut segments_most = 0;
     // TRINE_STORAGE_SEEDS asks for more of them.
-    let seeds = std::env::var("TRINE_STORAGE_SEEDS").map_or(8, |seeds| seeds.parse().expect("a number"));
+    let seeds = std::env::var("TRINE_STORAGE_SEEDS").map_or(4, |seeds| seeds.parse().expect("a number"));
     for seed in 0..seeds {
         let mut both = Both::new(seed);
         for _ in 0..8 {

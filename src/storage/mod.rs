@@ -18,6 +18,8 @@ mod stats;
 mod suite;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod torture;
 pub mod writer;
 
 use bytes::Bytes;
