@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +66,9 @@ impl Writers {
         stats: &Arc<StorageStats>,
         fatal: fn(&str),
     ) -> Result<Self, StorageError> {
+        // The threads say how large their files are after each round; until the first one it is what was found.
+        stats.log_disk_bytes.store(log.bytes_on_disk(), Relaxed);
+        stats.state_disk_bytes.store(state.bytes_on_disk(), Relaxed);
         let (persisted, done) = (inboxes.to_vec(), inboxes.to_vec());
         let fatal = move |error: StorageError| fatal(&error.to_string());
         let done = move |group: GroupId, input| {
@@ -173,7 +177,6 @@ impl<S: StateStore> StateStore for Measured<S> {
 
 /// Sets the gauges that the threads keep in numbers of their own.
 pub(super) fn measure(stats: &StorageStats) {
-    use std::sync::atomic::Ordering::Relaxed;
     let gauges = metrics::storage();
     gauges.log_bytes.set(stats.log_disk_bytes.load(Relaxed) as f64);
     gauges.state_bytes.set(stats.state_disk_bytes.load(Relaxed) as f64);

@@ -1,7 +1,30 @@
 //! What a node keeps on disk: a log that acknowledgements rest on, and behind it a state store.
 //!
-//! The log (hard state, entries, cache journal of all groups) is one preallocated, checksummed, chained
-//! segment log per node with one fdatasync a round. The state store (sled) holds what was applied, and is healed by replay.
+//! ```text
+//!   Write --> [ segment log, one fdatasync a round ] --> durable: votes, appends, answers, cache writes
+//!                      |  cut only below what the state store has on disk
+//!   Checkpoint --> [ sled: applied state, flush and fdatasync ] --> durable: the log may forget
+//! ```
+//!
+//! The log ([`mod@log`]: hard state, entries and cache journal of all groups) is one preallocated, checksummed, chained list of
+//! segments per node. The state store ([`sled_store`]) holds what was applied, and is healed by replay. [`open`] takes a data
+//! directory into use ([`identity`]) and puts the two together; [`writer`] has the two threads that work on them.
+//! [`SimDisk`] is the twin of both for the simulator. One suite runs on both kinds, and random work must leave the same on both.
+//!
+//! # What "durable" means here
+//! fdatasync has returned on the file, and an fsync of its directory since it was created, renamed or removed. What was read
+//! back at a start is synced before anything rests on it: it may have come from the page cache of a killed process.
+//!
+//! # Invariants
+//! - A write to the log is there as a whole or not at all, and only together with all before it; so is a checkpoint.
+//! - Where the state of a group stands is never before the beginning of its log: what the log forgot, the state store has.
+//! - The first error is the last thing that a store does.
+//! - Damage is never taken for a power cut: on doubt the node refuses to start, since it could forget a vote.
+//!
+//! # Caveats
+//! - A node that refuses has to come back with a new data directory, as a new incarnation. Nothing is repaired in place.
+//! - A disk that says "synced" and lies is believed.
+//! - A full disk is an error like any other: the node stops, up to one segment before the last byte.
 
 mod assemble;
 #[cfg(test)]

@@ -25,6 +25,7 @@
 //! - What is called back must not wait: a replica may be waiting for room here at that moment.
 //!
 //! # Caveats
+//! - A writer that is dropped without `stop` leaves its thread waiting for work until the process ends.
 //! - One thread reads and writes the state: a read waits for the checkpoints and snapshots before it.
 //! - A bound counts writes, not bytes; their bytes are bounded by the replica's uncommitted ones.
 

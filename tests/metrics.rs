@@ -1,0 +1,156 @@
+//! Every metric of the table is there on a running node, and the ones that work leaves a trace in have one. Metrics belong to
+//! a process, so the nodes are processes of their own.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trine::metrics::{Kind, TABLE};
+use trine_protocol::client::{Client, ClientConfig};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A node's process; killed with the test, however that ends.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Node {
+    fn start(number: usize, members: &[String], folder: &std::path::Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trine"));
+        command.args([
+            "serve",
+            "--cluster-id",
+            "5eed",
+            "--log",
+            "warn",
+            "--node",
+            &format!("node{number}"),
+            "--data-dir",
+        ]);
+        command.arg(folder.join(format!("node{number}")));
+        for member in members {
+            command.args(["--member", member]);
+        }
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the binary starts"))
+    }
+
+    /// Asks it to stop, and waits for its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::TERM).expect("it runs");
+        self.0.wait().expect("it ends").code()
+    }
+}
+
+/// Sum over all labels of every metric in Prometheus' text form.
+fn sums(text: &str) -> BTreeMap<String, f64> {
+    let mut sums = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with("trine_")) {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+        let name = name.split('{').next().expect("there is a first part");
+        *sums.entry(name.to_owned()).or_default() += value.parse::<f64>().expect("a number");
+    }
+    sums
+}
+
+async fn scrape(port: u16) -> BTreeMap<String, f64> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: trine\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    sums(&text)
+}
+
+/// A client of a node, once the node is ready.
+async fn ready(port: u16) -> Client {
+    let mut config = ClientConfig::new([format!("127.0.0.1:{port}")]);
+    config.deadline = PATIENCE;
+    let client = Client::connect(config).await.expect("the node can be reached");
+    while !client.status().await.unwrap().groups.iter().all(|group| group.ready) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client
+}
+
+async fn work(client: &Client) {
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        client.put(key, "value").await.unwrap();
+        client.get(key).await.unwrap();
+        client.get(format!("{key}-absent")).await.unwrap();
+        client.enqueue(key, "waits").await.unwrap();
+        client.enqueue(key, "is taken").await.unwrap();
+        client.dequeue(key, 60_000, 1).await.unwrap();
+        client.acquire(format!("{key}/lock"), "me", 60_000).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let free: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    drop(free);
+    let address = |index: usize| format!("127.0.0.1:{}", ports[index]);
+    let member = |number: usize| {
+        let first = 3 * (number - 1);
+        format!("node{number},{},{},{}", address(first), address(first + 1), address(first + 2))
+    };
+    let members = [member(1), member(2)];
+    let nodes = [Node::start(1, &members, folder.path()), Node::start(2, &members, folder.path())];
+    let client = tokio::time::timeout(PATIENCE, ready(ports[0])).await.expect("the node gets ready");
+    work(&client).await;
+    // Gauges of groups are looked at about once a second.
+    let fed = async {
+        loop {
+            let sums = scrape(ports[2]).await;
+            let gauges = ["trine_locks_held", "trine_queue_ready", "trine_queue_in_flight"].map(|name| sums[name]);
+            if gauges == [6.0; 3] {
+                return sums;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let sums = tokio::time::timeout(PATIENCE, fed).await.expect("the gauges are set");
+    // What leaves no trace in a few seconds of a healthy cluster.
+    let quiet = [
+        "trine_refused_total",
+        "trine_requests_in_flight",
+        "trine_peer_dropped_total",
+        "trine_log_waiting",
+        "trine_state_fsync_seconds",
+        "trine_state_checkpoints_total",
+        "trine_snapshots_installed_total",
+        "trine_raft_leader",
+    ];
+    for metric in TABLE {
+        let name = match metric.kind {
+            Kind::Histogram => format!("{}_count", metric.name),
+            _ => metric.name.to_owned(),
+        };
+        match (sums.get(&name), quiet.contains(&metric.name)) {
+            (None, _) => panic!("{name} is in the table and not on the page"),
+            (Some(value), false) => assert!(*value > 0.0, "{name} is not fed"),
+            _ => {}
+        }
+    }
+    for name in sums.keys() {
+        let known = |metric: &trine::metrics::Metric| {
+            let rest = name.strip_prefix(metric.name);
+            rest.is_some_and(|rest| {
+                rest.is_empty() || metric.kind == Kind::Histogram && ["_bucket", "_sum", "_count"].contains(&rest)
+            })
+        };
+        assert!(TABLE.iter().any(known), "{name} is on the page and not in the table");
+    }
+    assert_eq!(nodes.map(Node::stop), [Some(0), Some(0)]);
+}
