@@ -55,6 +55,7 @@ impl<R: Rules> Node<R> {
             self.promise(from, Body::Appended { index: 0, round });
             return;
         }
+        let is_empty = entries.is_empty();
         let (mut prev_index, prev_term) = previous;
         if prev_index < self.commit {
             // What is committed here is in every later leader's log: it agrees, and an old message cannot take it back.
@@ -65,7 +66,6 @@ impl<R: Rules> Node<R> {
             self.reject(from, previous, round);
             return;
         }
-        let is_empty = entries.is_empty();
         let proven = prev_index + entries.len() as u64;
         if let Some(entry) = entries.last() {
             self.clock.observe_entry(self.now, self.hard_state.term, entry);
@@ -106,9 +106,13 @@ impl<R: Rules> Node<R> {
 
     /// A write was completed: acknowledges what it made durable.
     pub(super) fn acknowledge_durable(&mut self) {
+        if self.installing.is_some() || self.persistent_state() != self.writes.durable() {
+            // A later completion says it.
+            return;
+        }
         let (RoleState::Follower(follower), Some(leader)) = (&mut self.role, self.leader) else { return };
         let index = follower.matched.min(self.log.stable());
-        if index > follower.replied_index && self.installing.is_none() {
+        if index > follower.replied_index {
             let round = follower.round;
             (follower.replied_index, follower.replied_round) = (index, round);
             self.promise(leader, Body::Appended { index, round });
@@ -119,6 +123,13 @@ impl<R: Rules> Node<R> {
     pub(super) fn matched_by_snapshot(&mut self, index: Index) {
         if let RoleState::Follower(follower) = &mut self.role {
             follower.matched = follower.matched.max(index);
+        }
+    }
+
+    /// The leader is told by another message that `index` is durable here.
+    pub(super) fn told_durable(&mut self, index: Index) {
+        if let RoleState::Follower(follower) = &mut self.role {
+            follower.replied_index = follower.replied_index.max(index);
         }
     }
 

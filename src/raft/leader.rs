@@ -57,7 +57,7 @@ pub(super) struct Transfer {
 }
 
 impl Leader {
-    fn begin_round(&mut self, now_us: u64, heartbeat_us: u64) {
+    fn begin_round(&mut self, now_us: u64, heartbeat_us: u64, election_us: u64) {
         self.round += 1;
         if self.sent_us.len() == ROUNDS_MAX {
             self.sent_us.pop_front();
@@ -66,6 +66,9 @@ impl Leader {
         self.next_heartbeat_us = now_us.saturating_add(heartbeat_us);
         for progress in self.followers.values_mut() {
             progress.round_due = true;
+            if now_us.saturating_sub(progress.heard_us) > election_us {
+                progress.unreachable();
+            }
         }
     }
 
@@ -101,7 +104,7 @@ impl<R: Rules> Node<R> {
             snapshot: None,
             snapshot_asked: false,
         };
-        leader.begin_round(now_us, self.config.heartbeat_us);
+        leader.begin_round(now_us, self.config.heartbeat_us, self.config.election_us_max);
         self.role = RoleState::Leader(leader);
         self.leader = Some(self.config.id);
         self.clock.lead(self.now, self.hard_state.term, self.log.last_stamp_ms());
@@ -169,7 +172,7 @@ impl<R: Rules> Node<R> {
             return;
         }
         if now_us >= leader.next_heartbeat_us {
-            leader.begin_round(now_us, self.config.heartbeat_us);
+            leader.begin_round(now_us, self.config.heartbeat_us, self.config.election_us_max);
         }
         match leader.transfer {
             Some(transfer) if now_us >= transfer.deadline_us && transfer.told => self.campaign(true),
@@ -260,7 +263,8 @@ impl<R: Rules> Node<R> {
         self.heard(from, 0);
         let RoleState::Leader(leader) = &mut self.role else { return };
         if let Some(progress) = leader.followers.get_mut(&from) {
-            progress.has_chunk(index, next_offset);
+            let length = leader.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len() as u64);
+            progress.has_chunk(index, next_offset, (next_offset >= length).then_some(leader.round));
         }
     }
 

@@ -1,4 +1,70 @@
 //! Consensus over opaque bytes, by hand, without a clock, a socket or a disk.
+//!
+//! A group of replicas keeps one log. Each entry is a command for a state machine; every replica applies the same entries in the
+//! same order, so all of them come to the same state, and a minority of them may be dead at any time.
+//!
+//! # From zero
+//!
+//! Time is cut into **terms**. In each term at most one replica **leads**: it was voted for by a majority, and nobody votes twice in a
+//! term. Clients' commands go to the leader, which appends them to its log and sends them to the **followers**. An entry that
+//! a majority holds durably is **committed**: any majority that elects a later leader shares a replica with the one that
+//! holds the entry, and nobody votes for a candidate whose log is behind its own, so every later leader has it.
+//! Followers' logs may part from the leader's (a former leader sent them what was never committed); the leader finds the place where they
+//! agree, and what follows is cut off and replaced. A follower that needs what the leader has forgotten is sent the state
+//! itself, a **snapshot**.
+//!
+//! The paper is Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm* (2014); pre-vote and handing over are from
+//! Ongaro's thesis (sections 9.6 and 3.10).
+//!
+//! ```text
+//!                  silence                  a majority would         a majority did
+//!   Follower ------------------> PreCandidate --------> Candidate --------> Leader
+//!     ^  ^                           |                     |                  |
+//!     |  +---- refused, or a leader is heard --------------+                  |
+//!     +---- a higher term, no majority heard, or a disk that hangs -----------+
+//! ```
+//!
+//! # How it is used
+//!
+//! Nothing here waits, reads a clock or touches a disk. An input ([`Raft::step`], [`Raft::tick`], [`Raft::propose`],
+//! [`Raft::persisted`]...) changes the state, and [`Raft::ready`] hands out what is to be done, in the order of its fields. Whatever
+//! *promises* something waits inside until the write that makes it true is durable: a vote, an acknowledgement, and a candidate's own vote, without
+//! which it does not even ask. What promises nothing leaves at once: a leader's entries travel while its own disk still
+//! writes them, and its own copy counts like any other, when it is durable.
+//!
+//! # Invariants
+//!
+//! - One leader per term; a leader never overwrites its own log; equal (index, term) means equal logs up to there; a committed entry is
+//!   in every later leader's log (figure 3 of the paper). A run of random faults watches these in `tests`.
+//! - Term and vote are one record, and durable before anything that rests on them leaves.
+//! - An entry is committed by counting replicas only in its leader's own term (figure 8). A new leader begins with a **no-op**
+//!   so that it gets there without a client; until then it does not know what is committed ([`Raft::committed_in_term`]).
+//! - A follower commits no further than an append has *proven* its log to agree, and cuts its log only at an entry that conflicts.
+//! - The completion of a write speaks for the entries it carried, never for others that took their place.
+//! - While [`Raft::lease_until_us`] lies in the future no other replica can lead: whoever heard the leader (or restarted and may have
+//!   forgotten it) refuses votes for the shortest election timeout, unless the leader itself asked for the
+//!   election, for which it drops its lease first.
+//! - Stamps never fall along the log, and log time runs no faster than the leader's monotonic clock.
+//!
+//! # Where things stand
+//!
+//! `node` has what all roles share, and is the only place where a term decides something; `follower`, `candidate` and `leader` are the
+//! roles, `replication` is what a leader sends and `progress` what it knows of a follower; `log`, `writes`, `snapshot`,
+//! `log_clock` and `quorum` can be read by themselves. The scripts in `scripts/` show behaviour, one scenario a file.
+//!
+//! # Caveats
+//!
+//! - **The voters are fixed.** No learners and no change of membership: a node that lost its disk cannot be replaced under a new name.
+//!   (It must not come back under the old one either: storage refuses a directory of another incarnation.)
+//! - A follower that has lost what it acknowledged is not repaired: the leader knows better than to believe that, asks again with
+//!   each heartbeat, and sends it nothing. Its group goes on with the others.
+//! - Reads do not come through here. The replica above answers them from what it has applied, under the lease or after an entry of
+//!   its own.
+//! - A partial partition in which every replica hears some other, but none a majority, has no leader, and one in which a leader hears a
+//!   majority that clients cannot reach keeps it. Plain Raft does no better.
+//! - Snapshots are assembled in memory, up to [`Config::snapshot_bytes_max`].
+//! - Messages are neither signed nor encrypted here. [`Raft::step`] survives any message from anyone, but a voter that lies can
+//!   break what the group promises: consensus of this kind assumes crashes, not treason.
 
 mod candidate;
 mod config;
@@ -231,3 +297,6 @@ impl<R: Rules> Raft<R> {
         self.node.check_invariants();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,6 +119,15 @@ impl Progress {
         }
     }
 
+    /// Nothing was heard from it for so long that sending ahead is a waste: heartbeats will find it.
+    pub(super) fn unreachable(&mut self) {
+        if !matches!(self.state, State::Snapshot { .. }) {
+            self.next = self.matched + 1;
+            self.state = State::Probe { waiting: true };
+            self.in_flight.clear();
+        }
+    }
+
     /// The entries that it needs are compacted.
     pub(super) fn needs_snapshot(&mut self, snapshot: Index) {
         self.state = State::Snapshot { snapshot, offset: 0, sent: None };
@@ -135,12 +144,13 @@ impl Progress {
         news
     }
 
-    /// The follower has the bytes of the snapshot before `offset`.
-    pub(super) fn has_chunk(&mut self, index: Index, next_offset: u64) {
+    /// The follower has the bytes of the snapshot before `next_offset`. Where those are all of them, there is nothing to send before it
+    /// had time to install them: what is sent next is a question, not before the round after `ask_after`.
+    pub(super) fn has_chunk(&mut self, index: Index, next_offset: u64, ask_after: Option<u64>) {
         match &mut self.state {
             State::Snapshot { snapshot, offset, sent } if *snapshot == index && *offset != next_offset => {
                 *offset = next_offset;
-                *sent = None;
+                *sent = ask_after;
             }
             // Nothing new: the chunk in flight is still on its way, or a heartbeat will find it lost.
             _ => {}

@@ -20,6 +20,8 @@ use super::ready::Snapshot;
 pub(super) struct Assembly {
     meta: SnapshotMeta,
     data: BytesMut,
+    /// It outgrew its bound: the bytes are dropped, and chunks of it are no longer answered.
+    too_large: bool,
 }
 
 impl<R: Rules> Node<R> {
@@ -42,6 +44,7 @@ impl<R: Rules> Node<R> {
         self.commit = self.commit.max(meta.index);
         self.matched_by_snapshot(meta.index);
         if self.log.stable() >= meta.index {
+            self.told_durable(meta.index);
             self.promise(from, Body::SnapshotReply { index: meta.index, next_offset: 0, installed: true });
         }
     }
@@ -51,14 +54,15 @@ impl<R: Rules> Node<R> {
         let index = meta.index;
         let mut assembly = match self.assembly.take() {
             Some(assembly) if assembly.meta == meta => assembly,
-            _ => Assembly { meta, data: BytesMut::new() },
+            _ => Assembly { meta, data: BytesMut::new(), too_large: false },
         };
         let have = assembly.data.len() as u64;
+        if assembly.too_large || (offset == have && have + data.len() as u64 > self.config.snapshot_bytes_max) {
+            // Without an answer the leader repeats one chunk with each heartbeat; a wrong answer would make it start over.
+            self.assembly = Some(Assembly { data: BytesMut::new(), too_large: true, ..assembly });
+            return None;
+        }
         if offset == have {
-            if have + data.len() as u64 > self.config.snapshot_bytes_max {
-                // Dropped without an answer; the leader tries again at the pace of heartbeats.
-                return None;
-            }
             assembly.data.extend_from_slice(&data);
         }
         let (expected, complete) = (assembly.data.len() as u64, last && offset == have);
@@ -91,6 +95,7 @@ impl<R: Rules> Node<R> {
         let index = self.commit;
         self.matched_by_snapshot(index);
         if let Some(leader) = self.leader.filter(|leader| *leader != self.config.id) {
+            self.told_durable(index);
             self.promise(leader, Body::SnapshotReply { index, next_offset: 0, installed: true });
         }
     }

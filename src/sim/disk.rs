@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::random::Random;
 use super::swarm::DiskFaults;
-use crate::ids::{GroupId, Index};
+use crate::ids::GroupId;
 use crate::node::effect::{Checkpoint, Fetch, Input, Write};
 use crate::raft::{HardState, Snapshot};
 use crate::storage::{LogStore, Recovered, SimDisk, StateStore, StorageError};
@@ -189,19 +189,16 @@ impl NodeDisk {
     }
 
     /// Whether nothing is under way or waits.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.round.is_none() && self.state_work.is_empty()
-    }
-
-    /// Where the log of a group begins, for the trace.
-    pub(crate) fn log_base(&self, group: GroupId) -> Index {
-        self.disk.recover_log(group).map_or(0, |log| log.base.index)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Index;
     use crate::raft::{Entry, Persist};
 
     fn entry_write(sequence: u64, index: Index) -> Write {

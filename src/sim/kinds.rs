@@ -4,7 +4,7 @@ use crate::cache::{BusMessage, ToHome, ToNode};
 use crate::node::message::GroupMessage;
 use crate::raft::Body;
 
-/// Every name that [`name`] gives.
+/// Every name that `name` gives.
 pub const KINDS: [&str; 30] = [
     "PreVote",
     "PreVoteReply",

@@ -1,4 +1,44 @@
-//! The simulator.
+//! A whole cluster on a virtual clock under one seed.
+//!
+//! The simulator stands where the server stands: it drives the same [`Replica`](crate::node::Replica)s, for every node and
+//! group, and does their effects in the order of the fields. Time, the network, the disks and the clients are its own, and
+//! all of them come from one number, so that a failure is replayed by its seed:
+//!
+//! ```text
+//!   TRINE_SEEDS=2000 cargo test --release --test seeds      many seeds, every promise checked in each
+//!   TRINE_SEED=109 cargo test --test seeds every            one seed, its trace printed, a line per event
+//! ```
+//!
+//! # What a seed is like
+//! Each draws its own [`Swarm`]: 1 to 5 nodes, groups, clients, a few hot keys, clocks that run at different rates, small
+//! bounds, and some of the faults: messages lost, doubled, late, overtaking, cut off one way or both; processes that stand
+//! still or crash, with the writes that no sync covered lost; disks that are slow or stall. A phase with faults is followed by
+//! a healthy one, in which every group must have a leader and every client its answer.
+//!
+//! # What is checked
+//! After every event: one leader per term, log matching, nothing committed changes or vanishes, no two votes in a term, single
+//! writer or many readers among the lines that are valid at that instant. With every answer: no acknowledged message lost,
+//! order of first deliveries, none after its acknowledgement; one holder per lock and growing tokens; every read, hit or
+//! miss, against the newest version that was complete when it began; what was refused never takes effect.
+//! 2,000 seeds in 93 s on two cores: at the mean 9,300 events and 520 operations answered a seed, 72 % of the seeds with a leader
+//! change under load.
+//!
+//! # The bugs that it must find
+//! Each switch of [`Rules`] puts one bug in. `tests/seeds.rs` asserts that these seeds find them, and that the same seeds pass without:
+//!
+//! | switch | seed |
+//! | --- | --- |
+//! | [`Rules::LEADER_COUNTS_ITSELF_EARLY`] | 27 |
+//! | [`Rules::VOTE_NOT_PERSISTED`] | 348, with rival candidates |
+//! | [`Rules::EARLIER_TERM_COMMITTED_BY_COUNT`] | 184, with short reigns |
+//! | [`Rules::GRANT_WITHOUT_LEASE_CHECK`] | 292 |
+//! | [`Rules::FILL_INSTALLED_AFTER_INVALIDATION`] | 1 |
+//! | [`Rules::LAPSED_LEASE_RENEWED`] | 35 |
+//!
+//! # Caveats
+//! Disks lose a suffix of what was not synced, never a part in the middle, and flip no bits; membership does not change; the
+//! shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
+
 mod audit;
 pub(crate) mod checker;
 mod clients;

@@ -82,7 +82,15 @@ impl Disk for RealDisk {
     fn restart(&mut self) {
         self.opened = None;
         let options = LogOptions { segment_bytes: self.segment_bytes };
-        self.opened = Some(open(&self.path(), &claim(), options).unwrap());
+        // A test beside this one may be starting a process, which shares every descriptor, the lock's too, until it runs.
+        let tries = (0..500).find_map(|_| match open(&self.path(), &claim(), options.clone()) {
+            Err(StorageError::Refused { .. }) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                None
+            }
+            opened => Some(opened),
+        });
+        self.opened = Some(tries.expect("the lock is free within five seconds").unwrap());
     }
     fn recovered(&mut self, group: GroupId) -> Recovered {
         self.opened().recovered[&group].clone()
