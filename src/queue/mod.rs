@@ -19,7 +19,7 @@
 //! ```
 //!
 //! * **Id.** A message's id is the log index of its `Enqueue`: it grows with the order of the queue and is never used twice.
-//! * **Order.** A dequeue takes the lowest ids that are ready and skips none. A message that timed out is ready again *at
+//! * **Order.** A dequeue takes the lowest ids that are ready and skips none, up to its count and to [`BATCH_BYTES_MAX`]. A message that timed out is ready again *at
 //!   its old place*, before all that came after it. So the first deliveries are in the order of the queue; a repeated one comes late.
 //! * **Token.** All deliveries of one `Dequeue` carry the token of its log entry ([`At::token`](crate::ids::At::token)); with the id it
 //!   is the receipt, and it grows with each delivery of the same message. A worker that passes it on to what it writes to is fenced like the holder of a lock.
@@ -70,6 +70,7 @@ mod table;
 mod tests;
 
 use serde::{Deserialize, Serialize};
+use trine_protocol::limits::DEQUEUE_BYTES_MAX;
 use trine_protocol::queue::{Ack, Dequeue, Enqueue};
 
 use crate::ids::Index;
@@ -81,6 +82,10 @@ pub use state::{State, Stats};
 pub const MESSAGES_MAX: usize = 10_000_000;
 /// Queues of one group that have messages; a message for one more gets `Overloaded`. Each takes less than half a KiB beside its name and messages.
 pub const QUEUES_MAX: usize = 100_000;
+
+/// Bytes of the bodies that one dequeue hands out; a batch ends before the message that would be over it, which is the first of the
+/// next. The wire's limit, so that an answer always fits a frame.
+pub const BATCH_BYTES_MAX: usize = DEQUEUE_BYTES_MAX;
 
 /// A command as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

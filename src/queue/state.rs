@@ -10,7 +10,7 @@ use trine_protocol::{Error, ErrorCode};
 
 use super::stored::{self, StoredBucket, StoredMessage};
 use super::table::{Bitmap, Digest, Message, Slot, Table, bit_of, bucket_of, ids_of};
-use super::{Answer, Command, Handed, MESSAGES_MAX, QUEUES_MAX};
+use super::{Answer, BATCH_BYTES_MAX, Command, Handed, MESSAGES_MAX, QUEUES_MAX};
 use crate::ids::{At, Index};
 use crate::record::{self, BadRecord, Change};
 
@@ -70,11 +70,12 @@ pub struct Stats<'a> {
 pub(super) struct Limits {
     pub messages_max: usize,
     pub queues_max: usize,
+    pub batch_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { messages_max: MESSAGES_MAX, queues_max: QUEUES_MAX }
+        Self { messages_max: MESSAGES_MAX, queues_max: QUEUES_MAX, batch_bytes_max: BATCH_BYTES_MAX }
     }
 }
 
@@ -178,13 +179,20 @@ impl State {
             return Ok(Answer::Delivered(Vec::new()));
         };
         let deadline_ms = at.stamp_ms.saturating_add(u64::from(visibility_ms));
-        let handed = (0..count).map_while(|_| self.hand_out(slot, at.token(), deadline_ms)).collect();
+        let (mut handed, mut bytes) = (Vec::new(), 0);
+        for _ in 0..count {
+            let Some(id) = self.queue(slot).ready.first() else { break };
+            bytes += self.table.get(id).expect("a ready message lives").bytes as usize;
+            if bytes > self.limits.batch_bytes_max && !handed.is_empty() {
+                break;
+            }
+            handed.push(self.hand_out(slot, id, at.token(), deadline_ms));
+        }
         Ok(Answer::Delivered(handed))
     }
 
-    /// Hands out the first message that is ready.
-    fn hand_out(&mut self, slot: Slot, token: u64, deadline_ms: u64) -> Option<Handed> {
-        let id = queue_mut(&mut self.queues, slot).ready.first()?;
+    /// Hands out a message that is ready.
+    fn hand_out(&mut self, slot: Slot, id: Index, token: u64, deadline_ms: u64) -> Handed {
         self.touch(id);
         let queue = queue_mut(&mut self.queues, slot);
         let message = self.table.get(id).expect("a ready message lives");
@@ -199,7 +207,7 @@ impl State {
         self.deadlines.insert((deadline_ms, id));
         queue.handed.insert(id, delivery);
         queue.in_flight += 1;
-        Some(Handed { id, token, deliveries })
+        Handed { id, token, deliveries }
     }
 
     fn ack(&mut self, ack: &Ack) -> Result<Answer, Error> {

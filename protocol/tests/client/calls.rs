@@ -252,7 +252,7 @@ async fn a_slow_node_that_answers_pings_is_not_lost() {
     let (result, ()) = tokio::join!(enqueue(&client, 1), async {
         let incoming = server.next().await;
         // Longer than a silent node is waited for: slowness is what is tested, so time has to pass.
-        tokio::time::sleep(Duration::from_millis(3_500)).await;
+        tokio::time::sleep(Duration::from_millis(2_000)).await;
         incoming.answer(enqueued(3));
     });
     assert_eq!(result.unwrap().id, 3);

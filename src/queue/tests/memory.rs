@@ -1,4 +1,4 @@
-//! What a message costs in memory, as the operating system counts it. The probes run alone in a process of their own, for
+//! What a message costs in memory, as the operating system counts it. The probe runs alone in a process of their own, for
 //! the other tests' memory would be counted too.
 
 use std::process::Command as Process;
@@ -10,6 +10,8 @@ use crate::ids::At;
 use crate::queue::{Command, State};
 
 const MESSAGES: u64 = 500_000;
+/// Says to the process that it is the probe, and with how many queues.
+const PROBE: &str = "TRINE_TEST_QUEUE_MEMORY";
 
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -45,27 +47,15 @@ fn probe(queues: u64) {
     }
     state.take_changes();
     let in_flight = resident_bytes() - empty;
-    println!("bytes: {} {}", waiting / MESSAGES, in_flight / MESSAGES);
+    println!("bytes: {} {} ", waiting / MESSAGES, in_flight / MESSAGES);
     assert_eq!(state.len() as u64, MESSAGES);
 }
 
-#[test]
-#[ignore = "run by memory_of_a_waiting_message, alone in its process"]
-fn probe_one_queue() {
-    probe(1);
-}
-
-#[test]
-#[ignore = "run by memory_of_a_waiting_message, alone in its process"]
-fn probe_many_queues() {
-    probe(1_000);
-}
-
-/// Bytes of a message that waits and of one in flight, by the probe of this name.
-fn measure(name: &str) -> (u64, u64) {
+/// Bytes of a message that waits and of one in flight, with so many queues: this test again, in a process of its own.
+fn measure(queues: u64) -> (u64, u64) {
     let mut process = Process::new(std::env::current_exe().unwrap());
-    process.args(["--exact", &format!("queue::tests::memory::{name}"), "--ignored", "--nocapture"]);
-    let output = String::from_utf8(process.output().unwrap().stdout).unwrap();
+    process.args(["--exact", "queue::tests::memory::memory_of_a_waiting_message", "--nocapture"]);
+    let output = String::from_utf8(process.env(PROBE, queues.to_string()).output().unwrap().stdout).unwrap();
     let figures = output.split("bytes: ").nth(1).unwrap_or_else(|| panic!("{output}"));
     let mut figures = figures.split_whitespace().map(|figure| figure.parse().unwrap());
     (figures.next().unwrap(), figures.next().unwrap())
@@ -73,10 +63,13 @@ fn measure(name: &str) -> (u64, u64) {
 
 #[test]
 fn memory_of_a_waiting_message() {
-    for (name, waiting_max, in_flight_max) in [("probe_one_queue", 40, 260), ("probe_many_queues", 80, 300)] {
-        let (waiting, in_flight) = measure(name);
-        println!("{name}: {waiting} bytes waiting, {in_flight} bytes in flight");
-        assert!(waiting <= waiting_max, "{name}: {waiting} bytes waiting");
-        assert!(in_flight <= in_flight_max, "{name}: {in_flight} bytes in flight");
+    if let Ok(queues) = std::env::var(PROBE) {
+        return probe(queues.parse().unwrap());
+    }
+    for (queues, waiting_max, in_flight_max) in [(1, 40, 260), (1_000, 80, 300)] {
+        let (waiting, in_flight) = measure(queues);
+        println!("{queues} queues: {waiting} bytes waiting, {in_flight} bytes in flight");
+        assert!(waiting <= waiting_max, "{queues} queues: {waiting} bytes waiting");
+        assert!(in_flight <= in_flight_max, "{queues} queues: {in_flight} bytes in flight");
     }
 }

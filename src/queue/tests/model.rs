@@ -10,7 +10,11 @@ use trine_protocol::{Error, ErrorCode};
 
 use super::disk::Disk;
 use crate::ids::{At, Index};
+use crate::queue::state::Limits;
 use crate::queue::{Answer, Command, Handed, State};
+
+/// So that the small bodies of this model reach it.
+const BATCH_BYTES_MAX: usize = 3;
 
 struct Message {
     id: Index,
@@ -44,10 +48,16 @@ impl Model {
                 Ok(Answer::Enqueued { id: at.index })
             }
             Command::Dequeue(Dequeue { queue, visibility_ms, count_max }) => {
-                let mut handed = Vec::new();
+                let (mut handed, mut bytes) = (Vec::new(), 0);
                 for message in &mut self.messages {
                     let wanted = message.queue == *queue && !message.gone && !message.hidden(at.stamp_ms);
-                    if wanted && handed.len() < (*count_max).max(1) as usize {
+                    if wanted {
+                        bytes += message.body.len();
+                        if handed.len() == (*count_max).max(1) as usize
+                            || (bytes > BATCH_BYTES_MAX && !handed.is_empty())
+                        {
+                            break;
+                        }
                         let visibility_ms = if *visibility_ms == 0 { 30_000 } else { u64::from(*visibility_ms) };
                         message.handed.push((at.token(), at.stamp_ms + visibility_ms));
                         let deliveries = message.handed.len() as u32;
@@ -180,7 +190,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let at = At { index: 0, stamp_ms: 0, wall_ms: 0, generation: 0 };
-        let (state, twin) = (State::default(), State::default());
+        let limits = Limits { batch_bytes_max: BATCH_BYTES_MAX, ..Limits::default() };
+        let (state, twin) = (Disk::default().restore(limits), Disk::default().restore(limits));
         Self { state, twin, model: Model::default(), disk: Disk::default(), at, receipts: Vec::new() }
     }
 
