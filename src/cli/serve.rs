@@ -21,7 +21,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
     let failed = |line: String| Failure::new(Exit::Failed, line);
     start_log(&args)?;
     let until_stdin_closes = args.until_stdin_closes;
-    let config = ServeConfig::new(args).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let config = ServeConfig::new(args).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     let stop = CancellationToken::new();
     let signals = stop_signals().map_err(|error| failed(format!("signals cannot be waited for: {error}")))?;
     tokio::spawn(stop_at_signal(signals, stop.clone()));

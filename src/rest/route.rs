@@ -350,10 +350,11 @@ pub(crate) const ROUTES: &[Route] = &[
                 "Main memory has the line that this node wrote last.",
                 Form::Object(&[
                     status(&["written_to_main_memory"]),
+                    required("state", Kind::Choice(&["E"]), "E: the line is as in main memory."),
                     required(
-                        "state",
+                        "line_state",
                         Kind::Choice(&["M", "E", "S", "I"]),
-                        "State of the line now: E while it is ours.",
+                        "State of the line now: E while no other node has a copy, S where one has read it since.",
                     ),
                 ]),
             ),

@@ -97,6 +97,8 @@ fn cache_walk(place: &Place) {
     check(http::get(third, "/cache/read?key=user:123"), 200, &missed);
     let hit = json!({"source": "local_cache", "state": "S", "data": data});
     check(http::get(second, "/cache/read?key=user:123"), 200, &hit);
+    let shared = json!({"status": "written_to_main_memory", "state": "E", "line_state": "S"});
+    check(http::post_nothing(first, "/cache/writeback?key=user:123"), 200, &shared);
     check(http::post(first, "/cache/write", &json!({"key": "other", "data": [1]})), 200, &json!({"state": "M"}));
     let written_back = json!({"status": "written_to_main_memory", "state": "E"});
     check(http::post_nothing(first, "/cache/writeback?key=other"), 200, &written_back);

@@ -182,7 +182,7 @@ async fn a_value_is_written_read_and_written_back() {
     let body = answer.json();
     assert_eq!((&body["source"], &body["state"]), (&json!("local_cache"), &json!("M")));
     let answer = service.post("/cache/writeback?key=user:123", "").await;
-    assert_eq!(answer.json(), json!({ "status": "written_to_main_memory", "state": "E" }));
+    assert_eq!(answer.json(), json!({ "status": "written_to_main_memory", "state": "E", "line_state": "E" }));
     service.post("/cache/writeback?key=other", "").await.detail(400);
 }
 

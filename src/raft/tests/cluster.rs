@@ -236,7 +236,7 @@ impl<R: Rules> Cluster<R> {
             let Some(persist) = member.writes.pop_front() else { return };
             member.disk.write(&persist);
             if !self.disks_are_instant {
-                self.note(|| format!("n{} write #{} is durable", trace::number(id), persist.sequence));
+                self.note(|| format!("n{} write w{} is durable", trace::number(id), persist.sequence));
             }
             self.input(id, |raft, now| raft.persisted(now, persist.sequence));
         }

@@ -69,7 +69,7 @@ pub(super) fn meta(meta: &SnapshotMeta) -> String {
 }
 
 pub(super) fn persist(persist: &Persist) -> String {
-    let mut words = vec![format!("#{}", persist.sequence)];
+    let mut words = vec![format!("w{}", persist.sequence)];
     if let Some(state) = persist.hard_state {
         let vote = state.vote.map_or("none".into(), |id| format!("n{}", number(id)));
         words.push(format!("term={} vote={vote}", state.term));
