@@ -25,7 +25,8 @@ impl Default for CallOptions {
 
 /// One node, as its front doors see it. A trait, so that the front doors are tested without a node behind them.
 pub trait Gateway: Clone + Send + Sync + 'static {
-    /// Executes one request. Always answers within the deadline.
+    /// Executes one request. Always answers, soon after the deadline at the latest. The request has its place in the order of
+    /// things when the future has been polled once: who polls two in turn has them executed in turn, if they meet in one group.
     fn call(&self, request: Request, options: CallOptions) -> impl Future<Output = Result<Response, Error>> + Send;
     /// What the node is and how it stands; no message is sent for it.
     fn status(&self) -> NodeStatus;

@@ -1,4 +1,12 @@
 //! The node as its peers see it: who is let in, and where their messages go.
+//!
+//! # Invariants
+//! - A member is heard in one incarnation only, the first that was seen under its name; it is written down before the first
+//!   message is taken.
+//!
+//! # Caveats
+//! - Without credentials, whoever reaches the port first with a member's name and the cluster's number passes for it.
+//! - A member that lost its data directory is refused by the others until `peers` is removed from theirs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

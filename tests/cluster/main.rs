@@ -11,6 +11,7 @@
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
 //! | `rejoin` | any one node may die; it comes back with everything |
 //! | `refusals` | what cannot start says why in one line and writes nothing; bad bytes cost nothing |
+//! | `spread` | every node of a calm cluster leads a group |
 //! | `shutdown` | SIGTERM drains; a restart goes on; `--fresh` starts over |
 
 mod cluster;
@@ -24,5 +25,6 @@ mod process;
 mod refusals;
 mod rejoin;
 mod shutdown;
+mod spread;
 mod wait;
 mod walkthrough;
