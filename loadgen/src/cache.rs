@@ -5,14 +5,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use trine_protocol::Response;
 use trine_protocol::cache::{Get, Put, Source, Version};
-use trine_protocol::{Error, Response};
+use trine_protocol::client::Client;
 
-use crate::workload::{Worker, Workload};
+use crate::native;
+use crate::workload::{Failure, Worker, Workload};
 
 /// Keys with the highest version seen of each.
 #[derive(Debug)]
 pub(crate) struct Keys {
+    endpoints: Vec<String>,
     run: u64,
     value: Bytes,
     read_percent: u64,
@@ -22,8 +25,9 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// `names` keys with values of `value_bytes`; `read_percent` of the operations are reads.
-    pub(crate) fn new(run: u64, names: usize, value_bytes: usize, read_percent: u64) -> Self {
+    pub(crate) fn new(endpoints: &[String], run: u64, names: usize, value_bytes: usize, read_percent: u64) -> Self {
         Self {
+            endpoints: endpoints.to_vec(),
             run,
             value: vec![b'v'; value_bytes].into(),
             read_percent,
@@ -46,7 +50,7 @@ impl Keys {
 }
 
 /// Hits and misses are counted apart: one stays in the node, the other crosses the bus.
-fn kind_of_read(result: &Result<Response, Error>) -> &'static str {
+fn kind_of_read(result: &Result<Response, Failure>) -> &'static str {
     match result {
         Ok(Response::Get(got)) if got.source == Source::LocalCache => "get hit",
         Ok(_) => "get miss",
@@ -55,7 +59,13 @@ fn kind_of_read(result: &Result<Response, Error>) -> &'static str {
 }
 
 impl Workload for Keys {
-    async fn prepare(&self, worker: &mut Worker) -> Result<(), Error> {
+    type Connection = Client;
+
+    async fn connect(&self, number: usize) -> Result<Client, Failure> {
+        native::connect(&self.endpoints, number).await
+    }
+
+    async fn prepare(&self, worker: &mut Worker<Client>) -> Result<(), Failure> {
         for index in 0..self.highest.len() {
             let put = Put { key: self.key(index), value: self.value.clone() };
             if let Response::Put(written) = worker.call(put).await? {
@@ -65,17 +75,20 @@ impl Workload for Keys {
         Ok(())
     }
 
-    async fn round(&self, worker: &mut Worker) -> bool {
+    async fn round(&self, worker: &mut Worker<Client>) -> bool {
         let index = usize::try_from(worker.chance(self.highest.len() as u64)).unwrap_or(0);
         let known = self.raise(index, Version::default());
         if worker.chance(100) >= self.read_percent {
             let put = Put { key: self.key(index), value: self.value.clone() };
-            let Ok(Response::Put(written)) = worker.measured("put", put).await else { return false };
+            let Ok(Response::Put(written)) = worker.request("put", put).await else { return false };
             self.raise(index, written.version);
             return true;
         }
+        let client = worker.connection.clone();
         let get = Get { key: self.key(index) };
-        let Ok(Response::Get(got)) = worker.measured_as(kind_of_read, get).await else { return false };
+        let Ok(Response::Get(got)) = worker.measured_as(kind_of_read, client.call(get)).await else {
+            return false;
+        };
         if got.version < known {
             self.stale.fetch_add(1, Ordering::SeqCst);
         }
@@ -83,7 +96,7 @@ impl Workload for Keys {
         true
     }
 
-    async fn verify(&self, _worker: &mut Worker) -> Vec<(&'static str, u64)> {
+    async fn verify(&self, _worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
         vec![("stale_reads", self.stale.load(Ordering::SeqCst))]
     }
 }

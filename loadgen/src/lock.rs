@@ -3,10 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use trine_protocol::Response;
+use trine_protocol::client::Client;
 use trine_protocol::lock::{Acquire, Release};
-use trine_protocol::{Error, Response};
 
-use crate::workload::{Worker, Workload};
+use crate::native;
+use crate::workload::{Failure, Worker, Workload};
 
 /// Lease of each grant; far longer than a round, so that a lease that ends is a finding and not a habit.
 const LEASE_MS: u32 = 10_000;
@@ -14,6 +16,7 @@ const LEASE_MS: u32 = 10_000;
 /// Locks with the highest token seen of each.
 #[derive(Debug)]
 pub(crate) struct Locks {
+    endpoints: Vec<String>,
     run: u64,
     highest: Vec<AtomicU64>,
     inversions: AtomicU64,
@@ -21,31 +24,42 @@ pub(crate) struct Locks {
 
 impl Locks {
     /// `names` locks, each in a namespace of its own, so that they spread over the groups.
-    pub(crate) fn new(run: u64, names: usize) -> Self {
-        Self { run, highest: (0..names.max(1)).map(|_| AtomicU64::new(0)).collect(), inversions: AtomicU64::new(0) }
+    pub(crate) fn new(endpoints: &[String], run: u64, names: usize) -> Self {
+        Self {
+            endpoints: endpoints.to_vec(),
+            run,
+            highest: (0..names.max(1)).map(|_| AtomicU64::new(0)).collect(),
+            inversions: AtomicU64::new(0),
+        }
     }
 }
 
 impl Workload for Locks {
-    async fn prepare(&self, _worker: &mut Worker) -> Result<(), Error> {
+    type Connection = Client;
+
+    async fn connect(&self, number: usize) -> Result<Client, Failure> {
+        native::connect(&self.endpoints, number).await
+    }
+
+    async fn prepare(&self, _worker: &mut Worker<Client>) -> Result<(), Failure> {
         Ok(())
     }
 
-    async fn round(&self, worker: &mut Worker) -> bool {
+    async fn round(&self, worker: &mut Worker<Client>) -> bool {
         let index = usize::try_from(worker.chance(self.highest.len() as u64)).unwrap_or(0);
         let lock = format!("loadgen-{index}/{:x}", self.run);
         let client = format!("worker-{}", worker.number);
         let before = self.highest[index].load(Ordering::SeqCst);
         let acquire = Acquire { lock: lock.clone(), client: client.clone(), lease_ms: LEASE_MS };
-        let Ok(Response::Acquire(granted)) = worker.measured("acquire", acquire).await else { return false };
+        let Ok(Response::Acquire(granted)) = worker.request("acquire", acquire).await else { return false };
         if granted.token <= before {
             self.inversions.fetch_add(1, Ordering::SeqCst);
         }
         self.highest[index].fetch_max(granted.token, Ordering::SeqCst);
-        worker.measured("release", Release { lock, client, token: granted.token }).await.is_ok()
+        worker.request("release", Release { lock, client, token: granted.token }).await.is_ok()
     }
 
-    async fn verify(&self, _worker: &mut Worker) -> Vec<(&'static str, u64)> {
+    async fn verify(&self, _worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
         vec![("token_inversions", self.inversions.load(Ordering::SeqCst))]
     }
 }

@@ -7,6 +7,7 @@
 mod cache;
 mod clock;
 mod lock;
+mod native;
 mod queue;
 mod report;
 mod schedule;
@@ -18,8 +19,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use schedule::{Outcome, Plan};
-use trine_protocol::Error;
-use trine_protocol::client::{Client, ClientConfig};
+use workload::Failure;
 
 /// Puts load on a Trine cluster and measures what a client sees.
 #[derive(Debug, Parser)]
@@ -71,28 +71,22 @@ enum Kind {
     Cache,
 }
 
-/// Connects one client: the `number`th begins with the `number`th endpoint, and knows the others.
-async fn connect(endpoints: &[String], number: usize) -> Result<Client, Error> {
-    let mut endpoints = endpoints.to_vec();
-    let turn = number % endpoints.len().max(1);
-    endpoints.rotate_left(turn);
-    Client::connect(ClientConfig { name: format!("loadgen-{number}"), ..ClientConfig::new(endpoints) }).await
-}
-
-async fn run(arguments: &Arguments) -> Result<Outcome, Error> {
+async fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let plan = Plan {
-        endpoints: arguments.endpoints.clone(),
         clients: arguments.clients.max(1),
         in_flight: arguments.in_flight.max(1),
         duration: Duration::from_secs_f64(arguments.duration.clamp(0.001, 86_400.0)),
         verify: arguments.verify,
     };
     let (run, names, bytes) = (clock::run_number(), arguments.names, arguments.value_bytes);
+    let endpoints = &arguments.endpoints;
     match arguments.workload {
-        Kind::Queue => schedule::run(Arc::new(queue::Queues::new(run, names, bytes, plan.verify)), &plan).await,
-        Kind::Lock => schedule::run(Arc::new(lock::Locks::new(run, names)), &plan).await,
+        Kind::Queue => {
+            schedule::run(Arc::new(queue::Queues::new(endpoints, run, names, bytes, plan.verify)), &plan).await
+        }
+        Kind::Lock => schedule::run(Arc::new(lock::Locks::new(endpoints, run, names)), &plan).await,
         Kind::Cache => {
-            schedule::run(Arc::new(cache::Keys::new(run, names, bytes, arguments.read_percent)), &plan).await
+            schedule::run(Arc::new(cache::Keys::new(endpoints, run, names, bytes, arguments.read_percent)), &plan).await
         }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use trine_protocol::error::Outcome;
+use trine_protocol::Response;
+use trine_protocol::client::Client;
 use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
-use trine_protocol::{Error, Response};
 
 use crate::clock;
-use crate::workload::{Worker, Workload};
+use crate::native;
+use crate::workload::{Failure, Worker, Workload};
 
 /// How long a delivery stays hidden; what a failed acknowledgement left behind is back after it.
 const VISIBILITY_MS: u32 = 10_000;
@@ -39,6 +40,7 @@ struct Ledger {
 /// Queues and the ledger of what went through them.
 #[derive(Debug)]
 pub(crate) struct Queues {
+    endpoints: Vec<String>,
     names: Vec<String>,
     value_bytes: usize,
     keeps_ledger: bool,
@@ -48,8 +50,9 @@ pub(crate) struct Queues {
 impl Queues {
     /// `names` queues with bodies of `value_bytes`, at least [`MARK_BYTES`]; the ledger grows with the run, so it is kept
     /// only where it will be read.
-    pub(crate) fn new(run: u64, names: usize, value_bytes: usize, keeps_ledger: bool) -> Self {
+    pub(crate) fn new(endpoints: &[String], run: u64, names: usize, value_bytes: usize, keeps_ledger: bool) -> Self {
         Self {
+            endpoints: endpoints.to_vec(),
             names: (0..names.max(1)).map(|index| format!("loadgen:{run:x}:{index}")).collect(),
             value_bytes: value_bytes.max(MARK_BYTES),
             keeps_ledger,
@@ -69,11 +72,11 @@ impl Queues {
     }
 
     /// Notes what became of an acknowledgement.
-    fn note(&self, body: &Bytes, result: Result<(), &Error>) {
+    fn note(&self, body: &Bytes, result: Result<(), &Failure>) {
         let (Some(mut ledger), Some(mark)) = (self.ledger(), mark_of(body)) else { return };
         match result {
             Ok(()) => *ledger.acknowledged.entry(mark).or_default() += 1,
-            Err(error) if error.code.outcome() == Outcome::Unknown => {
+            Err(failure) if failure.unknown => {
                 ledger.uncertain.insert(mark);
             }
             Err(_) => {}
@@ -81,7 +84,7 @@ impl Queues {
     }
 
     /// Acknowledges what is left in one queue; returns how many messages there were.
-    async fn drain(&self, worker: &Worker, queue: &str) -> usize {
+    async fn drain(&self, worker: &Worker<Client>, queue: &str) -> usize {
         let dequeue = Dequeue { queue: queue.to_owned(), visibility_ms: VISIBILITY_MS, count_max: 64 };
         let Ok(Response::Dequeue(dequeued)) = worker.call(dequeue).await else { return 0 };
         for delivery in &dequeued.deliveries {
@@ -111,25 +114,31 @@ fn ack(queue: &str, delivery: &Delivery) -> Ack {
 }
 
 impl Workload for Queues {
-    async fn prepare(&self, _worker: &mut Worker) -> Result<(), Error> {
+    type Connection = Client;
+
+    async fn connect(&self, number: usize) -> Result<Client, Failure> {
+        native::connect(&self.endpoints, number).await
+    }
+
+    async fn prepare(&self, _worker: &mut Worker<Client>) -> Result<(), Failure> {
         Ok(())
     }
 
-    async fn round(&self, worker: &mut Worker) -> bool {
+    async fn round(&self, worker: &mut Worker<Client>) -> bool {
         let index = usize::try_from(worker.chance(self.names.len() as u64)).unwrap_or(0);
         let queue = &self.names[index];
         let mark = (worker.number, worker.rounds);
         let enqueue = Enqueue { queue: queue.clone(), body: self.body(mark) };
-        if worker.measured("enqueue", enqueue).await.is_err() {
+        if worker.request("enqueue", enqueue).await.is_err() {
             return false;
         }
         if let Some(mut ledger) = self.ledger() {
             ledger.confirmed.insert(mark);
         }
         let dequeue = Dequeue { queue: queue.clone(), visibility_ms: VISIBILITY_MS, count_max: 1 };
-        let Ok(Response::Dequeue(dequeued)) = worker.measured("dequeue", dequeue).await else { return false };
+        let Ok(Response::Dequeue(dequeued)) = worker.request("dequeue", dequeue).await else { return false };
         for delivery in &dequeued.deliveries {
-            let result = worker.measured("ack", ack(queue, delivery)).await;
+            let result = worker.request("ack", ack(queue, delivery)).await;
             self.note(&delivery.body, result.as_ref().map(|_| ()));
             if result.is_err() {
                 return false;
@@ -138,7 +147,7 @@ impl Workload for Queues {
         true
     }
 
-    async fn verify(&self, worker: &mut Worker) -> Vec<(&'static str, u64)> {
+    async fn verify(&self, worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
         let mut last_message = clock::now();
         while last_message.elapsed() < DRAIN_PATIENCE && self.findings().first().is_some_and(|(_, lost)| *lost > 0) {
             let mut drained = 0;
@@ -158,19 +167,19 @@ impl Workload for Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trine_protocol::ErrorCode;
+    use trine_protocol::{Error, ErrorCode};
 
     #[test]
     fn what_was_confirmed_and_never_acknowledged_is_lost() {
-        let queues = Queues::new(1, 1, 32, true);
+        let queues = Queues::new(&[], 1, 1, 32, true);
         for round in 0..4 {
             queues.ledger().unwrap().confirmed.insert((7, round));
         }
         queues.note(&queues.body((7, 0)), Ok(()));
         queues.note(&queues.body((7, 1)), Ok(()));
         queues.note(&queues.body((7, 1)), Ok(()));
-        queues.note(&queues.body((7, 2)), Err(&Error::new(ErrorCode::DeadlineExceeded, "")));
-        queues.note(&queues.body((7, 3)), Err(&Error::new(ErrorCode::StaleReceipt, "")));
+        queues.note(&queues.body((7, 2)), Err(&Error::new(ErrorCode::DeadlineExceeded, "").into()));
+        queues.note(&queues.body((7, 3)), Err(&Error::new(ErrorCode::StaleReceipt, "").into()));
         assert_eq!(queues.findings(), [("lost", 1), ("acknowledged_twice", 1)]);
     }
 }

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use trine_protocol::ErrorCode;
 
 /// Longest latency that is told apart, in microseconds; a request's deadline is shorter.
 const LATENCY_US_MAX: u64 = 120_000_000;
@@ -33,14 +32,14 @@ impl Default for Operation {
 
 impl Report {
     /// Counts one operation: the time that it took, or how it failed.
-    pub(crate) fn record(&mut self, name: &'static str, took: Duration, result: Result<(), ErrorCode>) {
+    pub(crate) fn record(&mut self, name: &'static str, took: Duration, result: Result<(), &'static str>) {
         let operation = self.operations.entry(name).or_default();
         match result {
             Ok(()) => {
                 let micros = u64::try_from(took.as_micros()).unwrap_or(LATENCY_US_MAX);
                 operation.latencies_us.saturating_record(micros);
             }
-            Err(code) => *operation.errors.entry(code.name()).or_default() += 1,
+            Err(error) => *operation.errors.entry(error).or_default() += 1,
         }
     }
 
@@ -140,7 +139,7 @@ mod tests {
         for millis in 1..=100 {
             report.record("enqueue", Duration::from_millis(millis), Ok(()));
         }
-        report.record("enqueue", Duration::from_secs(9), Err(ErrorCode::NoLeader));
+        report.record("enqueue", Duration::from_secs(9), Err("NoLeader"));
         report
     }
 

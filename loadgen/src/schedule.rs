@@ -9,12 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use trine_protocol::Error;
 
 use crate::clock;
-use crate::connect;
 use crate::report::Report;
-use crate::workload::{Worker, Workload};
+use crate::workload::{Failure, Worker, Workload};
 
 /// Pause of a worker after a failure, so that a cluster without a leader is not asked a million times.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(20);
@@ -22,8 +20,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(20);
 /// How much load, and for how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Client addresses of the nodes, `host:port`.
-    pub(crate) endpoints: Vec<String>,
     /// Connections.
     pub(crate) clients: usize,
     /// Requests in flight on each connection.
@@ -46,12 +42,12 @@ pub(crate) struct Outcome {
 ///
 /// # Errors
 /// Where a client cannot connect, or the preparation fails. A failure during the run is counted instead.
-pub(crate) async fn run<W: Workload>(workload: Arc<W>, plan: &Plan) -> Result<Outcome, Error> {
-    let mut first = Worker::new(u64::MAX, connect(&plan.endpoints, 0).await?);
+pub(crate) async fn run<W: Workload>(workload: Arc<W>, plan: &Plan) -> Result<Outcome, Failure> {
+    let mut first = Worker::new(u64::MAX, workload.connect(0).await?);
     workload.prepare(&mut first).await?;
     let mut workers = Vec::new();
     for number in 0..plan.clients {
-        let client = connect(&plan.endpoints, number).await?;
+        let client = workload.connect(number).await?;
         for _ in 0..plan.in_flight {
             let worker_number = u64::try_from(workers.len()).unwrap_or(u64::MAX);
             workers.push(Worker::new(worker_number, client.clone()));
