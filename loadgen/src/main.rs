@@ -91,7 +91,7 @@ async fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     }
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match run(&arguments).await {

@@ -209,6 +209,11 @@ impl Flight {
         self.requests().waiting.remove(&id)
     }
 
+    /// Whether more than one request is in flight.
+    fn is_shared(&self) -> bool {
+        self.requests().waiting.len() > 1
+    }
+
     fn is_empty(&self) -> bool {
         self.requests().waiting.is_empty()
     }
@@ -266,6 +271,10 @@ async fn write_all(mut receiver: mpsc::Receiver<Outgoing>, mut write: OwnedWrite
     let writing = async {
         while let Some(outgoing) = receiver.recv().await {
             put(outgoing, &mut buffer, &flight);
+            // Callers that were woken by one batch of answers get to ask again before the write: they share it.
+            if flight.is_shared() {
+                tokio::task::yield_now().await;
+            }
             while buffer.len() < WRITE_BYTES {
                 let Ok(outgoing) = receiver.try_recv() else { break };
                 put(outgoing, &mut buffer, &flight);
