@@ -18,6 +18,8 @@ pub trait Rules: Clone + Copy + Default + std::fmt::Debug + 'static {
     const FILL_INSTALLED_AFTER_INVALIDATION: bool = false;
     /// A bus lease that ran out is renewed under its old number, and its lines live again.
     const LAPSED_LEASE_RENEWED: bool = false;
+    /// A leader takes forwarded commands in the order in which they arrive, not in the one in which they were sent first.
+    const COMMANDS_TAKEN_OUT_OF_ORDER: bool = false;
 }
 
 /// Every rule holds. What the server runs on.

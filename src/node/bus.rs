@@ -115,11 +115,13 @@ impl<R: Rules> Replica<R> {
             if member.raft.role() != raft::Role::Leader {
                 if member.home.take().is_some() || !member.waiting.is_empty() {
                     member.waiting.clear();
+                    member.streams.clear();
                     member.tick_index = None;
                     self.pending.lost_leader();
                 }
             } else if member.home.as_ref().is_none_or(|home| home.term() != term) {
                 member.waiting.clear();
+                member.streams.clear();
                 member.tick_index = None;
                 member.home = Some(Home::new(self.setup.node, term, self.setup.cache(), step.now.mono_us));
             }

@@ -12,18 +12,19 @@ use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache;
 use crate::ids::{NodeId, Term};
-use crate::raft::ProposeError;
+use crate::raft::{self, ProposeError};
 use crate::record;
 use crate::rules::Rules;
 
 use super::apply::Waiter;
 use super::effect::{RequestId, SessionRef};
 use super::machine::{Command, Once, Operation};
-use super::message::{Answer, Forward, GroupMessage};
+use super::message::{Answer, Forward, GroupMessage, Position};
+use super::stream::Outgoing;
 use super::{Replica, Step};
 
 /// The requests of one node in one group that are not answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
     table: BTreeMap<u64, Entry>,
     by_deadline: BTreeSet<(u64, u64)>,
@@ -33,6 +34,8 @@ pub(super) struct Pending {
     guess: usize,
     /// The leader that the last commands went to.
     leader: Option<(NodeId, Term)>,
+    /// The order in which they went there.
+    stream: Outgoing,
     /// The request that opens this node's own session, and when it was last heard of.
     opening: Option<u64>,
     session_used_us: u64,
@@ -51,7 +54,7 @@ enum Kind {
     /// The agent has it. A deletion is a write to the agent, and has an answer of its own.
     Cache { deletes: bool },
     /// For the log.
-    Log { request: Request, place: Option<Place>, client_session: bool, sends: u32, send_us: u64 },
+    Log { request: Request, place: Option<Place>, at: Option<Position>, client_session: bool, sends: u32, send_us: u64 },
 }
 
 /// Where a command stands in a session.
@@ -66,7 +69,17 @@ struct Place {
 impl Pending {
     /// Numbers grow over restarts of the node: a late answer to a request of an earlier life finds nobody.
     pub(super) fn new(now_us: u64) -> Self {
-        Self { next_id: now_us, ..Self::default() }
+        Self {
+            table: BTreeMap::new(),
+            by_deadline: BTreeSet::new(),
+            to_send: BTreeSet::new(),
+            next_id: now_us,
+            guess: 0,
+            leader: None,
+            stream: Outgoing::new(now_us),
+            opening: None,
+            session_used_us: 0,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -154,7 +167,7 @@ impl<R: Rules> Replica<R> {
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
             (_, None) => self.take_place(),
         };
-        let kind = Kind::Log { request, place, client_session, sends: 0, send_us: step.now.mono_us };
+        let kind = Kind::Log { request, place, at: None, client_session, sends: 0, send_us: step.now.mono_us };
         let id = self.pending.insert(Entry { client, deadline_us, kind });
         self.dispatch(step, id);
     }
@@ -171,13 +184,15 @@ impl<R: Rules> Replica<R> {
             matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
         let fresh = if needs_place { self.take_place() } else { None };
         let acked_below = self.sequences.acked_below();
-        let Some(Entry { kind: Kind::Log { request, place, client_session, sends, .. }, .. }) =
-            self.pending.table.get_mut(&id)
+        let Pending { table, stream, .. } = &mut self.pending;
+        let Some(Entry { kind: Kind::Log { request, place, at, client_session, sends, .. }, .. }) = table.get_mut(&id)
         else {
             return;
         };
         *place = place.or(fresh);
         let Some(place) = *place else { return };
+        *at = at.filter(|at| stream.is_current(*at)).or_else(|| stream.next());
+        let Some(at) = *at else { return };
         *sends += 1;
         let forward = Forward {
             id,
@@ -185,6 +200,7 @@ impl<R: Rules> Replica<R> {
             sequence: place.sequence,
             acked_below: if *client_session { place.acked_below } else { acked_below },
             request: request.clone(),
+            at,
         };
         self.pending.send_at(id, again_us);
         if leader == self.setup.node {
@@ -200,7 +216,19 @@ impl<R: Rules> Replica<R> {
             return;
         }
         self.pending.leader = Some((leader, term));
-        let ids: Vec<u64> = self.pending.to_send.iter().map(|(_, id)| *id).collect();
+        self.send_all(step);
+    }
+
+    /// The leader lacks something of that stream. The pause lets what it has too much of go through.
+    pub(super) fn out_of_order(&mut self, step: &Step, stream: u64) {
+        self.pending.stream.lost(stream, step.now.mono_us + self.setup.timing.resend_us / 50);
+    }
+
+    /// Sends everything that has no answer, in the order in which it came.
+    fn send_all(&mut self, step: &mut Step) {
+        self.pending.stream.begin();
+        let is_for_log = |(id, entry): (&u64, &Entry)| matches!(entry.kind, Kind::Log { .. }).then_some(*id);
+        let ids: Vec<u64> = self.pending.table.iter().filter_map(is_for_log).collect();
         for id in ids {
             self.dispatch(step, id);
         }
@@ -213,6 +241,9 @@ impl<R: Rules> Replica<R> {
                 break;
             }
             self.give_up(step, id);
+        }
+        if self.pending.stream.is_due(now_us) {
+            self.send_all(step);
         }
         let due: Vec<u64> =
             self.pending.to_send.iter().take_while(|(send_us, _)| *send_us <= now_us).map(|(_, id)| *id).collect();
@@ -241,7 +272,7 @@ impl<R: Rules> Replica<R> {
             }
         };
         let opens = matches!(request, Request::OpenSession(_));
-        let kind = Kind::Log { request, place, client_session: false, sends: 0, send_us: now_us };
+        let kind = Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us };
         let deadline_us = now_us + 4 * self.setup.timing.resend_us;
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         if opens {
@@ -306,13 +337,24 @@ impl<R: Rules> Replica<R> {
                 return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 10);
             }
             Some(ErrorCode::SessionExpired) if own => {
-                self.sequences.closed();
+                let Some(Entry { kind: Kind::Log { place, at, .. }, .. }) = self.pending.table.get_mut(&id) else {
+                    return;
+                };
+                let session = place.map(|place| place.session);
+                // Another session may be open by now, and later commands on their way under it: this one has lost its turn.
+                let overtaken = self.sequences.session().is_some_and(|current| Some(current) != session);
+                if once && overtaken {
+                    let what = "this node's session ended before the command was executed";
+                    return self.reply(step, id, Err(Error::new(ErrorCode::NotReady, what).retry_after(50)));
+                }
                 if once {
                     // It was not executed under the old session, and nobody sent it but us: it gets a new place.
-                    if let Some(Entry { kind: Kind::Log { place, .. }, .. }) = self.pending.table.get_mut(&id) {
-                        *place = None;
-                    }
+                    (*place, *at) = (None, None);
+                    self.sequences.closed();
                     return self.pending.send_at(id, now_us);
+                }
+                if !overtaken {
+                    self.sequences.closed();
                 }
                 let what = "this node's session ended while the command was on its way";
                 return self.reply(step, id, Err(Error::new(ErrorCode::OutcomeUnknown, what)));
@@ -329,13 +371,11 @@ impl<R: Rules> Replica<R> {
         if let (true, Ok(Response::OpenSession(opened))) = (opens && self.pending.opening == Some(id), &result) {
             self.sequences.opened(opened.session);
             self.reply(step, id, result);
-            let waiting: Vec<u64> = self.pending.to_send.iter().map(|(_, id)| *id).collect();
+            let placeless =
+                |(id, entry): (&u64, &Entry)| matches!(entry.kind, Kind::Log { place: None, .. }).then_some(*id);
+            let waiting: Vec<u64> = self.pending.table.iter().filter_map(placeless).collect();
             for id in waiting {
-                let placeless =
-                    matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
-                if placeless {
-                    self.dispatch(step, id);
-                }
+                self.dispatch(step, id);
             }
             return;
         }
@@ -349,7 +389,8 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let Forward { id, session, sequence, acked_below, request } = forward;
+        let Forward { id, session, sequence, acked_below, request, at } = forward;
+        let sender = from.unwrap_or(self.setup.node);
         let command = match request {
             Request::OpenSession(_) => Some(Command::OpenSession),
             request => Operation::of(request)
@@ -363,8 +404,15 @@ impl<R: Rules> Replica<R> {
             let error = self.not_leader();
             return self.answer(step, from, id, Err(error));
         };
+        if member.raft.role() == raft::Role::Leader && !member.streams.admits::<R>(sender, at) {
+            return match from {
+                None => self.out_of_order(step, at.stream),
+                Some(node) => step.send(node, GroupMessage::OutOfOrder(at.stream)),
+            };
+        }
         match member.raft.propose(step.now, record::encode(&command).into()) {
             Ok(index) => {
+                member.streams.take(sender, at);
                 member.waiting.insert(index, Waiter::Client { node: from, id });
             }
             Err(ProposeError::NotLeader { .. } | ProposeError::Transferring) => {

@@ -8,6 +8,8 @@ use crate::cache::BusMessage;
 use crate::ids::GroupId;
 use crate::raft;
 
+pub use super::stream::Position;
+
 /// A message within one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupMessage {
@@ -19,6 +21,8 @@ pub enum GroupMessage {
     Forward(Forward),
     /// Its answer on the way back.
     Answer(Answer),
+    /// From the leader: a command of that stream was left out, so what follows it is not taken.
+    OutOfOrder(u64),
 }
 
 /// A command that is to be executed once: the same (session, sequence) may be sent again and gets the first answer.
@@ -34,6 +38,9 @@ pub struct Forward {
     pub acked_below: u64,
     /// The command.
     pub request: Request,
+    /// Where it stands among the commands that its node has sent. A node that does not number them is served as they come.
+    #[serde(default)]
+    pub at: Position,
 }
 
 /// What became of a [`Forward`].

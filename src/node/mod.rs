@@ -13,6 +13,7 @@
 //!
 //! - a client's request is answered exactly once, at its deadline at the latest;
 //! - a command is proposed under (session, sequence), so sending it again is safe, whoever leads;
+//! - commands of this node enter the log in the order in which they came, whatever is lost on the way (see `stream`);
 //! - the home lives exactly as long as this node's term as leader;
 //! - nothing that waits for the disk leaves before the [`Input::Persisted`] that it waits for.
 //!
@@ -28,6 +29,7 @@ pub mod message;
 mod recovered;
 mod session;
 mod setup;
+mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -75,6 +77,8 @@ struct Member<R: Rules> {
     home: Option<Home<R>>,
     /// Who waits for which entry; only while this node leads.
     waiting: BTreeMap<Index, Waiter>,
+    /// What it has taken of each node's commands; only while this node leads.
+    streams: stream::Incoming,
     checkpoints: Checkpoints,
     fetches: BTreeMap<u64, FetchFor>,
     next_ticket: u64,
@@ -123,6 +127,7 @@ impl<R: Rules> Replica<R> {
                 machine,
                 home: None,
                 waiting: BTreeMap::new(),
+                streams: stream::Incoming::default(),
                 checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
                 fetches: BTreeMap::new(),
                 next_ticket: 0,
@@ -213,6 +218,7 @@ impl<R: Rules> Replica<R> {
             GroupMessage::Bus(message) => self.bus(step, from, message),
             GroupMessage::Forward(forward) => self.forwarded(step, from, forward),
             GroupMessage::Answer(answer) => self.answered(step, answer.id, answer.result),
+            GroupMessage::OutOfOrder(stream) => self.out_of_order(step, stream),
         }
     }
 

@@ -61,7 +61,11 @@ impl<R: Rules> Cluster<R> {
     }
 
     fn miss(&mut self, sending: Sending) -> Check {
-        let Sending { id, place, group, session, request } = sending;
+        let Sending { id, number, place, group, session, request } = sending;
+        if let Request::Enqueue(enqueue) = &request {
+            let (boot, queue) = (self.nodes[place].boots, (group, enqueue.queue.clone()));
+            self.services.order.handed(place, boot, session.is_some(), number, queue);
+        }
         let deadline_us = self.nodes[place].clock.at(self.schedule.now_us()).mono_us + self.swarm.deadline_us;
         self.handle(place, group, Input::Request { id, session, deadline_us, request })
     }

@@ -539,6 +539,7 @@ fn detail(message: &GroupMessage) -> u64 {
         GroupMessage::Bus(_) => 0,
         GroupMessage::Forward(forward) => forward.id,
         GroupMessage::Answer(answer) => answer.id,
+        GroupMessage::OutOfOrder(stream) => *stream,
     }
 }
 

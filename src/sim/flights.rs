@@ -21,6 +21,8 @@ const SENDS_MAX: u32 = 6;
 #[derive(Clone, Debug)]
 pub(crate) struct Sending {
     pub(crate) id: RequestId,
+    /// The operation's.
+    pub(crate) number: u64,
     pub(crate) place: Place,
     pub(crate) group: GroupId,
     pub(crate) session: Option<SessionRef>,
@@ -82,7 +84,7 @@ impl Flights {
         let id = RequestId(self.requests);
         self.sends.insert(id, (number, place));
         let Operation { group, request, .. } = &flight.operation;
-        Sending { id, place, group: *group, session: flight.session, request: request.clone() }
+        Sending { id, number, place, group: *group, session: flight.session, request: request.clone() }
     }
 
     /// Where a request is, if its client still waits for it.

@@ -5,7 +5,7 @@ use crate::node::message::GroupMessage;
 use crate::raft::Body;
 
 /// Every name that `name` gives.
-pub const KINDS: [&str; 30] = [
+pub const KINDS: [&str; 31] = [
     "PreVote",
     "PreVoteReply",
     "Vote",
@@ -36,6 +36,7 @@ pub const KINDS: [&str; 30] = [
     "SnoopInv",
     "Forward",
     "Answer",
+    "OutOfOrder",
 ];
 
 /// What a message is.
@@ -82,5 +83,6 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
         },
         GroupMessage::Forward(_) => 28,
         GroupMessage::Answer(_) => 29,
+        GroupMessage::OutOfOrder(_) => 30,
     }
 }

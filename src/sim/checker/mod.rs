@@ -11,6 +11,7 @@
 pub(crate) mod bus;
 pub(crate) mod cache;
 pub(crate) mod lock;
+pub(crate) mod order;
 pub(crate) mod queue;
 pub(crate) mod raft;
 
@@ -57,6 +58,7 @@ fn lasts_us(lease_ms: u32) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) queue: queue::QueueChecker,
+    pub(crate) order: order::OrderChecker,
     pub(crate) lock: lock::LockChecker,
     pub(crate) cache: cache::CacheChecker,
 }
@@ -77,6 +79,7 @@ impl Services {
             }
         }
         self.queue.ended(now_us, operation, verdict)?;
+        self.order.ended(operation, verdict)?;
         self.lock.ended(now_us, operation, verdict)?;
         self.cache.ended(operation, verdict)
     }

@@ -10,7 +10,7 @@ use trine_protocol::{Request, Response};
 use super::{Check, Operation, Verdict, lasts_us};
 use crate::ids::GroupId;
 
-type QueueName = (GroupId, String);
+pub(crate) type QueueName = (GroupId, String);
 
 /// Every queue of the cluster, as its clients saw it.
 #[derive(Debug, Default)]

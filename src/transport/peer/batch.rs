@@ -123,7 +123,14 @@ mod tests {
 
     fn forward() -> Arc<GroupMessage> {
         let request = Put { key: "k".into(), value: "v".into() }.into();
-        Arc::new(GroupMessage::Forward(Forward { id: 1, session: 2, sequence: 3, acked_below: 1, request }))
+        Arc::new(GroupMessage::Forward(Forward {
+            id: 1,
+            session: 2,
+            sequence: 3,
+            acked_below: 1,
+            request,
+            at: crate::node::message::Position::default(),
+        }))
     }
 
     fn read(frames: &[(Bytes, u32)]) -> Vec<(GroupId, GroupMessage)> {
