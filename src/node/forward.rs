@@ -359,6 +359,11 @@ impl<R: Rules> Replica<R> {
                 let what = "this node's session ended while the command was on its way";
                 return self.reply(step, id, Err(Error::new(ErrorCode::OutcomeUnknown, what)));
             }
+            // The session may have ended after an earlier send was executed: the client must not do it anew in another one.
+            Some(ErrorCode::SessionExpired) if !once => {
+                let what = "the session ended while the command was on its way";
+                return self.reply(step, id, Err(Error::new(ErrorCode::OutcomeUnknown, what)));
+            }
             // It may have been executed by an earlier send: only its own number can tell.
             Some(code) if code.outcome() == Outcome::NotDone && !once => {
                 return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 2);

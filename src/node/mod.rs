@@ -425,3 +425,6 @@ impl Step {
         self.effects.send.push((to, std::sync::Arc::new(message)));
     }
 }
+
+#[cfg(test)]
+mod tests;

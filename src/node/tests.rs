@@ -1,0 +1,122 @@
+//! One replica by hand: what it makes of what others say, step by step.
+
+use trine_protocol::queue::Enqueue;
+use trine_protocol::{Error, ErrorCode, Response};
+
+use super::effect::{Effects, Input, RequestId, SessionRef};
+use super::message::{Answer, Forward};
+use super::*;
+use crate::ids::{GroupId, Incarnation};
+use crate::raft::{Body, Message};
+
+/// A follower of node 1 on node 2.
+struct Follower {
+    replica: Replica<Faithful>,
+    now: Now,
+}
+
+impl Follower {
+    fn new() -> Self {
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId::numbered).collect();
+        let setup = Setup {
+            group: GroupId(0),
+            node: nodes[1],
+            incarnation: Incarnation(1),
+            nodes: nodes.clone(),
+            voters: nodes,
+            generation: 0,
+            seed: 1,
+            addresses: BTreeMap::new(),
+            timing: Timing::default(),
+        };
+        let now = Now { mono_us: 1_000_000, wall_ms: 0 };
+        let replica = Replica::new(setup, Recovered::default(), now).expect("there is nothing to read");
+        let mut follower = Self { replica, now };
+        let body =
+            Body::Append { prev_index: 0, prev_term: 0, entries: Vec::new(), commit: 0, round: 1, log_time_ms: 1 };
+        follower.hears(GroupMessage::Raft(Message { term: 1, body }));
+        follower
+    }
+
+    fn hears(&mut self, message: GroupMessage) -> Effects {
+        let effects = self.replica.handle(self.now, Input::Peer { from: NodeId::numbered(1), message });
+        // Disks of this test are at once.
+        for write in &effects.persist {
+            self.replica.handle(self.now, Input::Persisted { sequence: write.sequence });
+        }
+        effects
+    }
+
+    fn asked(&mut self, id: u64, session: Option<SessionRef>) -> Vec<Forward> {
+        let request = Enqueue { queue: "q".into(), body: "body".into() }.into();
+        let deadline_us = self.now.mono_us + 60_000_000;
+        forwards(&self.replica.handle(self.now, Input::Request { id: RequestId(id), session, deadline_us, request }))
+    }
+
+    /// Time passes, and the leader is heard of.
+    fn waits(&mut self, us: u64) -> Vec<Forward> {
+        self.now.mono_us += us;
+        forwards(&self.replica.handle(self.now, Input::Tick))
+    }
+
+    fn answered(&mut self, id: u64, result: Result<Response, Error>) -> Vec<(RequestId, Result<Response, Error>)> {
+        self.hears(GroupMessage::Answer(Answer { id, result })).reply
+    }
+}
+
+/// The enqueues among what is sent.
+fn forwards(effects: &Effects) -> Vec<Forward> {
+    let forward = |(_, message): &(NodeId, std::sync::Arc<GroupMessage>)| match &**message {
+        GroupMessage::Forward(forward) if matches!(forward.request, trine_protocol::Request::Enqueue(_)) => {
+            Some(forward.clone())
+        }
+        _ => None,
+    };
+    effects.send.iter().filter_map(forward).collect()
+}
+
+const SESSION: SessionRef = SessionRef { session: 9, sequence: 4, acked_below: 1 };
+
+fn expired() -> Result<Response, Error> {
+    Err(Error::new(ErrorCode::SessionExpired, "session 9 has ended"))
+}
+
+fn code(replies: &[(RequestId, Result<Response, Error>)]) -> ErrorCode {
+    replies[0].1.as_ref().expect_err("an error").code
+}
+
+#[test]
+fn a_session_that_expired_before_a_commands_only_send_says_that_nothing_was_done() {
+    let mut follower = Follower::new();
+    let sent = follower.asked(1, Some(SESSION));
+    assert_eq!(code(&follower.answered(sent[0].id, expired())), ErrorCode::SessionExpired);
+}
+
+#[test]
+fn a_session_that_expired_while_a_command_was_repeated_leaves_its_outcome_open() {
+    let mut follower = Follower::new();
+    let sent = follower.asked(1, Some(SESSION));
+    let again = follower.waits(Timing::default().resend_us);
+    assert_eq!((again.len(), again[0].id, again[0].at), (1, sent[0].id, sent[0].at));
+    assert_eq!(code(&follower.answered(sent[0].id, expired())), ErrorCode::OutcomeUnknown);
+}
+
+#[test]
+fn what_follows_a_lost_command_is_sent_again_behind_it() {
+    let mut follower = Follower::new();
+    let mut sent: Vec<Forward> = Vec::new();
+    for id in 1..=3 {
+        sent.extend(follower.asked(id, Some(SessionRef { sequence: id, ..SESSION })));
+    }
+    let positions: Vec<u64> = sent.iter().map(|forward| forward.at.position).collect();
+    assert_eq!(positions, [1, 2, 3]);
+    follower.answered(sent[0].id, Err(Error::new(ErrorCode::QueueFull, "")));
+    follower.hears(GroupMessage::OutOfOrder(sent[0].at.stream));
+    assert!(follower.asked(4, Some(SessionRef { sequence: 4, ..SESSION })).is_empty(), "it waits for its turn");
+    let again = follower.waits(Timing::default().resend_us / 50);
+    let sequences: Vec<(u64, u64)> = again.iter().map(|forward| (forward.at.position, forward.sequence)).collect();
+    assert_eq!(sequences, [(1, 2), (2, 3), (3, 4)]);
+    assert!(again.iter().all(|forward| forward.at.stream != sent[0].at.stream));
+    follower.hears(GroupMessage::OutOfOrder(sent[0].at.stream));
+    assert_eq!(follower.asked(5, Some(SessionRef { sequence: 5, ..SESSION })).len(), 1, "an old word changes nothing");
+}
