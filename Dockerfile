@@ -7,8 +7,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY protocol/Cargo.toml protocol/
 COPY loadgen/Cargo.toml loadgen/
-RUN mkdir -p src protocol/src protocol/tests loadgen/src \
- && touch src/lib.rs protocol/src/lib.rs protocol/tests/client.rs \
+RUN mkdir -p src protocol/src protocol/tests/client loadgen/src \
+ && touch src/lib.rs protocol/src/lib.rs protocol/tests/client/main.rs \
  && echo 'fn main() {}' | tee src/main.rs > loadgen/src/main.rs \
  && cargo build --release --locked -p trine -p trine-loadgen \
  # Cargo goes by the time of a file, and the sources may be older than the empty crates are.
