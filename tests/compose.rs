@@ -69,7 +69,8 @@ fn complaints(name: &str, service: &Yaml, volumes: &BTreeSet<&str>) -> Vec<Strin
     for volume in words(at(service, "volumes")) {
         let source = volume.split(':').next().unwrap_or_default();
         // What is not a volume of the list is a file of ours, which nobody in a container may change.
-        if !volumes.contains(source) && !(source.starts_with("./") && volume.ends_with(":ro")) {
+        let ours = source.starts_with("./") && volume.ends_with(":ro");
+        if !ours && !volumes.contains(source) {
             wrong.push(format!("volume {volume}"));
         }
     }
