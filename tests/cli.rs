@@ -208,6 +208,30 @@ async fn status_shows_every_node_and_says_whether_all_is_well() {
 }
 
 #[tokio::test]
+async fn health_is_that_of_the_nodes_named_and_of_no_other() {
+    let node = Node::start().await;
+    // Another node of the cluster is gone. That is `status`'s to tell: a health check must not end a node for it.
+    node.fake.change(|world| {
+        let mut gone = world.status.nodes[0].clone();
+        (gone.node, gone.client) = ("node2".into(), "127.0.0.1:1".into());
+        world.status.nodes.push(gone);
+    });
+    assert_eq!(node.trine("status").await.code, NOT_DONE);
+    let health = node.trine("health").await;
+    assert_eq!((health.code, health.text()), (DONE, "node1 is ready\n"));
+    let object = json!({ "node": "node1", "endpoint": node.address.to_string(), "ready": true });
+    assert_eq!(node.trine("health --json").await.json(), object);
+    // A node that is well does not hide one that is not, whatever their order.
+    let both = format!("{},127.0.0.1:1", node.address);
+    let ended = trine(&both, "health --deadline-ms 200 --credentials secret", b"").await;
+    assert!(ended.code == NOT_DONE && ended.complaint.contains("Unreachable"), "{ended:?}");
+    node.fake.change(|world| {
+        (world.status.groups[2].ready, world.status.groups[2].why_not_ready) = (false, "no leader".into());
+    });
+    node.trine("health").await.complains(NOT_DONE, &["node1 is not ready", "group 2: no leader"]);
+}
+
+#[tokio::test]
 async fn errors_are_one_line_and_a_code_that_says_whether_to_try_again() {
     let node = Node::start().await;
     node.fake.fail(ErrorCode::Internal);

@@ -21,6 +21,7 @@
 
 mod cache;
 mod client;
+mod health;
 mod lock;
 mod queue;
 mod serve;
@@ -71,6 +72,8 @@ enum Command {
     Lock(lock::LockCommand),
     /// Says how the cluster stands, node by node.
     Status(status::StatusArgs),
+    /// Says whether the nodes that are named, and no others, are ready; for health checks.
+    Health(health::HealthArgs),
 }
 
 /// How a subcommand ended, for the exit code.
@@ -133,6 +136,7 @@ fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Queue(command) => in_runtime(false, command.run()),
         Command::Lock(command) => in_runtime(false, command.run()),
         Command::Status(args) => in_runtime(false, status::run(args)),
+        Command::Health(args) => in_runtime(false, health::run(args)),
     };
     let exit = outcome.unwrap_or_else(|failure| {
         complain(&failure.line);

@@ -49,7 +49,7 @@ pub(super) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
 }
 
 /// The first group that is not ready, and why.
-fn why_not_ready(status: &NodeStatus) -> Option<String> {
+pub(super) fn why_not_ready(status: &NodeStatus) -> Option<String> {
     let group = status.groups.iter().find(|group| !group.ready)?;
     Some(format!("group {}: {}", group.group, group.why_not_ready))
 }
