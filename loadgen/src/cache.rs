@@ -9,14 +9,17 @@ use trine_protocol::Response;
 use trine_protocol::cache::{Get, Put, Source, Version};
 use trine_protocol::client::Client;
 
+use crate::arguments::Native;
 use crate::native;
-use crate::workload::{Failure, Worker, Workload};
+use crate::popularity::Popularity;
+use crate::workload::{Checks, Failure, Worker, Workload};
 
 /// Keys with the highest version seen of each.
 #[derive(Debug)]
 pub(crate) struct Keys {
     endpoints: Vec<String>,
     run: u64,
+    popularity: Popularity,
     value: Bytes,
     read_percent: u64,
     highest: Vec<Mutex<Version>>,
@@ -25,15 +28,19 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// `names` keys with values of `value_bytes`; `read_percent` of the operations are reads.
-    pub(crate) fn new(endpoints: &[String], run: u64, names: usize, value_bytes: usize, read_percent: u64) -> Self {
-        Self {
-            endpoints: endpoints.to_vec(),
+    ///
+    /// # Errors
+    /// Where the names' popularity follows no law.
+    pub(crate) fn new(native: &Native, run: u64, value_bytes: usize, read_percent: u64) -> Result<Self, Failure> {
+        Ok(Self {
+            endpoints: native.endpoints.clone(),
+            popularity: native.popularity()?,
             run,
             value: vec![b'v'; value_bytes].into(),
             read_percent,
-            highest: (0..names.max(1)).map(|_| Mutex::default()).collect(),
+            highest: (0..native.names.max(1)).map(|_| Mutex::default()).collect(),
             stale: AtomicU64::new(0),
-        }
+        })
     }
 
     fn key(&self, index: usize) -> String {
@@ -76,7 +83,7 @@ impl Workload for Keys {
     }
 
     async fn round(&self, worker: &mut Worker<Client>) -> bool {
-        let index = usize::try_from(worker.chance(self.highest.len() as u64)).unwrap_or(0);
+        let index = self.popularity.pick(worker.random());
         let known = self.raise(index, Version::default());
         if worker.chance(100) >= self.read_percent {
             let put = Put { key: self.key(index), value: self.value.clone() };
@@ -96,7 +103,7 @@ impl Workload for Keys {
         true
     }
 
-    async fn verify(&self, _worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
-        vec![("stale_reads", self.stale.load(Ordering::SeqCst))]
+    async fn verify(&self, _worker: &mut Worker<Client>) -> Checks {
+        Checks { violations: [("stale_reads", self.stale.load(Ordering::SeqCst))].into(), ..Checks::default() }
     }
 }

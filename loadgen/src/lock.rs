@@ -7,8 +7,10 @@ use trine_protocol::Response;
 use trine_protocol::client::Client;
 use trine_protocol::lock::{Acquire, Release};
 
+use crate::arguments::Native;
 use crate::native;
-use crate::workload::{Failure, Worker, Workload};
+use crate::popularity::Popularity;
+use crate::workload::{Checks, Failure, Worker, Workload};
 
 /// Lease of each grant; far longer than a round, so that a lease that ends is a finding and not a habit.
 const LEASE_MS: u32 = 10_000;
@@ -18,19 +20,24 @@ const LEASE_MS: u32 = 10_000;
 pub(crate) struct Locks {
     endpoints: Vec<String>,
     run: u64,
+    popularity: Popularity,
     highest: Vec<AtomicU64>,
     inversions: AtomicU64,
 }
 
 impl Locks {
     /// `names` locks, each in a namespace of its own, so that they spread over the groups.
-    pub(crate) fn new(endpoints: &[String], run: u64, names: usize) -> Self {
-        Self {
-            endpoints: endpoints.to_vec(),
+    ///
+    /// # Errors
+    /// Where the names' popularity follows no law.
+    pub(crate) fn new(native: &Native, run: u64) -> Result<Self, Failure> {
+        Ok(Self {
+            endpoints: native.endpoints.clone(),
+            popularity: native.popularity()?,
             run,
-            highest: (0..names.max(1)).map(|_| AtomicU64::new(0)).collect(),
+            highest: (0..native.names.max(1)).map(|_| AtomicU64::new(0)).collect(),
             inversions: AtomicU64::new(0),
-        }
+        })
     }
 }
 
@@ -46,7 +53,7 @@ impl Workload for Locks {
     }
 
     async fn round(&self, worker: &mut Worker<Client>) -> bool {
-        let index = usize::try_from(worker.chance(self.highest.len() as u64)).unwrap_or(0);
+        let index = self.popularity.pick(worker.random());
         let lock = format!("loadgen-{index}/{:x}", self.run);
         let client = format!("worker-{}", worker.number);
         let before = self.highest[index].load(Ordering::SeqCst);
@@ -59,7 +66,10 @@ impl Workload for Locks {
         worker.request("release", Release { lock, client, token: granted.token }).await.is_ok()
     }
 
-    async fn verify(&self, _worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
-        vec![("token_inversions", self.inversions.load(Ordering::SeqCst))]
+    async fn verify(&self, _worker: &mut Worker<Client>) -> Checks {
+        Checks {
+            violations: [("token_inversions", self.inversions.load(Ordering::SeqCst))].into(),
+            ..Checks::default()
+        }
     }
 }

@@ -10,9 +10,11 @@ use trine_protocol::Response;
 use trine_protocol::client::Client;
 use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
 
+use crate::arguments::Native;
 use crate::clock;
 use crate::native;
-use crate::workload::{Failure, Worker, Workload};
+use crate::popularity::Popularity;
+use crate::workload::{Checks, Failure, Worker, Workload};
 
 /// How long a delivery stays hidden; what a failed acknowledgement left behind is back after it.
 const VISIBILITY_MS: u32 = 10_000;
@@ -42,6 +44,7 @@ struct Ledger {
 pub(crate) struct Queues {
     endpoints: Vec<String>,
     names: Vec<String>,
+    popularity: Popularity,
     value_bytes: usize,
     keeps_ledger: bool,
     ledger: Mutex<Ledger>,
@@ -50,14 +53,18 @@ pub(crate) struct Queues {
 impl Queues {
     /// `names` queues with bodies of `value_bytes`, at least [`MARK_BYTES`]; the ledger grows with the run, so it is kept
     /// only where it will be read.
-    pub(crate) fn new(endpoints: &[String], run: u64, names: usize, value_bytes: usize, keeps_ledger: bool) -> Self {
-        Self {
-            endpoints: endpoints.to_vec(),
-            names: (0..names.max(1)).map(|index| format!("loadgen:{run:x}:{index}")).collect(),
+    ///
+    /// # Errors
+    /// Where the names' popularity follows no law.
+    pub(crate) fn new(native: &Native, run: u64, value_bytes: usize, keeps_ledger: bool) -> Result<Self, Failure> {
+        Ok(Self {
+            endpoints: native.endpoints.clone(),
+            popularity: native.popularity()?,
+            names: (0..native.names.max(1)).map(|index| format!("loadgen:{run:x}:{index}")).collect(),
             value_bytes: value_bytes.max(MARK_BYTES),
             keeps_ledger,
             ledger: Mutex::default(),
-        }
+        })
     }
 
     fn ledger(&self) -> Option<MutexGuard<'_, Ledger>> {
@@ -125,8 +132,7 @@ impl Workload for Queues {
     }
 
     async fn round(&self, worker: &mut Worker<Client>) -> bool {
-        let index = usize::try_from(worker.chance(self.names.len() as u64)).unwrap_or(0);
-        let queue = &self.names[index];
+        let queue = &self.names[self.popularity.pick(worker.random())];
         let mark = (worker.number, worker.rounds);
         let enqueue = Enqueue { queue: queue.clone(), body: self.body(mark) };
         if worker.request("enqueue", enqueue).await.is_err() {
@@ -147,7 +153,7 @@ impl Workload for Queues {
         true
     }
 
-    async fn verify(&self, worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
+    async fn verify(&self, worker: &mut Worker<Client>) -> Checks {
         let mut last_message = clock::now();
         while last_message.elapsed() < DRAIN_PATIENCE && self.findings().first().is_some_and(|(_, lost)| *lost > 0) {
             let mut drained = 0;
@@ -160,7 +166,7 @@ impl Workload for Queues {
                 last_message = clock::now();
             }
         }
-        self.findings()
+        Checks { violations: self.findings().into_iter().collect(), ..Checks::default() }
     }
 }
 
@@ -171,7 +177,8 @@ mod tests {
 
     #[test]
     fn what_was_confirmed_and_never_acknowledged_is_lost() {
-        let queues = Queues::new(&[], 1, 1, 32, true);
+        let native = Native { endpoints: Vec::new(), clients: 1, in_flight: 1, names: 1, zipf: None };
+        let queues = Queues::new(&native, 1, 32, true).unwrap();
         for round in 0..4 {
             queues.ledger().unwrap().confirmed.insert((7, round));
         }
