@@ -110,9 +110,14 @@ impl Clockwork {
         Self { started, measure_from, until: measure_from + plan.duration, stop: AtomicBool::new(false) }
     }
 
+    /// Whether somebody wants no more of it.
+    fn is_interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// Whether no round is to begin any more.
     fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || clock::now() >= self.until
+        self.is_interrupted() || clock::now() >= self.until
     }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! Rounds are numbered in the order in which they are due and taken in that order, so a backlog is first in, first out. It costs no
 //! memory (a permit is a count) and has no bound of its own; the workers bound what is in flight. Rounds that were due and
-//! that no worker could take before the end are never begun: their number is in [`Lateness`], and since they are in no
+//! that no worker could take within [`GRACE`] of the end are never begun: their number is in [`Lateness`], and since they are in no
 //! percentile, those flatter the server wherever that number is above 0.
 
 use std::sync::Arc;
@@ -37,6 +37,10 @@ const GAPS: usize = 1 << 16;
 pub(crate) const RATE_MAX: f64 = 1_000_000.0;
 /// A round that begins so long after it was due is counted as late: more than the timers of a calm machine are off.
 const LATE: Duration = Duration::from_millis(2);
+/// For how long after the end a backlog is still worked off; longer, and an overload would have no end.
+const GRACE: Duration = Duration::from_secs(1);
+/// The timer looks this often whether the backlog is gone.
+const LOOK_AT_BACKLOG: Duration = Duration::from_millis(1);
 /// The timer looks this often whether the run was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -167,10 +171,8 @@ fn keep_time(plan: &Plan, clockwork: &Clockwork) -> u64 {
     loop {
         let now = clock::now();
         let next = clockwork.started + plan.times.of(due);
-        if clockwork.is_over() || next >= clockwork.until {
-            // The last rounds are due before the end, and the end comes after the last of them.
-            plan.due.close();
-            return due;
+        if clockwork.is_interrupted() || next >= clockwork.until {
+            break;
         }
         if next > now {
             std::thread::sleep((next - now).min(LOOK));
@@ -179,6 +181,13 @@ fn keep_time(plan: &Plan, clockwork: &Clockwork) -> u64 {
         plan.due.add_permits(1);
         due += 1;
     }
+    // Not until no permit is left: one that is on its way to a worker is gone already, and closing would take it back.
+    let begun = || plan.next.load(Ordering::Relaxed);
+    while !clockwork.is_interrupted() && begun() < due && clock::now() < clockwork.until + GRACE {
+        std::thread::sleep(LOOK_AT_BACKLOG);
+    }
+    plan.due.close();
+    due
 }
 
 #[cfg(test)]
