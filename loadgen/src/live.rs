@@ -112,7 +112,8 @@ impl Live {
 }
 
 fn new_bar(whole: Duration) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos:>6}/{len} ms  {msg}").expect("a constant template");
+    // The wide message is cut to the terminal: a line that wraps cannot be drawn over.
+    let style = ProgressStyle::with_template("{bar:20} {wide_msg}").expect("a constant template");
     ProgressBar::new(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX)).with_style(style)
 }
 
@@ -124,8 +125,9 @@ async fn draw(gauges: Vec<Arc<Gauge>>, warm_up: Duration, whole: Duration, bar: 
     loop {
         ticks.tick().await;
         let (now, moment) = (read(&gauges), clock::now());
-        let mut text = line(before, now, moment - last);
         let passed = started.elapsed();
+        let seconds = format!("{:.0} of {:.0} s", passed.as_secs_f64(), whole.as_secs_f64());
+        let mut text = format!("{seconds}: {}", line(before, now, moment - last));
         if passed < warm_up {
             text += ", warming up";
         }
@@ -134,7 +136,7 @@ async fn draw(gauges: Vec<Arc<Gauge>>, warm_up: Duration, whole: Duration, bar: 
                 bar.set_position(u64::try_from(passed.min(whole).as_millis()).unwrap_or(u64::MAX));
                 bar.set_message(text);
             }
-            None => eprintln!("{:.0} of {:.0} s: {text}", passed.as_secs_f64(), whole.as_secs_f64()),
+            None => eprintln!("{text}"),
         }
         (before, last) = (now, moment);
     }
