@@ -1,51 +1,112 @@
-//! Reads and writes over some keys. The check: no read returns a version below the highest that was known, for the
-//! same key, before the read was sent.
+//! Reads and writes over some keys. The checks are those of [`crate::checks::cache`], and a last read of each key through
+//! every node.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use trine_protocol::Response;
-use trine_protocol::cache::{Get, Put, Source, Version};
+use trine_protocol::cache::{Get, Got, Put, Source};
 use trine_protocol::client::Client;
 
+use crate::arguments::Native;
+use crate::checks::cache::CacheLedger;
+use crate::clock;
 use crate::native;
-use crate::workload::{Failure, Worker, Workload};
+use crate::popularity::Popularity;
+use crate::tag::Tag;
+use crate::workload::{Checks, Failure, Worker, Workload};
 
-/// Keys with the highest version seen of each.
+/// For how long the last read of a key is tried again: a node that died at the end is back by then.
+const LAST_READ_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keys and the ledger of their values.
 #[derive(Debug)]
 pub(crate) struct Keys {
     endpoints: Vec<String>,
     run: u64,
+    names: Vec<String>,
+    popularity: Popularity,
+    value_bytes: usize,
+    /// The value of every write of a run that is not checked.
     value: Bytes,
     read_percent: u64,
-    highest: Vec<Mutex<Version>>,
-    stale: AtomicU64,
+    ledger: Option<CacheLedger>,
 }
 
 impl Keys {
-    /// `names` keys with values of `value_bytes`; `read_percent` of the operations are reads.
-    pub(crate) fn new(endpoints: &[String], run: u64, names: usize, value_bytes: usize, read_percent: u64) -> Self {
-        Self {
-            endpoints: endpoints.to_vec(),
+    /// Keys of a run of its own with values of `value_bytes`; `read_percent` of the operations are reads. In a checked run a value has
+    /// at least [`TAG_BYTES`](crate::tag::TAG_BYTES).
+    ///
+    /// # Errors
+    /// Where the names' popularity follows no law.
+    pub(crate) fn new(
+        native: &Native,
+        run: u64,
+        value_bytes: usize,
+        read_percent: u64,
+        keeps_ledger: bool,
+    ) -> Result<Self, Failure> {
+        let names = native.names.max(1);
+        Ok(Self {
+            endpoints: native.endpoints.clone(),
             run,
-            value: vec![b'v'; value_bytes].into(),
+            names: (0..names).map(|index| format!("loadgen:{run:x}:{index}")).collect(),
+            popularity: native.popularity()?,
+            value_bytes,
+            value: vec![b'.'; value_bytes].into(),
             read_percent,
-            highest: (0..names.max(1)).map(|_| Mutex::default()).collect(),
-            stale: AtomicU64::new(0),
+            ledger: keeps_ledger.then(|| CacheLedger::new(names)),
+        })
+    }
+
+    fn tag_of(&self, got: &Got) -> Option<Tag> {
+        Tag::of_bytes(got.value.as_ref()?, self.run, self.value_bytes)
+    }
+
+    async fn write(&self, worker: &mut Worker<Client>, index: usize) -> Result<(), Failure> {
+        let key = self.names[index].clone();
+        let Some(ledger) = &self.ledger else {
+            return worker.request("put", Put { key, value: self.value.clone() }).await.map(|_| ());
+        };
+        let tag = Tag { writer: worker.number, number: worker.rounds };
+        ledger.writing(index, tag);
+        let value = tag.bytes(self.run, self.value_bytes);
+        let result = match worker.request("put", Put { key, value }).await {
+            Ok(Response::Put(written)) => Ok(written.version),
+            Ok(other) => Err(native::mismatch(&other)),
+            Err(failure) => Err(failure),
+        };
+        ledger.wrote(index, tag, result.as_ref().copied());
+        result.map(|_| ())
+    }
+
+    async fn read(&self, worker: &mut Worker<Client>, index: usize) -> Result<(), Failure> {
+        let known = self.ledger.as_ref().map(|ledger| ledger.known(index));
+        let client = worker.connection.clone();
+        let get = Get { key: self.names[index].clone() };
+        let answer = worker.measured_as(kind_of_read, client.call(get)).await?;
+        let Response::Get(got) = answer else { return Err(native::mismatch(&answer)) };
+        if let (Some(ledger), Some(known)) = (&self.ledger, known) {
+            ledger.read(index, known, &got, self.tag_of(&got));
         }
+        Ok(())
     }
 
-    fn key(&self, index: usize) -> String {
-        format!("loadgen:{:x}:{index}", self.run)
-    }
-
-    /// Raises the highest known version of a key, and returns what it was.
-    fn raise(&self, index: usize, version: Version) -> Version {
-        let mut highest = self.highest[index].lock().expect("nobody panics with it held");
-        let before = *highest;
-        *highest = before.max(version);
-        before
+    /// Reads a key through one node, after all writes. False where the node does not answer in all that time.
+    async fn last_read(&self, client: &Client, ledger: &CacheLedger, index: usize) -> bool {
+        let started = clock::now();
+        loop {
+            let known = ledger.known(index);
+            match client.call(Get { key: self.names[index].clone() }).await {
+                Ok(Response::Get(got)) => {
+                    ledger.last_read(index, known, &got, self.tag_of(&got));
+                    return true;
+                }
+                // The client itself waits between its attempts, so this is no busy loop.
+                _ if started.elapsed() < LAST_READ_PATIENCE => {}
+                _ => return false,
+            }
+        }
     }
 }
 
@@ -66,37 +127,40 @@ impl Workload for Keys {
     }
 
     async fn prepare(&self, worker: &mut Worker<Client>) -> Result<(), Failure> {
-        for index in 0..self.highest.len() {
-            let put = Put { key: self.key(index), value: self.value.clone() };
-            if let Response::Put(written) = worker.call(put).await? {
-                self.raise(index, written.version);
+        for (index, key) in self.names.iter().enumerate() {
+            let tag = Tag { writer: worker.number, number: index as u64 };
+            let value = if self.ledger.is_some() { tag.bytes(self.run, self.value_bytes) } else { self.value.clone() };
+            if let Some(ledger) = &self.ledger {
+                ledger.writing(index, tag);
+            }
+            let answer = worker.call(Put { key: key.clone(), value }).await?;
+            let Response::Put(written) = answer else { return Err(native::mismatch(&answer)) };
+            if let Some(ledger) = &self.ledger {
+                ledger.wrote(index, tag, Ok(written.version));
             }
         }
         Ok(())
     }
 
     async fn round(&self, worker: &mut Worker<Client>) -> bool {
-        let index = usize::try_from(worker.chance(self.highest.len() as u64)).unwrap_or(0);
-        let known = self.raise(index, Version::default());
-        if worker.chance(100) >= self.read_percent {
-            let put = Put { key: self.key(index), value: self.value.clone() };
-            let Ok(Response::Put(written)) = worker.request("put", put).await else { return false };
-            self.raise(index, written.version);
-            return true;
-        }
-        let client = worker.connection.clone();
-        let get = Get { key: self.key(index) };
-        let Ok(Response::Get(got)) = worker.measured_as(kind_of_read, client.call(get)).await else {
-            return false;
-        };
-        if got.version < known {
-            self.stale.fetch_add(1, Ordering::SeqCst);
-        }
-        self.raise(index, got.version);
-        true
+        let index = self.popularity.pick(worker.random());
+        let reads = worker.chance(100) < self.read_percent;
+        let result = if reads { self.read(worker, index).await } else { self.write(worker, index).await };
+        result.is_ok()
     }
 
-    async fn verify(&self, _worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
-        vec![("stale_reads", self.stale.load(Ordering::SeqCst))]
+    async fn verify(&self, worker: &mut Worker<Client>) -> Checks {
+        let Some(ledger) = &self.ledger else { return Checks::default() };
+        let mut unread = 0;
+        for endpoint in &self.endpoints {
+            // A cache request goes to the chosen node and, where that is dead, to another one; both are good to ask.
+            let Ok(client) = worker.connection.at(endpoint) else { continue };
+            for index in 0..self.names.len() {
+                unread += u64::from(!self.last_read(&client, ledger, index).await);
+            }
+        }
+        let mut checks = ledger.checks();
+        checks.notes.insert("last_reads_unanswered", unread);
+        checks
     }
 }

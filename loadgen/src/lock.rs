@@ -1,35 +1,75 @@
-//! Acquire and release, over some locks. The check: no grant has a token that is not above every token that was
-//! granted, for the same lock, before its request was sent.
+//! Acquire and release, over some locks. The checks are those of [`crate::checks::lock`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use trine_protocol::Response;
 use trine_protocol::client::Client;
-use trine_protocol::lock::{Acquire, Release};
+use trine_protocol::lock::{Acquire, Granted, Release};
+use trine_protocol::{ErrorCode, Response};
 
+use crate::arguments::Native;
+use crate::checks::lock::{Grant, LockLedger};
+use crate::clock;
 use crate::native;
-use crate::workload::{Failure, Worker, Workload};
+use crate::popularity::Popularity;
+use crate::workload::{Checks, Failure, Worker, Workload};
 
 /// Lease of each grant; far longer than a round, so that a lease that ends is a finding and not a habit.
 const LEASE_MS: u32 = 10_000;
+/// In a checked run one grant in so many is held for [`CHECKED_HOLD`]: a hold of no length overlaps with nothing.
+const CHECKED_HOLD_ONE_IN: u64 = 16;
+/// For how long.
+const CHECKED_HOLD: Duration = Duration::from_millis(5);
 
-/// Locks with the highest token seen of each.
+/// Locks and the ledger of who got them.
 #[derive(Debug)]
 pub(crate) struct Locks {
     endpoints: Vec<String>,
-    run: u64,
-    highest: Vec<AtomicU64>,
-    inversions: AtomicU64,
+    names: Vec<String>,
+    popularity: Popularity,
+    hold: Duration,
+    ledger: Option<LockLedger>,
 }
 
 impl Locks {
-    /// `names` locks, each in a namespace of its own, so that they spread over the groups.
-    pub(crate) fn new(endpoints: &[String], run: u64, names: usize) -> Self {
-        Self {
-            endpoints: endpoints.to_vec(),
-            run,
-            highest: (0..names.max(1)).map(|_| AtomicU64::new(0)).collect(),
-            inversions: AtomicU64::new(0),
+    /// Locks of a run of its own, each in a namespace of its own, so that they spread over the groups.
+    ///
+    /// # Errors
+    /// Where the names' popularity follows no law.
+    pub(crate) fn new(native: &Native, run: u64, hold: Duration, keeps_ledger: bool) -> Result<Self, Failure> {
+        let names = native.names.max(1);
+        Ok(Self {
+            endpoints: native.endpoints.clone(),
+            names: (0..names).map(|index| format!("loadgen-{index}/{run:x}")).collect(),
+            popularity: native.popularity()?,
+            hold,
+            ledger: keeps_ledger.then(|| LockLedger::new(names)),
+        })
+    }
+
+    /// Asks for a lock. None where somebody else holds it, which is an answer like any other and has a row of its own.
+    async fn acquire(&self, worker: &mut Worker<Client>, lock: &str, client: &str) -> Result<Option<Granted>, Failure> {
+        let connection = worker.connection.clone();
+        let acquire = Acquire { lock: lock.to_owned(), client: client.to_owned(), lease_ms: LEASE_MS };
+        let asking = async move {
+            match connection.call(acquire).await {
+                Ok(Response::Acquire(granted)) => Ok(Some(granted)),
+                Ok(other) => Err(native::mismatch(&other)),
+                Err(error) if error.code == ErrorCode::LockHeld => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let name = |result: &Result<Option<Granted>, Failure>| match result {
+            Ok(None) => "acquire held",
+            _ => "acquire",
+        };
+        worker.measured_as(name, asking).await
+    }
+
+    async fn hold(&self, worker: &mut Worker<Client>) {
+        let checked = self.ledger.is_some() && worker.chance(CHECKED_HOLD_ONE_IN) == 0;
+        let hold = if checked { self.hold.max(CHECKED_HOLD) } else { self.hold };
+        if !hold.is_zero() {
+            tokio::time::sleep(hold).await;
         }
     }
 }
@@ -46,20 +86,35 @@ impl Workload for Locks {
     }
 
     async fn round(&self, worker: &mut Worker<Client>) -> bool {
-        let index = usize::try_from(worker.chance(self.highest.len() as u64)).unwrap_or(0);
-        let lock = format!("loadgen-{index}/{:x}", self.run);
+        let index = self.popularity.pick(worker.random());
+        let lock = &self.names[index];
         let client = format!("worker-{}", worker.number);
-        let before = self.highest[index].load(Ordering::SeqCst);
-        let acquire = Acquire { lock: lock.clone(), client: client.clone(), lease_ms: LEASE_MS };
-        let Ok(Response::Acquire(granted)) = worker.request("acquire", acquire).await else { return false };
-        if granted.token <= before {
-            self.inversions.fetch_add(1, Ordering::SeqCst);
+        let known = self.ledger.as_ref().map_or(0, |ledger| ledger.known(index));
+        let asked = clock::now();
+        let granted = match self.acquire(worker, lock, &client).await {
+            Ok(Some(granted)) => granted,
+            Ok(None) => return false,
+            Err(failure) => {
+                if failure.unknown {
+                    // It may be ours all the same, and nobody else could have it until the lease ends.
+                    let _ = worker.call(Release { lock: lock.clone(), client, token: 0 }).await;
+                }
+                return false;
+            }
+        };
+        let token = granted.token;
+        if let Some(ledger) = &self.ledger {
+            let lease = Duration::from_millis(granted.lease_ms.into());
+            ledger.granted(index, Grant { worker: worker.number, token, known, asked, lease }, clock::now());
         }
-        self.highest[index].fetch_max(granted.token, Ordering::SeqCst);
-        worker.request("release", Release { lock, client, token: granted.token }).await.is_ok()
+        self.hold(worker).await;
+        if let Some(ledger) = &self.ledger {
+            ledger.releasing(index, worker.number, token);
+        }
+        worker.request("release", Release { lock: lock.clone(), client, token }).await.is_ok()
     }
 
-    async fn verify(&self, _worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
-        vec![("token_inversions", self.inversions.load(Ordering::SeqCst))]
+    async fn verify(&self, _worker: &mut Worker<Client>) -> Checks {
+        self.ledger.as_ref().map(LockLedger::checks).unwrap_or_default()
     }
 }

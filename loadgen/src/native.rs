@@ -1,11 +1,12 @@
 //! Connections of Trine's own client, which the workloads over the native protocol drive.
 
 use trine_protocol::client::{Client, ClientConfig};
-use trine_protocol::{Request, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::workload::{Failure, Worker};
 
-/// Connects one client: the `number`th begins with the `number`th endpoint, and knows the others.
+/// Connects one client: the `number`th begins with the `number`th endpoint, and goes on to the others where that is dead, also
+/// with its cache requests: the load goes on, and every node's cache is held to the same promise.
 ///
 /// # Errors
 /// Where no endpoint answers.
@@ -13,7 +14,13 @@ pub(crate) async fn connect(endpoints: &[String], number: usize) -> Result<Clien
     let mut endpoints = endpoints.to_vec();
     let turn = number % endpoints.len().max(1);
     endpoints.rotate_left(turn);
-    Ok(Client::connect(ClientConfig { name: format!("loadgen-{number}"), ..ClientConfig::new(endpoints) }).await?)
+    let name = format!("loadgen-{number}");
+    Ok(Client::connect(ClientConfig { name, cache_any: true, ..ClientConfig::new(endpoints) }).await?)
+}
+
+/// An answer to another question: a fault of the node, and nobody knows what it did.
+pub(crate) fn mismatch(other: &Response) -> Failure {
+    Error::new(ErrorCode::Internal, format!("the answer is one to {:?}", other.command())).into()
 }
 
 impl Worker<Client> {

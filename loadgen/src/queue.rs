@@ -1,116 +1,150 @@
-//! Enqueue, dequeue, acknowledge, over some queues of this run's own. The check, after a drain: every message whose
-//! enqueue was confirmed has been handed out and acknowledged, and none was acknowledged twice.
+//! Enqueue, dequeue, acknowledge, over some queues of this run's own. The checks are those of [`crate::checks::queue`], after a drain.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use trine_protocol::Response;
+use tokio::task::JoinSet;
 use trine_protocol::client::Client;
-use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
+use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Dequeued, Enqueue};
+use trine_protocol::{Request, Response};
 
+use crate::arguments::Native;
+use crate::checks::queue::{Handout, QueueLedger};
 use crate::clock;
 use crate::native;
-use crate::workload::{Failure, Worker, Workload};
+use crate::popularity::Popularity;
+use crate::tag::Tag;
+use crate::workload::{Checks, Failure, Worker, Workload};
 
 /// How long a delivery stays hidden; what a failed acknowledgement left behind is back after it.
 const VISIBILITY_MS: u32 = 10_000;
-/// The drain gives up after this long without a message: every hidden one is back by then.
+/// The drain ends this long after the last sign of a message that may still come: every hidden one is back by then.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(VISIBILITY_MS as u64 + 5_000);
+/// It ends in any case: a cluster that gives the same messages for ever is no reason to hang.
+const DRAIN_MAX: Duration = Duration::from_secs(300);
 /// Pause of the drain where all queues are empty for now.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes at the front of each body that tell which message it is: the worker, then its round.
-const MARK_BYTES: usize = 16;
-
-/// Which message: the worker that made it, and in which round.
-type Mark = (u64, u64);
-
-/// What became of each message.
-#[derive(Debug, Default)]
-struct Ledger {
-    /// Confirmed enqueues.
-    confirmed: HashSet<Mark>,
-    /// How often each was acknowledged with success.
-    acknowledged: HashMap<Mark, u64>,
-    /// Acknowledgements of which nobody can say whether they happened.
-    uncertain: HashSet<Mark>,
-}
+/// Messages of one dequeue of the drain, acknowledged all at once.
+const DRAIN_BATCH: u32 = 64;
 
 /// Queues and the ledger of what went through them.
 #[derive(Debug)]
 pub(crate) struct Queues {
     endpoints: Vec<String>,
+    run: u64,
     names: Vec<String>,
+    popularity: Popularity,
     value_bytes: usize,
-    keeps_ledger: bool,
-    ledger: Mutex<Ledger>,
+    /// The body of every message of a run that is not checked.
+    body: Bytes,
+    ledger: Option<Arc<QueueLedger>>,
 }
 
 impl Queues {
-    /// `names` queues with bodies of `value_bytes`, at least [`MARK_BYTES`]; the ledger grows with the run, so it is kept
-    /// only where it will be read.
-    pub(crate) fn new(endpoints: &[String], run: u64, names: usize, value_bytes: usize, keeps_ledger: bool) -> Self {
-        Self {
-            endpoints: endpoints.to_vec(),
-            names: (0..names.max(1)).map(|index| format!("loadgen:{run:x}:{index}")).collect(),
-            value_bytes: value_bytes.max(MARK_BYTES),
-            keeps_ledger,
-            ledger: Mutex::default(),
+    /// Queues of a run of its own, with bodies of `value_bytes`. The ledger grows with the run, so it is kept only where it will be
+    /// read; then a body has at least [`TAG_BYTES`](crate::tag::TAG_BYTES).
+    ///
+    /// # Errors
+    /// Where the names' popularity follows no law.
+    pub(crate) fn new(native: &Native, run: u64, value_bytes: usize, keeps_ledger: bool) -> Result<Self, Failure> {
+        let visibility = Duration::from_millis(VISIBILITY_MS.into());
+        Ok(Self {
+            endpoints: native.endpoints.clone(),
+            run,
+            names: (0..native.names.max(1)).map(|index| format!("loadgen:{run:x}:{index}")).collect(),
+            popularity: native.popularity()?,
+            value_bytes,
+            body: vec![b'.'; value_bytes].into(),
+            ledger: keeps_ledger.then(|| Arc::new(QueueLedger::new(visibility))),
+        })
+    }
+
+    /// Sends the worker's message of this round to a queue.
+    async fn enqueue(&self, worker: &mut Worker<Client>, index: usize) -> Result<(), Failure> {
+        let queue = self.names[index].clone();
+        let Some(ledger) = &self.ledger else {
+            return worker.request("enqueue", Enqueue { queue, body: self.body.clone() }).await.map(|_| ());
+        };
+        let tag = Tag { writer: worker.number, number: worker.rounds };
+        ledger.sending(tag, number(index));
+        let body = tag.bytes(self.run, self.value_bytes);
+        let result = worker.request("enqueue", Enqueue { queue, body }).await;
+        ledger.sent(tag, result.as_ref());
+        result.map(|_| ())
+    }
+
+    /// Notes a delivery; returns what it is of.
+    fn note(&self, index: usize, delivery: &Delivery, asked: Instant, received: Instant) -> Option<Tag> {
+        let ledger = self.ledger.as_ref()?;
+        let tag = Tag::of_bytes(&delivery.body, self.run, self.value_bytes);
+        ledger.handed_out(number(index), tag, Handout { token: delivery.token, asked, received });
+        tag
+    }
+
+    fn note_acknowledgement(&self, tag: Option<Tag>, delivery: &Delivery, result: &Result<Response, Failure>) {
+        if let (Some(ledger), Some(tag)) = (&self.ledger, tag) {
+            ledger.acknowledged(tag, delivery.token, result.as_ref());
         }
     }
 
-    fn ledger(&self) -> Option<MutexGuard<'_, Ledger>> {
-        self.keeps_ledger.then(|| self.ledger.lock().expect("nobody panics with it held"))
+    /// Takes what one queue has and acknowledges it. Returns how many messages there were, None where nobody can say.
+    async fn drain(&self, worker: &Worker<Client>, index: usize) -> Option<usize> {
+        let asked = clock::now();
+        let taken = worker.call(dequeue(&self.names[index], DRAIN_BATCH)).await;
+        let Ok(Response::Dequeue(Dequeued { deliveries })) = taken else { return None };
+        let received = clock::now();
+        let mut acknowledgements = JoinSet::new();
+        for delivery in &deliveries {
+            let tag = self.note(index, delivery, asked, received);
+            let (ledger, client) = (self.ledger.clone(), worker.connection.clone());
+            let (token, request) = (delivery.token, acknowledge(&self.names[index], delivery));
+            acknowledgements.spawn(async move {
+                let result = client.call(request).await.map_err(Failure::from);
+                if let (Some(ledger), Some(tag)) = (ledger, tag) {
+                    ledger.acknowledged(tag, token, result.as_ref());
+                }
+            });
+        }
+        acknowledgements.join_all().await;
+        Some(deliveries.len())
     }
 
-    fn body(&self, mark: Mark) -> Bytes {
-        let mut body = vec![b'.'; self.value_bytes];
-        body[..8].copy_from_slice(&mark.0.to_be_bytes());
-        body[8..MARK_BYTES].copy_from_slice(&mark.1.to_be_bytes());
-        body.into()
-    }
-
-    /// Notes what became of an acknowledgement.
-    fn note(&self, body: &Bytes, result: Result<(), &Failure>) {
-        let (Some(mut ledger), Some(mark)) = (self.ledger(), mark_of(body)) else { return };
-        match result {
-            Ok(()) => *ledger.acknowledged.entry(mark).or_default() += 1,
-            Err(failure) if failure.unknown => {
-                ledger.uncertain.insert(mark);
+    /// Takes what is left in all queues, until nothing is missing and every queue has been empty once, or nothing more can come.
+    async fn drain_all(&self, worker: &Worker<Client>, ledger: &QueueLedger) {
+        let started = clock::now();
+        let mut last_sign = started;
+        while last_sign.elapsed() < DRAIN_PATIENCE && started.elapsed() < DRAIN_MAX {
+            let (mut empty, mut answered) = (true, true);
+            for index in 0..self.names.len() {
+                match self.drain(worker, index).await {
+                    Some(count) => empty &= count == 0,
+                    None => answered = false,
+                }
             }
-            Err(_) => {}
+            if !(empty && answered) {
+                last_sign = clock::now();
+            } else if ledger.missing() == 0 {
+                return;
+            }
+            if empty {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
         }
-    }
-
-    /// Acknowledges what is left in one queue; returns how many messages there were.
-    async fn drain(&self, worker: &Worker<Client>, queue: &str) -> usize {
-        let dequeue = Dequeue { queue: queue.to_owned(), visibility_ms: VISIBILITY_MS, count_max: 64 };
-        let Ok(Response::Dequeue(dequeued)) = worker.call(dequeue).await else { return 0 };
-        for delivery in &dequeued.deliveries {
-            let result = worker.call(ack(queue, delivery)).await;
-            self.note(&delivery.body, result.as_ref().map(|_| ()));
-        }
-        dequeued.deliveries.len()
-    }
-
-    fn findings(&self) -> Vec<(&'static str, u64)> {
-        let Some(ledger) = self.ledger() else { return Vec::new() };
-        let accounted = |mark: &&Mark| ledger.acknowledged.contains_key(*mark) || ledger.uncertain.contains(*mark);
-        let lost = ledger.confirmed.iter().filter(|mark| !accounted(mark)).count();
-        let twice: u64 = ledger.acknowledged.values().map(|count| count - 1).sum();
-        vec![("lost", lost as u64), ("acknowledged_twice", twice)]
     }
 }
 
-fn mark_of(body: &Bytes) -> Option<Mark> {
-    let worker = body.get(..8)?.try_into().ok()?;
-    let round = body.get(8..MARK_BYTES)?.try_into().ok()?;
-    Some((u64::from_be_bytes(worker), u64::from_be_bytes(round)))
+/// The ledger's number of a queue.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).expect("at most NAMES_MAX queues")
 }
 
-fn ack(queue: &str, delivery: &Delivery) -> Ack {
-    Ack { queue: queue.to_owned(), which: AckWhich::Receipt { id: delivery.id, token: delivery.token } }
+fn dequeue(queue: &str, count_max: u32) -> Dequeue {
+    Dequeue { queue: queue.to_owned(), visibility_ms: VISIBILITY_MS, count_max }
+}
+
+fn acknowledge(queue: &str, delivery: &Delivery) -> Request {
+    Ack { queue: queue.to_owned(), which: AckWhich::from(delivery) }.into()
 }
 
 impl Workload for Queues {
@@ -125,61 +159,27 @@ impl Workload for Queues {
     }
 
     async fn round(&self, worker: &mut Worker<Client>) -> bool {
-        let index = usize::try_from(worker.chance(self.names.len() as u64)).unwrap_or(0);
-        let queue = &self.names[index];
-        let mark = (worker.number, worker.rounds);
-        let enqueue = Enqueue { queue: queue.clone(), body: self.body(mark) };
-        if worker.request("enqueue", enqueue).await.is_err() {
+        let index = self.popularity.pick(worker.random());
+        if self.enqueue(worker, index).await.is_err() {
             return false;
         }
-        if let Some(mut ledger) = self.ledger() {
-            ledger.confirmed.insert(mark);
+        let asked = clock::now();
+        let taken = worker.request("dequeue", dequeue(&self.names[index], 1)).await;
+        let Ok(Response::Dequeue(Dequeued { deliveries })) = taken else { return false };
+        let received = clock::now();
+        let mut well = true;
+        for delivery in &deliveries {
+            let tag = self.note(index, delivery, asked, received);
+            let result = worker.request("ack", acknowledge(&self.names[index], delivery)).await;
+            self.note_acknowledgement(tag, delivery, &result);
+            well &= result.is_ok();
         }
-        let dequeue = Dequeue { queue: queue.clone(), visibility_ms: VISIBILITY_MS, count_max: 1 };
-        let Ok(Response::Dequeue(dequeued)) = worker.request("dequeue", dequeue).await else { return false };
-        for delivery in &dequeued.deliveries {
-            let result = worker.request("ack", ack(queue, delivery)).await;
-            self.note(&delivery.body, result.as_ref().map(|_| ()));
-            if result.is_err() {
-                return false;
-            }
-        }
-        true
+        well
     }
 
-    async fn verify(&self, worker: &mut Worker<Client>) -> Vec<(&'static str, u64)> {
-        let mut last_message = clock::now();
-        while last_message.elapsed() < DRAIN_PATIENCE && self.findings().first().is_some_and(|(_, lost)| *lost > 0) {
-            let mut drained = 0;
-            for queue in &self.names {
-                drained += self.drain(worker, queue).await;
-            }
-            if drained == 0 {
-                tokio::time::sleep(DRAIN_PAUSE).await;
-            } else {
-                last_message = clock::now();
-            }
-        }
-        self.findings()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use trine_protocol::{Error, ErrorCode};
-
-    #[test]
-    fn what_was_confirmed_and_never_acknowledged_is_lost() {
-        let queues = Queues::new(&[], 1, 1, 32, true);
-        for round in 0..4 {
-            queues.ledger().unwrap().confirmed.insert((7, round));
-        }
-        queues.note(&queues.body((7, 0)), Ok(()));
-        queues.note(&queues.body((7, 1)), Ok(()));
-        queues.note(&queues.body((7, 1)), Ok(()));
-        queues.note(&queues.body((7, 2)), Err(&Error::new(ErrorCode::DeadlineExceeded, "").into()));
-        queues.note(&queues.body((7, 3)), Err(&Error::new(ErrorCode::StaleReceipt, "").into()));
-        assert_eq!(queues.findings(), [("lost", 1), ("acknowledged_twice", 1)]);
+    async fn verify(&self, worker: &mut Worker<Client>) -> Checks {
+        let Some(ledger) = &self.ledger else { return Checks::default() };
+        self.drain_all(worker, ledger).await;
+        ledger.checks()
     }
 }
