@@ -4,10 +4,13 @@
 //! of them over the native protocol.
 //! With `--verify` it also looks for what must never happen, such as a confirmed message that is gone, and ends with exit
 //! code 1 where it finds any.
+//!
+//! `compare` does the same work on Trine and on other systems, in turn.
 
 mod arguments;
 mod cache;
 mod clock;
+mod compare;
 mod live;
 mod lock;
 mod native;
@@ -42,6 +45,8 @@ enum Command {
     Lock(LockArguments),
     /// Read and write.
     Cache(CacheArguments),
+    /// The same work on Trine and on other systems, in turn.
+    Compare(compare::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -77,21 +82,23 @@ struct CacheArguments {
     read_percent: u64,
 }
 
-async fn run(command: &Command) -> Result<bool, Failure> {
+async fn run(command: &Command) -> Result<ExitCode, Failure> {
     let run = clock::run_number();
-    match command {
+    let is_well = match command {
         Command::Queue(QueueArguments { load, native, value_bytes }) => {
             let workload = queue::Queues::new(native, run, *value_bytes, load.verify)?;
-            drive("queue", workload, load, native).await
+            drive("queue", workload, load, native).await?
         }
         Command::Lock(LockArguments { load, native }) => {
-            drive("lock", lock::Locks::new(native, run)?, load, native).await
+            drive("lock", lock::Locks::new(native, run)?, load, native).await?
         }
         Command::Cache(CacheArguments { load, native, value_bytes, read_percent }) => {
             let workload = cache::Keys::new(native, run, *value_bytes, *read_percent)?;
-            drive("cache", workload, load, native).await
+            drive("cache", workload, load, native).await?
         }
-    }
+        Command::Compare(arguments) => return Ok(compare::main(arguments).await),
+    };
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn drive<W: Workload>(name: &str, workload: W, load: &Load, native: &Native) -> Result<bool, Failure> {
@@ -113,8 +120,7 @@ fn show(name: &str, json: bool, plan: &Plan, outcome: &Outcome) -> bool {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(&Arguments::parse().command).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("trine-loadgen: {error}");
             ExitCode::FAILURE
