@@ -63,7 +63,7 @@ pub(in super::super) struct Connection {
 
 enum Taking {
     Stream(Box<pull::Stream>),
-    Batch(PullConsumer),
+    Batch(Box<PullConsumer>),
 }
 
 impl Nats {
@@ -71,7 +71,7 @@ impl Nats {
         let consumer: PullConsumer =
             connection.context.get_consumer_from_stream(CONSUMER, queue).await.map_err(failed("Consumer"))?;
         Ok(match self.pull {
-            Pull::Batch => Taking::Batch(consumer),
+            Pull::Batch => Taking::Batch(Box::new(consumer)),
             Pull::Stream => {
                 let stream = consumer.stream().max_messages_per_batch(count).messages().await;
                 Taking::Stream(Box::new(stream.map_err(failed("Pull"))?))
