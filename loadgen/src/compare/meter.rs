@@ -35,6 +35,9 @@ const MEASURED: &str = "measured";
 const REPORTS: usize = 8;
 /// Where the workers' choices begin, the same on every system.
 const SEED: u64 = 1;
+/// An operation that had this long before the end of the seconds, and failed after it, failed because of the system and not
+/// because the others stopped.
+const STALLED: Duration = Duration::from_secs(1);
 /// Texts of failures that are kept, one of each kind.
 const TEXTS_MAX: usize = 8;
 
@@ -96,6 +99,7 @@ impl Meter {
         units: u64,
         operation: impl Future<Output = Result<(), Failure>>,
     ) -> bool {
+        let had = self.left();
         let started = clock::now();
         let result = in_time(operation).await;
         match &result {
@@ -105,7 +109,7 @@ impl Meter {
                 report.lock().expect("nobody panics with it held").record(MEASURED, started.elapsed(), Ok(()));
             }
             Ok(()) => {}
-            Err(failure) => self.fail(failure),
+            Err(failure) => self.fail(failure, had),
         }
         result.is_ok()
     }
@@ -118,14 +122,17 @@ impl Meter {
         }
     }
 
-    /// Counts a failure and keeps its text.
-    pub(super) fn fail(&self, failure: &Failure) {
-        if self.is_measured() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            let mut texts = self.texts.lock().expect("nobody panics with it held");
-            if texts.len() < TEXTS_MAX {
-                texts.entry(failure.name).or_insert_with(|| failure.to_string());
-            }
+    /// Counts a failure of what was begun with `had` left of the seconds, and keeps its text. What fails after them counts
+    /// where it was stuck: or else a system that stops answering would merely be slow.
+    pub(super) fn fail(&self, failure: &Failure, had: Duration) {
+        let was_stuck = self.is_over() && had >= STALLED;
+        if !self.is_measured() && !was_stuck {
+            return;
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut texts = self.texts.lock().expect("nobody panics with it held");
+        if texts.len() < TEXTS_MAX {
+            texts.entry(failure.name).or_insert_with(|| failure.to_string());
         }
     }
 
@@ -158,4 +165,59 @@ pub(super) async fn in_time<T>(operation: impl Future<Output = Result<T, Failure
     tokio::time::timeout(OPERATION_TIME_MAX, operation).await.unwrap_or_else(|_| {
         Err(Failure { name: "NoAnswer", unknown: true, text: format!("no answer within {OPERATION_TIME_MAX:?}") })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECONDS: Duration = Duration::from_millis(600);
+
+    async fn failing(after: Duration) -> Result<(), Failure> {
+        tokio::time::sleep(after).await;
+        Err(Failure { name: "NoLeader", unknown: false, text: "none".into() })
+    }
+
+    #[tokio::test]
+    async fn warm_up_counts_nothing() {
+        let meter = Meter::new(SECONDS);
+        assert!(meter.measure(0, 5, async { Ok(()) }).await);
+        assert!(!meter.measure(0, 5, failing(Duration::ZERO)).await);
+        meter.count(5);
+        let sample = meter.sample();
+        assert_eq!((sample.rate, sample.p50_ms, sample.failed_share), (0.0, None, 0.0));
+        assert!(sample.errors.is_empty(), "{sample:?}");
+    }
+
+    #[tokio::test]
+    async fn units_and_latencies_are_of_the_measured_seconds() {
+        let meter = Meter::new(SECONDS);
+        tokio::time::sleep(WARM_UP.min(meter.left())).await;
+        for worker in 0..3 {
+            let operation = async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(())
+            };
+            assert!(meter.measure(worker, 100, operation).await);
+        }
+        assert!(!meter.measure(3, 100, failing(Duration::ZERO)).await);
+        let sample = meter.sample();
+        assert!((sample.rate - 300.0 / 0.6).abs() < 0.1, "{sample:?}");
+        assert!(sample.p50_ms.is_some_and(|p50_ms| (20.0..200.0).contains(&p50_ms)), "{sample:?}");
+        assert!((sample.failed_share - 0.25).abs() < 1e-9, "{sample:?}");
+        assert_eq!(sample.errors, ["NoLeader: none"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_stuck_to_the_end_and_beyond_has_failed() {
+        let meter = Meter::new(SECONDS);
+        assert!(!meter.measure(0, 1, failing(WARM_UP + SECONDS + Duration::from_millis(50))).await);
+        assert!(meter.is_over());
+        assert_eq!((meter.sample().failed_share, meter.sample().errors), (1.0, vec!["NoLeader: none".into()]));
+        // Begun when all others had stopped, it says nothing about the system.
+        let late = Meter::new(SECONDS);
+        tokio::time::sleep(late.left()).await;
+        assert!(!late.measure(0, 1, failing(Duration::ZERO)).await);
+        assert!(late.sample().errors.is_empty());
+    }
 }

@@ -65,10 +65,6 @@ const HOW_TO_BUILD: &str = "compare needs the clients of the peers, and is built
 
 /// The same work on Trine and on its peers, in turn, by the same generator.
 #[derive(Clone, Debug, Args)]
-#[cfg_attr(
-    not(feature = "peers"),
-    expect(dead_code, reason = "without the peers' clients the flags are only documented")
-)]
 pub(crate) struct Arguments {
     /// Client addresses of Trine's nodes, separated by commas.
     #[arg(

@@ -116,6 +116,7 @@ mod tests {
     struct Memory {
         values: Arc<Mutex<BTreeMap<String, Bytes>>>,
         refused_every: Option<u64>,
+        is_far: bool,
         writes: Arc<std::sync::atomic::AtomicU64>,
         trials: Arc<std::sync::atomic::AtomicU64>,
     }
@@ -141,7 +142,7 @@ mod tests {
         }
 
         async fn read(&self, (): &(), key: &str) -> Result<bool, Failure> {
-            Ok(self.values.lock().unwrap().contains_key(key))
+            Ok(self.values.lock().unwrap().contains_key(key) && !self.is_far)
         }
 
         async fn warm(&self, (): &(), _key: &str) -> Result<(), Failure> {
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rate_is_of_the_measured_seconds_and_a_miss_is_no_hit() {
+    async fn a_rate_is_of_the_measured_seconds_alone() {
         let row = rows::find("write-two-sharers").unwrap();
         let compared =
             compare(row, &contender("ours", Memory::default(), row), &[], Effort { runs: 1, ..EFFORT }).await.unwrap();
@@ -219,5 +220,16 @@ mod tests {
         // One write after the other, each a millisecond or a little more: not those of the warm-up, which are twice as many.
         assert!(sample.rate > 100.0 && sample.rate <= 1000.0, "{sample:?}");
         assert!(sample.p50_ms.is_some_and(|p50_ms| (1.0..10.0).contains(&p50_ms)), "{sample:?}");
+    }
+
+    #[tokio::test]
+    async fn a_miss_is_no_hit() {
+        let row = rows::find("hit-1x50").unwrap();
+        let far = Memory { is_far: true, ..Memory::default() };
+        let sample = trial(&contender("far", far, row), Duration::from_millis(200)).await.unwrap();
+        assert_eq!((sample.rate, sample.failed_share), (0.0, 1.0), "{sample:?}");
+        assert!(sample.errors[0].starts_with("Miss: "), "{sample:?}");
+        let near = trial(&contender("near", Memory::default(), row), Duration::from_millis(200)).await.unwrap();
+        assert!(near.rate > 0.0 && near.errors.is_empty(), "{near:?}");
     }
 }

@@ -42,8 +42,10 @@ fn value(worker: u64, round: u64) -> Bytes {
 pub(super) async fn run<W: Workload + Metered>(work: W, row: &Row) -> Result<Sample, Failure> {
     let work = Arc::new(work);
     let plan = work.meter().plan(row);
-    schedule::run(Arc::clone(&work), &plan).await?;
-    Ok(work.meter().sample())
+    let outcome = schedule::run(Arc::clone(&work), &plan).await?;
+    let mut sample = work.meter().sample();
+    sample.errors.extend(outcome.checks.into_iter().flat_map(|checks| checks.evidence));
+    Ok(sample)
 }
 
 /// What the removal of what a run made comes to. Where it failed, the next run is not disturbed, because its names are new.

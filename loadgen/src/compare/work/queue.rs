@@ -140,11 +140,14 @@ impl<S: Queues> PipelineWork<S> {
             Ok(Ok(0)) => tokio::time::sleep(EMPTY_PAUSE).await,
             Ok(Ok(taken)) => self.meter.count(taken as u64),
             Ok(Err(failure)) => {
-                self.meter.fail(&failure);
+                self.meter.fail(&failure, left);
                 return false;
             }
-            // The seconds are over.
-            Err(_) => {}
+            // The seconds are over, which is news only where nothing came for long.
+            Err(_) => {
+                let text = "waited to the end for a message".into();
+                self.meter.fail(&Failure { name: "NothingTaken", unknown: false, text }, left);
+            }
         }
         true
     }

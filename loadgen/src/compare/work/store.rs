@@ -166,8 +166,9 @@ impl<S: Store> Workload for SharedWriteWork<S> {
 
     async fn round(&self, worker: &mut Worker<Self::Connection>) -> bool {
         let connections = Arc::clone(&worker.connection);
+        let left = self.meter.left();
         if let Err(failure) = in_time(self.share(&connections[1..])).await {
-            self.meter.fail(&failure);
+            self.meter.fail(&failure, left);
             return false;
         }
         let value = value(worker.number, worker.rounds);
