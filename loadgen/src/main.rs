@@ -4,11 +4,14 @@
 //! of them over the native protocol; or `rest`, what HTTP callers are known to do.
 //! With `--verify` it also looks for what must never happen, such as a confirmed message that is gone, and ends with exit
 //! code 1 where it finds any.
+//!
+//! `compare` does the same work on Trine and on other systems, in turn.
 
 mod arguments;
 mod cache;
 mod checks;
 mod clock;
+mod compare;
 mod live;
 mod lock;
 mod mixed;
@@ -51,6 +54,8 @@ enum Command {
     Mixed(MixedArguments),
     /// Users of the REST addresses: queues, and one hot lock.
     Rest(RestCommand),
+    /// The same work on Trine and on other systems, in turn.
+    Compare(compare::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -114,9 +119,9 @@ struct RestCommand {
     rest: rest::RestArguments,
 }
 
-async fn run(command: &Command) -> Result<bool, Failure> {
+async fn run(command: &Command) -> Result<ExitCode, Failure> {
     let run = clock::run_number();
-    match command {
+    let is_well = match command {
         Command::Queue(QueueArguments { load, native, value_bytes }) => {
             let workload = queue::Queues::new(native, run, *value_bytes, load.verify)?;
             drive("queue", workload, load, native.clients, native.in_flight).await
@@ -142,7 +147,9 @@ async fn run(command: &Command) -> Result<bool, Failure> {
             let workload = rest::Rest::new(rest, run, load.rate.is_some(), load.verify)?;
             drive("rest", workload, load, rest.all_users(), 1).await
         }
-    }
+        Command::Compare(arguments) => return Ok(compare::main(arguments).await),
+    };
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn drive<W: Workload>(
@@ -171,8 +178,7 @@ fn show(name: &str, json: bool, plan: &Plan, outcome: &Outcome) -> bool {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(&Arguments::parse().command).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("trine-loadgen: {error}");
             ExitCode::FAILURE
