@@ -167,4 +167,24 @@ mod tests {
         assert_eq!(age_seconds(5_500, None), 0.0);
         assert_eq!(age_seconds(1_000, Some(3_000)), 0.0, "a follower's log time may be behind the newest stamp");
     }
+
+    #[test]
+    fn who_leads_no_more_knows_of_no_lag() {
+        let group = GroupId(906);
+        let mut meter = Meter::new(group);
+        let status = super::super::replica_task::not_started(group).status;
+        let now = Now { mono_us: 7_000_000, wall_ms: 0 };
+        let mut lag = |lags: &[(NodeId, u64)]| {
+            let cache = cache::Stats { dirty_since_us: Some(4_500_000), ..cache::Stats::default() };
+            let sample = Sample { lags: lags.to_vec(), cache, ..Sample::default() };
+            meter.measure(now, &status, ByState::default(), &sample);
+            let text = metrics::render();
+            let value = |start: &str| text.lines().find_map(|line| line.strip_prefix(start)).map(str::to_owned);
+            assert_eq!(value("trine_cache_oldest_dirty_seconds{group=\"906\"} "), Some("2.5".to_owned()));
+            value("trine_raft_peer_lag_entries{group=\"906\",peer=\"node2\"} ")
+        };
+        assert_eq!(lag(&[]), None);
+        assert_eq!(lag(&[(NodeId::numbered(2), 12)]), Some("12".to_owned()));
+        assert_eq!(lag(&[]), Some("0".to_owned()));
+    }
 }
