@@ -2,7 +2,7 @@
 //!
 //! [`TABLE`] is what dashboards, alert rules and documentation are held against: name, kind, unit, labels, buckets, and a
 //! sentence. Names begin with `trine_` and end with their unit; counters end with `_total`. What is counted on a hot path has
-//! a handle made once ([`node`], [`storage`], [`Group`]), so that counting is one atomic addition and no look-up. The pure
+//! a handle made once ([`node()`], [`storage`], [`Group`]), so that counting is one atomic addition and no look-up. The pure
 //! modules know nothing of this: they keep plain numbers, which the server reads about once a second and puts here.
 //!
 //! # Invariants
