@@ -82,16 +82,36 @@ async fn ready(port: u16) -> Client {
     client
 }
 
-async fn work(client: &Client) {
+async fn work(client: &Client, other_node: &Client) {
     for key in ["a", "b", "c", "d", "e", "f"] {
         client.put(key, "value").await.unwrap();
         client.get(key).await.unwrap();
+        // A copy elsewhere, which the next write has to take; and a second write, which is local.
+        other_node.get(key).await.unwrap();
+        client.put(key, "newer").await.unwrap();
+        client.put(key, "newest").await.unwrap();
         client.get(format!("{key}-absent")).await.unwrap();
         client.enqueue(key, "waits").await.unwrap();
         client.enqueue(key, "is taken").await.unwrap();
         client.dequeue(key, 60_000, 1).await.unwrap();
         client.acquire(format!("{key}/lock"), "me", 60_000).await.unwrap();
+        let other = format!("{key}/other");
+        let token = client.acquire(&other, "me", 60_000).await.unwrap().token;
+        client.renew(&other, "me", token, 60_000).await.unwrap();
+        client.acquire(&other, "you", 60_000).await.unwrap_err();
+        client.release(&other, "me", token).await.unwrap();
     }
+    for _ in 0..2 {
+        // Acknowledged by nobody the first time, so it comes again.
+        client.enqueue("slow", "comes again").await.unwrap();
+        let mut delivered = client.dequeue("slow", 100, 1).await.unwrap().deliveries;
+        while delivered.iter().all(|delivery| delivery.deliveries < 2) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            delivered = client.dequeue("slow", 100, 1).await.unwrap().deliveries;
+        }
+        client.ack("slow", &delivered[0]).await.unwrap();
+    }
+    client.acquire("forgotten", "me", 1).await.unwrap();
 }
 
 #[tokio::test]
@@ -108,13 +128,18 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
     let members = [member(1), member(2)];
     let nodes = [Node::start(1, &members, folder.path()), Node::start(2, &members, folder.path())];
     let client = tokio::time::timeout(PATIENCE, ready(ports[0])).await.expect("the node gets ready");
-    work(&client).await;
+    let other_node = tokio::time::timeout(PATIENCE, ready(ports[3])).await.expect("the node gets ready");
+    work(&client, &other_node).await;
     // Gauges of groups are looked at about once a second.
     let fed = async {
         loop {
-            let sums = scrape(ports[2]).await;
+            let mut sums = scrape(ports[2]).await;
+            for (name, value) in scrape(ports[5]).await {
+                *sums.entry(name).or_default() += value;
+            }
             let gauges = ["trine_locks_held", "trine_queue_ready", "trine_queue_in_flight"].map(|name| sums[name]);
-            if gauges == [6.0; 3] {
+            // Both nodes apply every entry, and each says so.
+            if gauges == [12.0; 3] && sums["trine_cache_write_backs_total"] > 0.0 {
                 return sums;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -130,7 +155,14 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
         "trine_state_fsync_seconds",
         "trine_state_checkpoints_total",
         "trine_snapshots_installed_total",
-        "trine_raft_leader",
+        "trine_raft_peer_lag_entries",
+        "trine_raft_proposals_refused_total",
+        "trine_cache_dirty_lines",
+        "trine_cache_dirty_bytes",
+        "trine_cache_oldest_dirty_seconds",
+        "trine_cache_evictions_total",
+        "trine_cache_writes_lost_total",
+        "trine_bus_lease_lapses_total",
     ];
     for metric in TABLE {
         let name = match metric.kind {

@@ -39,6 +39,29 @@ pub enum LineChange {
 pub struct Lines {
     lease: Option<(LeaseTag, u64)>,
     lines: BTreeMap<String, Line>,
+    counts: ByState,
+}
+
+/// Lines by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByState {
+    /// In M.
+    pub modified: usize,
+    /// In E.
+    pub exclusive: usize,
+    /// In S.
+    pub shared: usize,
+}
+
+impl ByState {
+    fn of(&mut self, state: LineState) -> Option<&mut usize> {
+        match state {
+            LineState::M => Some(&mut self.modified),
+            LineState::E => Some(&mut self.exclusive),
+            LineState::S => Some(&mut self.shared),
+            LineState::I => None,
+        }
+    }
 }
 
 /// A line that was there when it was looked up.
@@ -62,14 +85,30 @@ impl Lines {
     pub fn apply(&mut self, change: LineChange) {
         match change {
             LineChange::Put(key, line) => {
-                self.lines.insert(key, line);
+                if let Some(count) = self.counts.of(line.state) {
+                    *count += 1;
+                }
+                let before = self.lines.insert(key, line);
+                self.gone(before);
             }
             LineChange::Drop(key) => {
-                self.lines.remove(&key);
+                let before = self.lines.remove(&key);
+                self.gone(before);
             }
             LineChange::DropAll => *self = Self::default(),
             LineChange::Lease(tag, until_us) => self.lease = Some((tag, until_us)),
         }
+    }
+
+    fn gone(&mut self, line: Option<Line>) {
+        if let Some(count) = line.and_then(|line| self.counts.of(line.state)) {
+            *count -= 1;
+        }
+    }
+
+    /// How many lines there are in each state.
+    pub fn by_state(&self) -> ByState {
+        self.counts
     }
 
     /// The line of a key, if it hangs on the current lease.

@@ -127,6 +127,7 @@ impl<R: Rules> Bus<R> {
         let node = &mut self.nodes[place];
         let mut turn = Turn { now_us: self.now_us, sequences: &mut node.sequences, out: &mut out };
         act(&mut node.agent, &mut turn);
+        node.agent.check_stats();
         for change in out.retract.into_iter().chain(out.publish) {
             node.lines.apply(change);
         }
@@ -257,7 +258,17 @@ impl<R: Rules> Bus<R> {
         *self.answered.entry(how).or_default() += 1;
     }
 
+    /// The lines by state, which each table keeps as it changes.
+    fn lines_are_counted(&self) {
+        for node in &self.nodes {
+            let count = |state| node.lines.iter().filter(|(_, line)| line.state == state).count();
+            let [modified, exclusive, shared] = [LineState::M, LineState::E, LineState::S].map(count);
+            assert_eq!(node.lines.by_state(), ByState { modified, exclusive, shared });
+        }
+    }
+
     fn single_writer_or_many_readers(&self) {
+        self.lines_are_counted();
         for key in KEYS {
             let valid: Vec<LineState> = self
                 .nodes

@@ -81,10 +81,14 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use trine_protocol::lock::{Acquire, Granted, Release, Released, Renew};
 
-pub use state::{Held, State, Stats};
+pub use state::{Counts, Ended, Held, State, Stats};
 
 /// Locks of one group that are held at a time; one more gets `Overloaded`. With names of usual length they take 270 MB.
 pub const LOCKS_MAX: usize = 1_000_000;
+
+/// Notes on locks that ended, kept until the shell takes them, which it does many times a second. Beyond it a measurement
+/// is lost, and nothing else.
+pub const ENDED_MAX: usize = 4_096;
 
 /// A command as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

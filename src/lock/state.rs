@@ -9,7 +9,7 @@ use trine_protocol::limits::{LEASE_MS_MAX, NAME_BYTES_MAX};
 use trine_protocol::lock::{Acquire, Granted, Release, Released, Renew};
 use trine_protocol::{Error, ErrorCode};
 
-use super::{Answer, Command, LOCKS_MAX};
+use super::{Answer, Command, ENDED_MAX, LOCKS_MAX};
 use crate::ids::At;
 use crate::record::{self, BadRecord, Change};
 
@@ -36,12 +36,36 @@ struct StoredLock {
 }
 
 /// All locks of a group, summed up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Locks that are held.
     pub held: u64,
     /// Log time in milliseconds at which the one was granted that is held for longest.
     pub oldest_granted_ms: Option<u64>,
+}
+
+/// What was done to the locks of a group since this state was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Locks granted.
+    pub granted: u64,
+    /// Leases begun anew.
+    pub renewed: u64,
+    /// Locks given back by their holders.
+    pub released: u64,
+    /// Locks whose lease ran out.
+    pub expired: u64,
+    /// Requests for a lock that was held.
+    pub contended: u64,
+}
+
+/// A lock that is held no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How long it was held, in milliseconds of log time.
+    pub held_ms: u64,
+    /// Whether its lease ran out.
+    pub expired: bool,
 }
 
 /// All locks of one group. Every replica applies the same commands to it and gets the same answers.
@@ -56,6 +80,9 @@ pub struct State {
     deadlines: BTreeSet<(u64, u64)>,
     /// Locks that were touched since [`State::take_changes`], and whether each has a record.
     dirty: BTreeMap<Arc<str>, bool>,
+    counts: Counts,
+    /// The locks that ended since [`State::take_ended`], at most [`ENDED_MAX`] of them.
+    ended: Vec<Ended>,
 }
 
 impl Default for State {
@@ -66,6 +93,8 @@ impl Default for State {
             by_token: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             dirty: BTreeMap::new(),
+            counts: Counts::default(),
+            ended: Vec::new(),
         }
     }
 }
@@ -79,7 +108,7 @@ impl State {
     pub fn apply(&mut self, at: At, command: &Command) -> Result<Answer, Error> {
         match command {
             Command::Acquire(acquire) => self.acquire(at, acquire).map(Answer::Granted),
-            Command::Release(release) => self.release(release).map(Answer::Released),
+            Command::Release(release) => self.release(at, release).map(Answer::Released),
             Command::Renew(renew) => self.renew(at, renew).map(Answer::Granted),
         }
     }
@@ -88,6 +117,7 @@ impl State {
         check_names(&acquire.lock, &acquire.client)?;
         check_lease(acquire.lease_ms)?;
         if let Some(held) = self.locks.get(acquire.lock.as_str()) {
+            self.counts.contended += 1;
             let message = format!("lock '{}' is held by '{}'", acquire.lock, held.client);
             return Err(Error::new(ErrorCode::LockHeld, message).with_hint(&*held.client));
         }
@@ -102,10 +132,11 @@ impl State {
         let deadline_ms = at.stamp_ms.saturating_add(u64::from(acquire.lease_ms));
         self.touch(&lock);
         self.put(lock, Held { client, token, granted_ms: at.stamp_ms, deadline_ms });
+        self.counts.granted += 1;
         Ok(Granted { token, lease_ms: acquire.lease_ms })
     }
 
-    fn release(&mut self, release: &Release) -> Result<Released, Error> {
+    fn release(&mut self, at: At, release: &Release) -> Result<Released, Error> {
         check_names(&release.lock, &release.client)?;
         let Some(held) = self.locks.get(release.lock.as_str()) else {
             return Ok(Released { was_held: false });
@@ -114,8 +145,10 @@ impl State {
         if release.token != 0 {
             check_token(held, release.token)?;
         }
-        let token = held.token;
+        let (token, held_ms) = (held.token, at.stamp_ms.saturating_sub(held.granted_ms));
         self.remove(token);
+        self.counts.released += 1;
+        self.end(Ended { held_ms, expired: false });
         Ok(Released { was_held: true })
     }
 
@@ -133,6 +166,7 @@ impl State {
         self.deadlines.remove(&(held.deadline_ms, held.token));
         held.deadline_ms = at.stamp_ms.saturating_add(u64::from(renew.lease_ms));
         self.deadlines.insert((held.deadline_ms, held.token));
+        self.counts.renewed += 1;
         Ok(Granted { token: held.token, lease_ms: renew.lease_ms })
     }
 
@@ -144,9 +178,12 @@ impl State {
             if deadline_ms > stamp_ms {
                 break;
             }
-            self.remove(token);
+            // Held until its deadline, whenever that is noticed.
+            let held_ms = deadline_ms.saturating_sub(self.remove(token).granted_ms);
+            self.end(Ended { held_ms, expired: true });
             expired += 1;
         }
+        self.counts.expired += expired as u64;
         expired
     }
 
@@ -177,12 +214,30 @@ impl State {
         self.locks.insert(lock, held);
     }
 
+    /// Notes how long a lock was held. Where nobody takes the notes, as in the simulator, the first ones stay.
+    fn end(&mut self, ended: Ended) {
+        if self.ended.len() < ENDED_MAX {
+            self.ended.push(ended);
+        }
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The locks that ended since the last call.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Frees the lock that was granted with this token.
-    fn remove(&mut self, token: u64) {
+    fn remove(&mut self, token: u64) -> Held {
         let lock = self.by_token.remove(&token).expect("every grant that stands is listed");
         self.touch(&lock);
         let held = self.locks.remove(&lock).expect("a listed grant has a lock");
         self.deadlines.remove(&(held.deadline_ms, token));
+        held
     }
 
     /// Notes that a lock is about to change. To be called before it does.

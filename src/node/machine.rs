@@ -209,6 +209,11 @@ impl Machine {
         &self.lock
     }
 
+    /// The locks that ended since the last call.
+    pub fn take_ended_locks(&mut self) -> Vec<lock::Ended> {
+        self.lock.take_ended()
+    }
+
     /// The cache's main memory.
     pub fn memory(&self) -> &cache::Memory {
         &self.memory

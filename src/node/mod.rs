@@ -37,6 +37,7 @@ use trine_protocol::cluster::{GroupStatus, Role};
 
 use crate::cache::{Agent, Home, Standing};
 use crate::ids::{Index, NodeId, Now, Term};
+use crate::lock;
 use crate::raft::{self, Raft, Restart};
 use crate::record::BadRecord;
 use crate::rules::{Faithful, Rules};
@@ -347,6 +348,11 @@ impl<R: Rules> Replica<R> {
     /// The cache's lines on this node.
     pub fn agent(&self) -> &Agent<R> {
         &self.agent
+    }
+
+    /// The locks that ended since the last call, for the shell's measurements.
+    pub fn take_ended_locks(&mut self) -> Vec<lock::Ended> {
+        self.member.as_mut().map(|member| member.machine.take_ended_locks()).unwrap_or_default()
     }
 
     /// How the group stands on this node.

@@ -23,6 +23,7 @@ impl State {
                 deadline_ms.is_none(),
                 "message {id} is ready or in flight, never both"
             );
+            assert_eq!(queue.ready.contains(id), self.ready.contains(id), "message {id} in its queue and in the group");
             if let Some(delivery) = delivery {
                 deliveries += 1;
                 assert!(delivery.deliveries > 0 && delivery.token > 0, "message {id}: {delivery:?}");
@@ -39,6 +40,9 @@ impl State {
         assert_eq!(count, self.table.len(), "messages");
         assert_eq!(deliveries, self.by_body.len(), "deliveries that are found by body");
         assert_eq!(in_flight, self.deadlines.len(), "deadlines");
+        assert_eq!(self.bytes, bytes.iter().sum::<u64>(), "bytes of all queues");
+        let waiting = self.table.ids(0, u64::MAX).filter(|id| self.ready.contains(*id)).count();
+        assert_eq!((waiting, count - in_flight), (self.ready.len() as usize, waiting), "ready messages of all queues");
         self.check_queues(&bytes);
     }
 

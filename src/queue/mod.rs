@@ -75,7 +75,7 @@ use trine_protocol::queue::{Ack, Dequeue, Enqueue};
 
 use crate::ids::Index;
 
-pub use state::{State, Stats};
+pub use state::{Counts, State, Stats, Totals};
 
 /// Messages of one group, in all its queues; one more gets `QueueFull`. Waiting, they take 710 MB at most, and 2.3 GB where every
 /// one of them was handed out: as deep as a backlog in memory should get.

@@ -65,6 +65,38 @@ pub struct Stats<'a> {
     pub bytes: u64,
 }
 
+/// All queues of a group together, in numbers that are kept as they change: reading them takes no time in proportion to anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Queues that have messages.
+    pub queues: u64,
+    /// Messages that a dequeue may take now.
+    pub ready: u64,
+    /// Messages that are handed out and not timed out.
+    pub in_flight: u64,
+    /// Bytes of the bodies of all messages.
+    pub bytes: u64,
+    /// Log time at which the oldest message that is ready was enqueued, in milliseconds.
+    pub oldest_ready_ms: Option<u64>,
+    /// What was done.
+    pub counts: Counts,
+}
+
+/// What was done to the messages of a group since this state was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages put in.
+    pub enqueued: u64,
+    /// Deliveries, repeated ones included.
+    pub delivered: u64,
+    /// Deliveries of messages that had been handed out before.
+    pub redelivered: u64,
+    /// Messages removed by an acknowledgement.
+    pub acknowledged: u64,
+    /// Deliveries that timed out.
+    pub timed_out: u64,
+}
+
 /// How much a group takes. A part of the state only so that tests need not fill ten million places.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -120,6 +152,11 @@ pub struct State {
     /// Every message in flight, by the log time at which it times out.
     pub(super) deadlines: BTreeSet<(u64, Index)>,
     pub(super) by_body: BTreeSet<ByBody>,
+    /// The ready messages of all queues: the first is the one that has waited for longest.
+    pub(super) ready: Bitmap,
+    /// Bytes of all bodies.
+    pub(super) bytes: u64,
+    counts: Counts,
     /// Buckets that were touched since [`State::take_changes`].
     dirty: BTreeMap<u64, Dirty>,
 }
@@ -160,6 +197,9 @@ impl State {
         let queue = queue_mut(&mut self.queues, slot);
         queue.ready.insert(id);
         queue.bytes += u64::from(bytes);
+        self.ready.insert(id);
+        self.bytes += u64::from(bytes);
+        self.counts.enqueued += 1;
         Ok(Answer::Enqueued { id })
     }
 
@@ -197,10 +237,13 @@ impl State {
         let queue = queue_mut(&mut self.queues, slot);
         let message = self.table.get(id).expect("a ready message lives");
         queue.ready.remove(id);
+        self.ready.remove(id);
+        self.counts.delivered += 1;
         let mut deliveries = 1;
         if let Some(before) = queue.handed.get(&id) {
             self.by_body.remove(&ByBody::new(id, message, before));
             deliveries = before.deliveries.saturating_add(1);
+            self.counts.redelivered += 1;
         }
         let delivery = Delivery { token, deadline_ms: Some(deadline_ms), deliveries };
         self.by_body.insert(ByBody::new(id, message, &delivery));
@@ -263,8 +306,10 @@ impl State {
             self.by_body.insert(ByBody::new(id, message, delivery));
             queue.ready.insert(id);
             queue.in_flight -= 1;
+            self.ready.insert(id);
             expired += 1;
         }
+        self.counts.timed_out += expired as u64;
         expired
     }
 
@@ -285,9 +330,14 @@ impl State {
                 self.deadlines.remove(&(deadline_ms, id));
                 queue.in_flight -= 1;
             }
-            None => assert!(queue.ready.remove(id), "message {id} is neither in flight nor ready"),
+            None => {
+                assert!(queue.ready.remove(id), "message {id} is neither in flight nor ready");
+                self.ready.remove(id);
+            }
         }
         queue.bytes -= u64::from(message.bytes);
+        self.bytes -= u64::from(message.bytes);
+        self.counts.acknowledged += 1;
         if queue.ready.len() == 0 && queue.handed.is_empty() {
             self.names.remove(&queue.name);
             self.queues[message.slot as usize] = None;
@@ -377,12 +427,16 @@ impl State {
             self.table.insert(id, message);
             let queue = queue_mut(&mut self.queues, slot);
             queue.bytes += u64::from(stored.bytes);
+            self.bytes += u64::from(stored.bytes);
             match stored.delivery.as_ref().and_then(|delivery| delivery.deadline_ms) {
                 Some(deadline_ms) => {
                     self.deadlines.insert((deadline_ms, id));
                     queue.in_flight += 1;
                 }
-                None => assert!(queue.ready.insert(id), "message {id} is ready twice"),
+                None => {
+                    assert!(queue.ready.insert(id), "message {id} is ready twice");
+                    self.ready.insert(id);
+                }
             }
             if let Some(delivery) = stored.delivery {
                 self.by_body.insert(ByBody::new(id, &message, &delivery));
@@ -410,6 +464,19 @@ impl State {
     /// Whether no queue has a message.
     pub fn is_empty(&self) -> bool {
         self.table.len() == 0
+    }
+
+    /// All queues together.
+    pub fn totals(&self) -> Totals {
+        let oldest = self.ready.first().map(|id| self.table.get(id).expect("a ready message lives").enqueued_ms);
+        Totals {
+            queues: self.names.len() as u64,
+            ready: self.ready.len(),
+            in_flight: self.deadlines.len() as u64,
+            bytes: self.bytes,
+            oldest_ready_ms: oldest,
+            counts: self.counts,
+        }
     }
 
     /// Every queue in the order of the names, summed up.

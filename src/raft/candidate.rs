@@ -63,6 +63,7 @@ impl<R: Rules> Node<R> {
         self.become_follower(term);
         self.hard_state = HardState { term, vote: Some(self.config.id) };
         self.role = RoleState::Candidate(Ballot::default());
+        self.stats.elections += 1;
         self.restart_election_timer();
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
         for voter in self.others() {

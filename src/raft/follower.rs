@@ -34,6 +34,7 @@ impl<R: Rules> Node<R> {
             self.become_follower(self.term());
         }
         self.leader = Some(from);
+        self.stats.led(self.hard_state.term);
         self.refuse_votes_until_us = self.now.mono_us.saturating_add(self.config.election_us_min);
         self.restart_election_timer();
         true

@@ -107,6 +107,7 @@ impl<R: Rules> Node<R> {
         leader.begin_round(now_us, self.config.heartbeat_us, self.config.election_us_max);
         self.role = RoleState::Leader(leader);
         self.leader = Some(self.config.id);
+        self.stats.led(self.hard_state.term);
         self.clock.lead(self.now, self.hard_state.term, self.log.last_stamp_ms());
         // The no-op: what earlier terms left can only be committed by an entry of this one.
         self.append_own(Bytes::new());
@@ -114,6 +115,11 @@ impl<R: Rules> Node<R> {
 
     pub(super) fn propose(&mut self, now: Now, data: Bytes) -> Result<Index, ProposeError> {
         self.advance(now);
+        self.check_proposal(data.len()).inspect_err(|error| self.stats.refused(*error))?;
+        Ok(self.append_own(data))
+    }
+
+    fn check_proposal(&self, data_bytes: usize) -> Result<(), ProposeError> {
         let RoleState::Leader(leader) = &self.role else {
             return Err(ProposeError::NotLeader { leader: self.leader });
         };
@@ -121,12 +127,12 @@ impl<R: Rules> Node<R> {
             return Err(ProposeError::Transferring);
         }
         // A command larger than the limit passes when nothing else waits, or it never would.
-        let bytes = leader.uncommitted_bytes.saturating_add(data.len());
+        let bytes = leader.uncommitted_bytes.saturating_add(data_bytes);
         let full = leader.uncommitted_bytes > 0 && bytes > self.config.uncommitted_bytes_max;
         if full || self.log.last_index() >= super::INDEX_MAX {
             return Err(ProposeError::Overloaded);
         }
-        Ok(self.append_own(data))
+        Ok(())
     }
 
     fn append_own(&mut self, data: Bytes) -> Index {

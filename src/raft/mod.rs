@@ -81,6 +81,7 @@ mod random;
 mod ready;
 mod replication;
 mod snapshot;
+mod stats;
 mod writes;
 
 use bytes::Bytes;
@@ -93,6 +94,7 @@ pub use log::ENTRY_OVERHEAD_BYTES;
 pub use message::{Body, Entry, HardState, INDEX_MAX, Message, SnapshotMeta, TERM_MAX};
 pub use quorum::VOTERS_MAX;
 pub use ready::{Persist, Ready, Snapshot};
+pub use stats::Stats;
 
 use node::{Node, RoleState};
 
@@ -287,6 +289,16 @@ impl<R: Rules> Raft<R> {
     /// The group's log time in milliseconds, as far as this replica knows.
     pub fn log_time_ms(&self, now: Now) -> u64 {
         self.node.clock.now_ms(now)
+    }
+
+    /// What this replica has done since it was made.
+    pub fn stats(&self) -> Stats {
+        self.node.stats
+    }
+
+    /// How many entries of its log each follower is not known to hold. Empty where it does not lead.
+    pub fn lags(&self) -> Vec<(NodeId, u64)> {
+        self.node.lags()
     }
 
     /// Asserts what must hold between any two calls.

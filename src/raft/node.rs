@@ -17,6 +17,7 @@ use super::message::{Body, HardState, Message};
 use super::random::Random;
 use super::ready::{Persist, Ready, Snapshot};
 use super::snapshot::Assembly;
+use super::stats::Stats;
 use super::writes::Writes;
 use super::{Restart, Role};
 
@@ -67,6 +68,7 @@ pub(super) struct Node<R> {
     pub(super) restore: Option<Snapshot>,
     /// Index of the snapshot that is being made durable; entries wait until it is.
     pub(super) installing: Option<Index>,
+    pub(super) stats: Stats,
 }
 
 impl<R: Rules> Node<R> {
@@ -102,6 +104,7 @@ impl<R: Rules> Node<R> {
             assembly: None,
             restore: None,
             installing: None,
+            stats: Stats::default(),
             config,
         };
         // A group of one has nobody to wait for.

@@ -134,7 +134,7 @@ fn timed<T>(histogram: &::metrics::Histogram, work: impl FnOnce() -> T) -> T {
 impl<L: LogStore> LogStore for Measured<L> {
     fn append(&mut self, write: &Write) -> Result<(), StorageError> {
         metrics::storage().log_writes.increment(1);
-        self.0.append(write)
+        timed(&metrics::storage().log_append_seconds, || self.0.append(write))
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {

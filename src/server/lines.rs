@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use trine_protocol::placement;
 
-use crate::cache::{Found, LineChange, Lines};
+use crate::cache::{ByState, Found, LineChange, Lines};
 use crate::ids::GroupId;
 
 /// Tables of one group: with a few dozen threads two rarely want the same one.
@@ -57,9 +57,16 @@ impl SharedLines {
         lock(&self.groups.get(group.0 as usize)?[shard_of(key)]).find(key)
     }
 
-    /// How many lines a group has here, served or not.
-    pub fn count(&self, group: GroupId) -> usize {
-        self.groups.get(group.0 as usize).map_or(0, |shards| shards.iter().map(|shard| lock(shard).len()).sum())
+    /// How many lines a group has here in each state, served or not.
+    pub fn by_state(&self, group: GroupId) -> ByState {
+        let mut sum = ByState::default();
+        for shard in self.groups.get(group.0 as usize).into_iter().flatten() {
+            let ByState { modified, exclusive, shared } = lock(shard).by_state();
+            sum.modified += modified;
+            sum.exclusive += exclusive;
+            sum.shared += shared;
+        }
+        sum
     }
 }
 
@@ -100,13 +107,14 @@ mod tests {
 
         lines.apply(GROUP, vec![LineChange::Lease(tag(1), 500)]);
         lines.apply(GROUP, keys.iter().map(|key| put(key, 1)).collect());
+        assert_eq!(lines.by_state(GROUP), ByState { shared: 200, ..ByState::default() });
         assert!(keys.iter().all(|key| lines.find(GROUP, key).is_some_and(|found| found.until_us == 500)));
         assert!(keys.iter().all(|key| lines.find(GroupId(0), key).is_none()), "groups are apart");
 
         lines.apply(GROUP, vec![LineChange::Lease(tag(2), 900), put("key7", 2)]);
         assert_eq!(keys.iter().filter(|key| lines.find(GROUP, key).is_some()).count(), 1);
         lines.apply(GROUP, vec![LineChange::DropAll]);
-        assert_eq!(lines.count(GROUP), 0);
+        assert_eq!(lines.by_state(GROUP), ByState::default());
     }
 
     #[test]

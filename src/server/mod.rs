@@ -20,10 +20,13 @@ mod inbox;
 mod lines;
 mod listen;
 pub mod log_limit;
+mod measure;
 mod peers;
 mod pending;
+mod process;
 mod replica_task;
 mod run;
+mod watch;
 
 pub use door::NodeGateway;
 pub use gateway::{CallOptions, Gateway};

@@ -25,16 +25,19 @@ use tokio_util::sync::CancellationToken;
 use trine_protocol::cluster::{GroupStatus, Role};
 
 use crate::clock;
-use crate::ids::{GroupId, Now};
-use crate::metrics;
+use crate::ids::{GroupId, Index, Now};
+use crate::lock::Ended;
 use crate::node::Replica;
 use crate::node::effect::{Checkpoint, Effects, Fetch, Input, Write};
+use crate::raft::{self, Raft};
 use crate::rules::Faithful;
 use crate::transport::Outbox;
 
 use super::inbox::Inbox;
 use super::lines::SharedLines;
+use super::measure::{Meter, Sample};
 use super::pending::Pending;
+use super::watch::Watch;
 
 /// Time between two ticks: half of what a replica must have at least.
 const TICK: Duration = Duration::from_millis(20);
@@ -48,7 +51,11 @@ pub(super) trait Replicated: Send + 'static {
     fn handle(&mut self, now: Now, input: Input) -> Effects;
     fn status(&self, now: Now) -> GroupStatus;
     fn is_drained(&self, now: Now) -> bool;
-    fn counts(&self) -> Counts;
+    fn sample(&self, now: Now) -> Sample;
+    /// How far the group's log is committed, where this node leads.
+    fn commit_of_leader(&self) -> Option<Index>;
+    /// The locks that ended since the last call.
+    fn take_ended_locks(&mut self) -> Vec<Ended>;
 }
 
 impl Replicated for Replica<Faithful> {
@@ -64,14 +71,16 @@ impl Replicated for Replica<Faithful> {
         Replica::is_drained(self, now)
     }
 
-    fn counts(&self) -> Counts {
-        let Some(machine) = self.machine() else { return Counts::default() };
-        let mut counts = Counts { locks_held: machine.lock().stats().held, ..Counts::default() };
-        for queue in machine.queue().stats() {
-            counts.queue_ready += queue.ready;
-            counts.queue_in_flight += queue.in_flight;
-        }
-        counts
+    fn sample(&self, now: Now) -> Sample {
+        Sample::of(self, now)
+    }
+
+    fn commit_of_leader(&self) -> Option<Index> {
+        self.raft().filter(|raft| raft.role() == raft::Role::Leader).map(Raft::commit)
+    }
+
+    fn take_ended_locks(&mut self) -> Vec<Ended> {
+        Replica::take_ended_locks(self)
     }
 }
 
@@ -80,14 +89,6 @@ pub(super) trait Disk: Send + Sync + 'static {
     fn persist(&self, write: Write) -> impl Future<Output = ()> + Send;
     fn checkpoint(&self, checkpoint: Checkpoint) -> impl Future<Output = ()> + Send;
     fn fetch(&self, fetch: Fetch) -> impl Future<Output = ()> + Send;
-}
-
-/// What a group holds, as this node has applied it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) queue_ready: u64,
-    pub(super) queue_in_flight: u64,
-    pub(super) locks_held: u64,
 }
 
 /// How a replica stands, as of its last tick.
@@ -106,13 +107,14 @@ pub(super) struct Shell<D> {
     pub(super) outbox: Outbox,
     pub(super) disk: Arc<D>,
     pub(super) standing: watch::Sender<Standing>,
-    pub(super) gauges: metrics::Group,
+    pub(super) meter: Meter,
+    pub(super) watch: Watch,
     /// Stops the node: called with the reason, at most once.
     pub(super) fatal: fn(&str),
 }
 
 /// Runs a replica until `stop`.
-pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, shell: Shell<D>, stop: CancellationToken) {
+pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell<D>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut inputs = Vec::with_capacity(INPUTS_PER_TURN_MAX + 8);
@@ -131,17 +133,21 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, shell: Shell<D>,
         let ticked = !inputs.is_empty();
         more = shell.inbox.take(INPUTS_PER_TURN_MAX, &mut inputs);
         for input in inputs.drain(..) {
-            let effects = replica.handle(clock::now(), input);
+            let now = clock::now();
+            shell.watch.heard(now.mono_us, &shell.meter.handles, &input);
+            let effects = replica.handle(now, input);
             if let Some(reason) = &effects.fatal {
                 return (shell.fatal)(&format!("{}: {reason}", shell.group));
             }
+            shell.watch.done(now.mono_us, &shell.meter.handles, &effects, replica.commit_of_leader());
             shell.perform(effects).await;
         }
+        shell.meter.ended(replica.take_ended_locks());
         if ticked {
             let now = clock::now();
             shell.publish_standing(Standing { status: replica.status(now), drained: replica.is_drained(now) });
             if ticks % TICKS_PER_MEASURE == 1 {
-                shell.measure(replica.counts());
+                shell.measure(now, &replica.sample(now));
             }
         }
     }
@@ -180,18 +186,9 @@ impl<D: Disk> Shell<D> {
         });
     }
 
-    fn measure(&self, counts: Counts) {
-        let (gauges, standing) = (&self.gauges, self.standing.borrow());
-        let status = &standing.status;
-        gauges.leader.set(f64::from(u8::from(status.role == Role::Leader)));
-        gauges.term.set(status.term as f64);
-        gauges.commit_index.set(status.commit_index as f64);
-        gauges.applied_index.set(status.applied_index as f64);
-        gauges.bus_lease.set(f64::from(u8::from(status.bus_lease)));
-        gauges.cache_lines.set(self.lines.count(self.group) as f64);
-        gauges.queue_ready.set(counts.queue_ready as f64);
-        gauges.queue_in_flight.set(counts.queue_in_flight as f64);
-        gauges.locks_held.set(counts.locks_held as f64);
+    fn measure(&mut self, now: Now, sample: &Sample) {
+        let lines = self.lines.by_state(self.group);
+        self.meter.measure(now, &self.standing.borrow().status, lines, sample);
     }
 }
 

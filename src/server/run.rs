@@ -14,6 +14,7 @@
 //! # Caveats
 //! - That every node was started with the same members and the same `--replicas` is up to who starts them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,9 +43,12 @@ use super::door::{GroupDoor, Identity, NodeGateway};
 use super::inbox::Inbox;
 use super::lines::SharedLines;
 use super::listen::{CannotListen, Listeners, raise_open_files};
+use super::measure::Meter;
 use super::peers::NodePeers;
 use super::pending::Pending;
+use super::process;
 use super::replica_task::{self, Shell, Standing};
+use super::watch::Watch;
 
 /// Longest drain at a shutdown. What is not written back by then is in the journal.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -200,7 +204,7 @@ impl Node {
         self.clients.spawn(listener::accept(client, accepting.0, accepting.1, accepting.2, serve));
         let options = rest::RestOptions { redirect_locks: config.redirect_locks, ..rest::RestOptions::default() };
         self.clients.spawn(rest::serve(http, self.gateway.clone(), options, self.stop_accepting.clone()));
-        self.peers.spawn(measure(self.gateway.clone(), self.close_peers.clone()));
+        self.peers.spawn(measure(self.gateway.clone(), config.data_dir.clone(), self.close_peers.clone()));
         tracing::info!(
             node = %config.node,
             cluster = format!("{cluster_id:016x}"),
@@ -244,7 +248,7 @@ async fn drained(standings: &mut [watch::Receiver<Standing>]) {
     }
 }
 
-async fn measure(gateway: NodeGateway, close: CancellationToken) {
+async fn measure(gateway: NodeGateway, data_dir: PathBuf, close: CancellationToken) {
     let mut every = tokio::time::interval(MEASURE_EVERY);
     loop {
         tokio::select! {
@@ -253,6 +257,9 @@ async fn measure(gateway: NodeGateway, close: CancellationToken) {
         }
         gateway.measure();
         metrics::upkeep();
+        let data_dir = data_dir.clone();
+        // It fails only where the runtime ends, and then nobody looks any more.
+        let _ = tokio::task::spawn_blocking(move || process::measure(&data_dir)).await;
     }
 }
 
@@ -293,7 +300,8 @@ impl Started<'_> {
                 outbox: self.outbox.clone(),
                 disk: Arc::clone(disk),
                 standing,
-                gauges: metrics::Group::new(number),
+                meter: Meter::new(group),
+                watch: Watch::default(),
                 fatal: die,
             };
             tasks.spawn(replica_task::run(replica, shell, stop.clone()));

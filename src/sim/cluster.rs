@@ -402,6 +402,7 @@ impl<R: Rules> Cluster<R> {
         let now = node.clock.at(now_us);
         let Some(replica) = node.replicas.get_mut(&group) else { return Ok(()) };
         let effects = replica.handle(now, input);
+        replica.agent().check_stats();
         if let Some(raft) = replica.raft() {
             raft.check_invariants();
             let new_leader = self.consensus.observe(group, place, raft)?;

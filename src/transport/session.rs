@@ -139,6 +139,8 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     }
 
     fn note(&mut self, progress: Progress) {
+        metrics::node().client_bytes_received.increment(progress.read as u64);
+        metrics::node().client_bytes_sent.increment(progress.written as u64);
         if progress.read > 0 {
             (self.heard_us, self.pinged) = (clock::mono_us(), false);
         }
@@ -167,6 +169,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     }
 
     fn take_frame(&mut self, frame: Frame) -> Result<(), Error> {
+        metrics::node().client_frames_received.increment(1);
         match frame.kind {
             Kind::Request => self.take_request(&frame),
             Kind::Ping => self.put(&Frame::pong(frame.id)),
@@ -228,6 +231,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     }
 
     fn put(&mut self, frame: &Frame) {
+        metrics::node().client_frames_sent.increment(1);
         if let Err(error @ FrameError::TooLarge { .. }) = self.connection.put_frame(frame) {
             let error = Error::new(ErrorCode::Internal, format!("the answer is too long to be sent: {error}"));
             let instead = Frame::error(frame.id, frame.command, &error);

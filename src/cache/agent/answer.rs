@@ -129,14 +129,18 @@ impl<R: Rules> Agent<R> {
 
     /// Main memory has the line up to `version`; it stays owned.
     fn stored(&mut self, turn: &mut Turn<'_>, key: &str, epoch: Index, version: Version) {
-        let Some(State::Owned(owned)) = self.slots.get_mut(key).map(|slot| &mut slot.state) else { return };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let before = slot.state.dirty_value();
+        let State::Owned(owned) = &mut slot.state else { return };
         if owned.epoch != epoch || version.epoch != epoch {
             return;
         }
+        self.counts.write_backs += u64::from(version.count > owned.stored_count);
         owned.stored_count = owned.stored_count.max(version.count);
         if let Some(sent_us) = owned.write_back_us.take() {
             owned.dirty_since_us = sent_us;
         }
+        self.dirty.change(before, slot.state.dirty_value());
         turn.out.journal.push(JournalRecord::Ended { key: key.to_owned(), version });
         self.journaled += 1;
     }
@@ -164,8 +168,9 @@ impl<R: Rules> Agent<R> {
         self.schedule(key, None);
         turn.out.journal.push(JournalRecord::Ended { key: key.to_owned(), version: leaving.value.version });
         self.journaled += 1;
+        self.counts.write_backs += u64::from(leaving.dirty && version == leaving.value.version);
         if leaving.dirty && version < leaving.value.version {
-            self.dirty_lost += 1;
+            self.counts.lost += 1;
         }
         for (caller, written) in &leaving.callers {
             let result = if version >= *written {

@@ -130,6 +130,7 @@ impl<R: Rules> Agent<R> {
     /// Every clean line goes, every dirty one stops serving, and what waits for an answer under the old lease is told.
     fn lapse(&mut self, turn: &mut Turn<'_>) {
         self.lease.held = None;
+        self.counts.lapses += 1;
         turn.out.retract_all();
         for key in self.keys(|_| true) {
             self.lapse_line(&key);
@@ -158,7 +159,8 @@ impl<R: Rules> Agent<R> {
                 let callers = owned.pending.iter().map(|p| (p.caller, p.value.version)).collect();
                 let dirty = owned.newest().version.count > owned.stored_count;
                 let value = owned.newest().clone();
-                State::Leaving(Leaving { epoch: owned.epoch, value, dirty, poisoned: true, callers })
+                let dirty_since_us = Some(owned.dirty_since_us);
+                State::Leaving(Leaving { epoch: owned.epoch, value, dirty, dirty_since_us, poisoned: true, callers })
             }
             State::Leaving(leaving) => State::Leaving(Leaving { poisoned: true, ..leaving }),
             State::Writing(writing) => State::Writing(writing),

@@ -23,6 +23,7 @@ mod lease;
 mod serve;
 mod slot;
 mod snoop;
+mod stats;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
@@ -41,6 +42,8 @@ use super::message::ToHome;
 use lease::Lease;
 pub use slot::Operation;
 use slot::{Leaving, Slot, State};
+use stats::Dirty;
+pub use stats::{Counts, Stats};
 
 /// What follows from an input, in the order in which it is to be done.
 #[derive(Debug, Default)]
@@ -106,7 +109,8 @@ pub struct Agent<R> {
     journaled: u64,
     flushing: VecDeque<(u64, String)>,
     draining: bool,
-    dirty_lost: u64,
+    dirty: Dirty,
+    counts: Counts,
     rules: PhantomData<R>,
 }
 
@@ -135,7 +139,8 @@ impl<R: Rules> Agent<R> {
             journaled: 0,
             flushing: VecDeque::new(),
             draining: false,
-            dirty_lost: 0,
+            dirty: Dirty::default(),
+            counts: Counts::default(),
             rules: PhantomData,
         };
         for record in journal {
@@ -152,6 +157,7 @@ impl<R: Rules> Agent<R> {
                     epoch: dirty.version.epoch,
                     value: dirty.clone(),
                     dirty: true,
+                    dirty_since_us: None,
                     poisoned: true,
                     callers: Vec::new(),
                 };
@@ -170,11 +176,6 @@ impl<R: Rules> Agent<R> {
     /// Number of the last journal record handed out: [`Agent::flushed`] takes it back.
     pub fn ticket(&self) -> u64 {
         self.journaled
-    }
-
-    /// Local writes that were discarded because the ownership had been taken away before they were written back.
-    pub fn dirty_lost(&self) -> u64 {
-        self.dirty_lost
     }
 
     /// Stops local writes and gives every owned line back.
@@ -207,6 +208,7 @@ impl<R: Rules> Agent<R> {
         let resident = |state: &State| matches!(state, State::Clean(_) | State::Owned(_) | State::Leaving(_));
         let size = |state: &State| if resident(state) { key.len() + state.bytes() } else { 0 };
         self.bytes = self.bytes + size(&state) - size(&slot.state);
+        self.dirty.change(slot.state.dirty_value(), state.dirty_value());
         match (resident(&state), slot.order) {
             (true, None) => {
                 slot.order = Some(order);

@@ -64,7 +64,9 @@ impl<R: Rules> Agent<R> {
         }
         while self.flushing.front().is_some_and(|(flushed, _)| *flushed <= ticket) {
             let (ticket, key) = self.flushing.pop_front().expect("looked at above");
-            let Some(State::Owned(owned)) = self.slots.get_mut(&key).map(|slot| &mut slot.state) else { continue };
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            let before = slot.state.dirty_value();
+            let State::Owned(owned) = &mut slot.state else { continue };
             if owned.pending.front().is_none_or(|pending| pending.ticket != ticket) {
                 continue;
             }
@@ -76,6 +78,7 @@ impl<R: Rules> Agent<R> {
             }
             owned.value = pending.value;
             let (version, leave) = (owned.value.version, owned.leave.filter(|_| owned.pending.is_empty()));
+            self.dirty.change(before, slot.state.dirty_value());
             self.publish(turn, &key);
             self.reply(turn, pending.caller, Ok(Response::Put(Written { version })));
             if let Some(transaction) = leave {
@@ -214,6 +217,7 @@ impl<R: Rules> Agent<R> {
                 epoch: owned.epoch,
                 value: owned.value,
                 dirty,
+                dirty_since_us: Some(owned.dirty_since_us),
                 poisoned: false,
                 callers: Vec::new(),
             }),
@@ -295,6 +299,7 @@ impl<R: Rules> Agent<R> {
             let Some((order, key)) = self.order.pop_first() else { return };
             let slot = self.slots.get_mut(&key).expect("every line in the order has a slot");
             if matches!(slot.state, State::Clean(_)) {
+                self.counts.evictions += 1;
                 turn.out.retract(&key);
                 self.set(&key, State::Invalid);
                 self.pump(turn, &key);

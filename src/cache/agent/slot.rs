@@ -104,6 +104,8 @@ pub(super) struct Leaving {
     pub(super) value: Versioned,
     /// Whether main memory lacks the value.
     pub(super) dirty: bool,
+    /// Since when; None where a journal brought the value.
+    pub(super) dirty_since_us: Option<u64>,
     /// An invalidation meant the copy that the end of the ownership would leave here.
     pub(super) poisoned: bool,
     /// Writes that were pending when the lease ran out: in the journal, seen by nobody.

@@ -6,3 +6,4 @@ mod memory;
 mod model;
 mod restore;
 mod script;
+mod totals;

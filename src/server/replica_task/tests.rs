@@ -38,8 +38,16 @@ impl Replicated for Scripted {
         self.script.is_empty()
     }
 
-    fn counts(&self) -> Counts {
-        Counts::default()
+    fn sample(&self, _: Now) -> Sample {
+        Sample::default()
+    }
+
+    fn commit_of_leader(&self) -> Option<Index> {
+        None
+    }
+
+    fn take_ended_locks(&mut self) -> Vec<Ended> {
+        Vec::new()
     }
 }
 
@@ -106,7 +114,8 @@ fn start(script: impl FnOnce(&Arc<Pending>, &Arc<SharedLines>) -> Vec<Effects>) 
         outbox,
         disk: Arc::clone(&disk),
         standing: sender,
-        gauges: metrics::Group::new(0),
+        meter: Meter::new(GROUP),
+        watch: Watch::default(),
         fatal: |reason| FATAL.lock().unwrap().push(reason.to_owned()),
     };
     let stop = CancellationToken::new();

@@ -26,6 +26,7 @@ pub struct LogWriter<L> {
 pub struct LogHandle {
     inbox: Arc<Inbox<Waiting>>,
     state: StateHandle,
+    stats: Arc<StorageStats>,
 }
 
 /// What the thread works on.
@@ -50,7 +51,10 @@ impl LogHandle {
     pub async fn submit(&self, write: Write) -> Result<(), Stopped> {
         let snapshot = write.raft.as_ref().and_then(|raft| raft.snapshot.clone());
         let group = write.group;
-        let put = |waiting: &mut Waiting| waiting.writes.push_back(write);
+        let put = |waiting: &mut Waiting| {
+            waiting.writes.push_back(write);
+            set(&self.stats.log_waiting, waiting.writes.len() as u64);
+        };
         self.inbox
             .put_after(put, || {
                 if let Some(snapshot) = snapshot {
@@ -103,7 +107,7 @@ impl<L: LogStore + Send + 'static> LogWriter<L> {
         micros: fn() -> u64,
     ) -> Result<Self, StorageError> {
         let inbox = Inbox::new(LOG_WAITING_MAX);
-        let handle = LogHandle { inbox: Arc::clone(&inbox), state };
+        let handle = LogHandle { inbox: Arc::clone(&inbox), state, stats: Arc::clone(&stats) };
         let thread = spawn_thread("trine-log", move || {
             let mut fatal = Fatal::new("log", fatal);
             let mut worker = Worker { log, inbox: Ending(inbox), stats, micros };

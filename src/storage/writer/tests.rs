@@ -181,8 +181,10 @@ async fn what_arrives_during_a_round_shares_the_next_sync() {
         rig.submit(G, sequence).await;
         rig.submit(OTHER, sequence).await;
     }
+    assert_eq!(rig.stats.log_waiting.load(Ordering::Relaxed), 98, "all but the one of the round");
     rig.allow_log.send(true).unwrap();
     rig.wait_for(Event::Appended(OTHER, 50));
+    assert_eq!(rig.stats.log_waiting.load(Ordering::Relaxed), 0);
     assert!(!rig.journal.events().contains(&Event::Completed(G, 50)), "told before the sync");
     rig.allow_log.send(true).unwrap();
     rig.wait_for(Event::Completed(OTHER, 50));

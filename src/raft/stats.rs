@@ -1,0 +1,52 @@
+//! What a replica has done since it was made, as plain numbers that the shell turns into metrics. Nothing here decides anything.
+
+use crate::ids::{NodeId, Term};
+use crate::rules::Rules;
+
+use super::ProposeError;
+use super::node::{Node, RoleState};
+
+/// Running counts of one replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Elections that it stood in: it asked for votes in a term of its own.
+    pub elections: u64,
+    /// Leaders that it has come to know, itself included; one for each term that had one.
+    pub leader_changes: u64,
+    /// Proposals refused because another leads, or nobody.
+    pub refused_not_leader: u64,
+    /// Proposals refused because too many bytes wait for their commit.
+    pub refused_overloaded: u64,
+    /// Proposals refused because leadership is being handed over.
+    pub refused_transferring: u64,
+    /// The newest term whose leader was counted.
+    pub(super) led_term: Term,
+}
+
+impl Stats {
+    /// This term has a leader.
+    pub(super) fn led(&mut self, term: Term) {
+        if term > self.led_term {
+            self.led_term = term;
+            self.leader_changes += 1;
+        }
+    }
+
+    pub(super) fn refused(&mut self, error: ProposeError) {
+        match error {
+            ProposeError::NotLeader { .. } => self.refused_not_leader += 1,
+            ProposeError::Overloaded => self.refused_overloaded += 1,
+            ProposeError::Transferring => self.refused_transferring += 1,
+        }
+    }
+}
+
+impl<R: Rules> Node<R> {
+    /// How many entries of this leader's log each follower is not known to hold; nothing where this is no leader. One that has
+    /// not answered in this term is not known to hold more than what is compacted here.
+    pub(super) fn lags(&self) -> Vec<(NodeId, u64)> {
+        let RoleState::Leader(leader) = &self.role else { return Vec::new() };
+        let (base, last) = (self.log.base().index, self.log.last_index());
+        leader.followers.iter().map(|(id, progress)| (*id, last - progress.matched.max(base))).collect()
+    }
+}
