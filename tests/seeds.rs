@@ -1,14 +1,14 @@
 //! Whole clusters under many seeds: every promise is checked in every run.
 //!
 //! - `cargo test --test seeds`: 300 seeds. `TRINE_SEEDS=N`: as many. - `TRINE_SEED=n`: that one, its trace printed.
-//! - Each switch of `rules.rs` is a bug that must be found: by a sweep, and by the seed that stands in the simulator's essay.
+//! - Each switch of `rules.rs` is a bug that must be found by the seed that stands in the simulator's bank.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use trine::rules::{Faithful, Rules};
-use trine::sim::{Options, Report, Sim, Swarm};
+use trine::rules::Faithful;
+use trine::sim::{BANK, Options, Report, Sim};
 
 /// Seeds of a run without `TRINE_SEEDS`.
 const SEEDS: u64 = 300;
@@ -70,9 +70,9 @@ impl Sum {
 }
 
 /// Prints what a person needs to find the bug, and fails.
-fn fail<R: Rules>(report: &Report, options: &Options) -> ! {
+fn fail(report: &Report, options: &Options) -> ! {
     let violation = report.violation.as_ref().expect("only a violation fails");
-    let again = Sim::<R>::run(report.seed, &Options { trace: true, ..options.clone() });
+    let again = Sim::<Faithful>::run(report.seed, &Options { trace: true, ..options.clone() });
     println!("the last events of seed {}:", report.seed);
     for line in again.trace.iter().skip(again.trace.len().saturating_sub(60)) {
         println!("{line}");
@@ -122,7 +122,7 @@ fn every_seed_keeps_every_promise() {
     let sum = sum.into_inner().expect("no panic held it");
     sum.print(begun.elapsed());
     if let Some(report) = failed.into_inner().expect("no panic held it") {
-        fail::<Faithful>(&report, &options);
+        fail(&report, &options);
     }
     if sum.runs >= 100 {
         assert!(sum.events >= 2_000 * sum.runs, "a seed has {} events at the mean", sum.events / sum.runs);
@@ -141,72 +141,30 @@ fn replay(seed: u64) {
     assert_eq!(report.violation, None);
 }
 
-macro_rules! broken_rules {
-    ($($name:ident $rule:ident $test:ident $seed:literal $seconds:literal $adjust:expr;)*) => {
-        $(
-            #[derive(Clone, Copy, Debug, Default)]
-            struct $name;
-
-            impl Rules for $name {
-                const $rule: bool = true;
-            }
-
-            #[test]
-            fn $test() {
-                find::<$name>($seed, Options { adjust: Some($adjust), faulty_us: $seconds * 1_000_000, ..Options::default() });
-            }
-        )*
-    };
-}
-
-/// Seeds within which a bug has to be found.
-const SEARCH: u64 = 10_000;
-
-/// The seed of the essay finds the bug, and the faithful rules pass it. With `TRINE_SEARCH=1` the first seed that finds it is looked for.
-fn find<R: Rules>(known: u64, options: Options) {
-    if from_environment("TRINE_SEARCH").is_some() {
-        let found = (0..SEARCH).find_map(|seed| Sim::<R>::run(seed, &options).violation.map(|what| (seed, what)));
-        return println!("{}: {found:?}", std::any::type_name::<R>());
+/// Each seed of the bank finds its bug, and the faithful rules pass the same seed in the same world.
+#[test]
+fn every_bug_of_the_bank_is_found_by_its_seed() {
+    let mut complaints = Vec::new();
+    for bug in BANK {
+        let options = bug.options();
+        if bug.run(bug.seed, &options).violation.is_none() {
+            complaints.push(format!("{}: seed {} does not find it any more", bug.name, bug.seed));
+        }
+        if let Some(violation) = Sim::<Faithful>::run(bug.seed, &options).violation {
+            complaints.push(format!("{}: seed {} fails without the bug: {}", bug.name, bug.seed, violation.what));
+        }
     }
-    let violation = Sim::<R>::run(known, &options).violation;
-    assert!(violation.is_some(), "seed {known} does not find it any more");
-    assert_eq!(Sim::<Faithful>::run(known, &options).violation, None, "without the bug");
+    assert!(complaints.is_empty(), "look for new seeds with `trine-sim --bugs`:\n{}", complaints.join("\n"));
 }
 
-fn as_drawn(_: &mut Swarm) {}
-
-/// Elections all the time, late votes, and voters that are back before the votes are.
-fn rival_candidates(swarm: &mut Swarm) {
-    swarm.nodes = 3;
-    swarm.groups = 3;
-    swarm.clients = 2;
-    swarm.rates_ppm = vec![0; 3];
-    swarm.network.in_order = false;
-    swarm.network.tail_per_mille = 500;
-    swarm.network.tail_us_max = 2_000_000;
-    swarm.network.loss_per_mille = 0;
-    swarm.process.crash = Some(400_000);
-    swarm.process.down_us = (10_000, 50_000);
-    swarm.process.new_leader_dies_per_mille = 900;
-}
-
-/// Leaders that die just after their election, with an entry here and another there.
-fn short_reigns(swarm: &mut Swarm) {
-    swarm.nodes = 3;
-    swarm.rates_ppm = vec![0; 3];
-    swarm.bounds.append_bytes_max = 1;
-    swarm.network.loss_per_mille = 100;
-    swarm.process.crash = Some(1_000_000);
-    swarm.process.down_us = (20_000, 600_000);
-    swarm.process.new_leader_dies_per_mille = 800;
-}
-
-broken_rules! {
-    LeaderCountsItselfEarly LEADER_COUNTS_ITSELF_EARLY finds_a_leader_that_counts_itself_early 27 10 as_drawn;
-    VoteNotPersisted VOTE_NOT_PERSISTED finds_a_vote_that_is_not_persisted 348 30 rival_candidates;
-    EarlierTermCommittedByCount EARLIER_TERM_COMMITTED_BY_COUNT finds_an_earlier_term_committed_by_count 670 10 short_reigns;
-    GrantWithoutLeaseCheck GRANT_WITHOUT_LEASE_CHECK finds_a_grant_without_a_look_at_the_lease 195 10 as_drawn;
-    FillInstalledAfterInvalidation FILL_INSTALLED_AFTER_INVALIDATION finds_a_fill_installed_after_its_invalidation 1 10 as_drawn;
-    LapsedLeaseRenewed LAPSED_LEASE_RENEWED finds_a_lapsed_lease_that_is_renewed 38 10 as_drawn;
-    CommandsTakenOutOfOrder COMMANDS_TAKEN_OUT_OF_ORDER finds_commands_taken_out_of_order 6 10 as_drawn;
+/// Every switch of the rules is a bug of the bank: one that nobody looks for proves nothing.
+#[test]
+fn every_switch_of_the_rules_is_in_the_bank() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rules.rs");
+    let text = std::fs::read_to_string(path).expect("the rules can be read");
+    let switch = |line: &str| Some(line.trim().strip_prefix("const ")?.split(':').next()?.to_owned());
+    let switches: Vec<String> = text.lines().filter_map(switch).collect();
+    let names: Vec<&str> = BANK.iter().map(|bug| bug.name).collect();
+    assert!(names.len() >= 24, "{} bugs", names.len());
+    assert_eq!(switches, names);
 }

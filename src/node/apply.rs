@@ -40,7 +40,7 @@ impl<R: Rules> Replica<R> {
     /// Applies one committed entry.
     pub(super) fn apply(&mut self, step: &mut Step, entry: &Entry) {
         let Some(member) = &mut self.member else { return };
-        let (_, outcome) = member.machine.apply(entry);
+        let (_, outcome) = member.machine.apply::<R>(entry);
         member.checkpoints.applied(entry);
         if member.tick_index.is_some_and(|index| index <= entry.index) {
             member.tick_index = None;

@@ -114,7 +114,9 @@ impl<R: Rules> Replica<R> {
             let term = member.raft.term();
             if member.raft.role() != raft::Role::Leader {
                 if member.home.take().is_some() || !member.waiting.is_empty() {
-                    member.waiting.clear();
+                    if !R::WAITERS_KEPT_ACROSS_TERMS {
+                        member.waiting.clear();
+                    }
                     member.streams.clear();
                     member.tick_index = None;
                     self.pending.lost_leader();

@@ -117,6 +117,9 @@ impl<R: Rules> Replica<R> {
     pub(super) fn build_snapshot(&mut self, step: &mut Step, fetched: &BTreeMap<Index, Bytes>) {
         let Some(member) = &mut self.member else { return };
         let mut records = member.machine.records();
+        if R::SESSIONS_LEFT_OUT_OF_SNAPSHOTS {
+            records.retain(|(key, _)| key.first() != Some(&record::prefix::SESSION));
+        }
         for index in member.machine.queue().live_bodies(0, member.machine.applied().index) {
             let body = fetched.get(&index).cloned().or_else(|| member.raft.entry(index).and_then(body_of));
             // Compaction went on while the bodies were looked up: look again, from where it stands now.

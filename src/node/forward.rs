@@ -182,14 +182,16 @@ impl<R: Rules> Replica<R> {
         let Some((leader, _)) = self.leader() else { return };
         let needs_place =
             matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
-        let fresh = if needs_place { self.take_place() } else { None };
+        let again = |entry: &Entry| matches!(entry.kind, Kind::Log { sends: 1.., client_session: false, .. });
+        let renumbered = R::REPEATED_UNDER_A_NEW_NUMBER && self.pending.table.get(&id).is_some_and(again);
+        let fresh = if needs_place || renumbered { self.take_place() } else { None };
         let acked_below = self.sequences.acked_below();
         let Pending { table, stream, .. } = &mut self.pending;
         let Some(Entry { kind: Kind::Log { request, place, at, client_session, sends, .. }, .. }) = table.get_mut(&id)
         else {
             return;
         };
-        *place = place.or(fresh);
+        *place = fresh.or(*place);
         let Some(place) = *place else { return };
         *at = at.filter(|at| stream.is_current(*at)).or_else(|| stream.next());
         let Some(at) = *at else { return };
@@ -226,6 +228,10 @@ impl<R: Rules> Replica<R> {
 
     /// Sends everything that has no answer, in the order in which it came.
     fn send_all(&mut self, step: &mut Step) {
+        // Without a leader nothing would be sent, and what comes next would begin the stream in its place.
+        if self.leader().is_none() {
+            return;
+        }
         self.pending.stream.begin();
         let is_for_log = |(id, entry): (&u64, &Entry)| matches!(entry.kind, Kind::Log { .. }).then_some(*id);
         let ids: Vec<u64> = self.pending.table.iter().filter_map(is_for_log).collect();
@@ -245,8 +251,10 @@ impl<R: Rules> Replica<R> {
         if self.pending.stream.is_due(now_us) {
             self.send_all(step);
         }
-        let due: Vec<u64> =
+        let mut due: Vec<u64> =
             self.pending.to_send.iter().take_while(|(send_us, _)| *send_us <= now_us).map(|(_, id)| *id).collect();
+        // In the order in which they came, not in that of their last sends.
+        due.sort_unstable();
         for id in due {
             self.dispatch(step, id);
         }

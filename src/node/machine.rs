@@ -10,6 +10,7 @@ use trine_protocol::{Error, Request};
 use crate::ids::{At, Index};
 use crate::raft::{Entry, SnapshotMeta};
 use crate::record::{self, BadRecord, Change, prefix};
+use crate::rules::Rules;
 use crate::{cache, lock, queue};
 
 use super::session::{Admission, Sessions, Stored};
@@ -144,12 +145,12 @@ impl Machine {
     }
 
     /// Applies the next entry.
-    pub fn apply(&mut self, entry: &Entry) -> (Option<Command>, Outcome) {
+    pub fn apply<R: Rules>(&mut self, entry: &Entry) -> (Option<Command>, Outcome) {
         assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
-        let at =
-            At { index: entry.index, stamp_ms: entry.stamp_ms, wall_ms: entry.wall_ms, generation: self.generation };
         let Entry { index, term, stamp_ms, wall_ms, .. } = *entry;
         self.applied = SnapshotMeta { index, term, stamp_ms, wall_ms };
+        let stamp_ms = if R::LEASES_BY_WALL_CLOCK { wall_ms } else { stamp_ms };
+        let at = At { index, stamp_ms, wall_ms, generation: self.generation };
         self.memory.advance(index);
         self.sessions.expire(stamp_ms);
         self.queue.expire(stamp_ms);

@@ -331,7 +331,8 @@ impl<R: Rules> Replica<R> {
     fn standing(&self, now: Now) -> Standing {
         let member = self.member.as_ref();
         // The first entry of a leader's term is its no-op: with it, all of earlier terms is applied.
-        let settled = member.is_some_and(|member| member.machine.applied().term == member.raft.term());
+        let settled =
+            R::HOME_BEFORE_NO_OP || member.is_some_and(|member| member.machine.applied().term == member.raft.term());
         Standing { now_us: now.mono_us, leader_until_us: member.and_then(|m| m.raft.lease_until_us()), settled }
     }
 

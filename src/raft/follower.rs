@@ -71,13 +71,16 @@ impl<R: Rules> Node<R> {
         if let Some(entry) = entries.last() {
             self.clock.observe_entry(self.now, self.hard_state.term, entry);
         }
-        if let Some(cut) = self.log.merge(entries, self.commit) {
+        let cut = self.log.merge(entries, self.commit);
+        let cut = if R::APPEND_CUTS_WITHOUT_CONFLICT && !is_empty { self.log.cut_after(proven) } else { cut };
+        if let Some(cut) = cut.filter(|_| !R::COMPLETION_SPEAKS_FOR_LATER_ENTRIES) {
             self.writes.cut(cut);
         }
         let RoleState::Follower(follower) = &mut self.role else { return };
         follower.matched = follower.matched.max(proven);
         // Not the end of this log: what lies beyond `proven` may be a former leader's, and was never committed.
-        self.commit = self.commit.max(leader_commit.min(proven));
+        let known = if R::COMMIT_BEYOND_WHAT_IS_PROVEN { self.log.last_index() } else { proven };
+        self.commit = self.commit.max(leader_commit.min(known));
         self.acknowledge(from, proven, is_empty);
     }
 
@@ -92,7 +95,8 @@ impl<R: Rules> Node<R> {
 
     fn acknowledge(&mut self, leader: NodeId, proven: Index, is_empty: bool) {
         let RoleState::Follower(follower) = &mut self.role else { return };
-        let index = follower.matched.min(self.log.stable());
+        let durable = if R::APPEND_ACKNOWLEDGED_EARLY { self.log.last_index() } else { self.log.stable() };
+        let index = follower.matched.min(durable);
         if index < proven && !is_empty {
             return;
         }
@@ -146,7 +150,7 @@ impl<R: Rules> Node<R> {
     }
 
     pub(super) fn on_vote(&mut self, from: NodeId, last: (Term, Index)) {
-        let free = self.hard_state.vote.is_none() && self.leader.is_none();
+        let free = (self.hard_state.vote.is_none() || R::SECOND_VOTE_IN_A_TERM) && self.leader.is_none();
         let granted = (free || self.hard_state.vote == Some(from)) && self.is_up_to_date(last);
         if !granted {
             self.send(from, Body::VoteReply { granted });
@@ -163,7 +167,7 @@ impl<R: Rules> Node<R> {
 
     /// Whether a log that ends with (term, index) has everything that may be committed (section 5.4.1 of the Raft paper).
     fn is_up_to_date(&self, last: (Term, Index)) -> bool {
-        last >= (self.log.last_term(), self.log.last_index())
+        R::VOTE_WITHOUT_LOG_CHECK || last >= (self.log.last_term(), self.log.last_index())
     }
 
     /// The leader steps down in this replica's favour.

@@ -189,7 +189,7 @@ impl<R: Rules> Node<R> {
 
     pub(super) fn lease_until_us(&self) -> Option<u64> {
         let RoleState::Leader(leader) = &self.role else { return None };
-        if leader.transfer.is_some() {
+        if leader.transfer.is_some() && !R::LEADER_LEASE_KEPT_IN_TRANSFER {
             return None;
         }
         if leader.followers.is_empty() {
@@ -236,6 +236,9 @@ impl<R: Rules> Node<R> {
         // A round that was never sent was not heard.
         if round <= leader.round && progress.acknowledged_round(round) {
             leader.renew_lease();
+            if R::LEADER_LEASE_FROM_ANSWER && leader.lease_from_us.is_some() {
+                leader.lease_from_us = Some(self.now.mono_us);
+            }
         }
     }
 

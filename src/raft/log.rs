@@ -171,6 +171,14 @@ impl Log {
         cut
     }
 
+    /// Cuts the log after `last`, where it goes on there. Only a broken rule calls this.
+    pub(super) fn cut_after(&mut self, last: Index) -> Option<Index> {
+        (last < self.last_index()).then(|| {
+            self.truncate(last + 1);
+            last + 1
+        })
+    }
+
     fn truncate(&mut self, from: Index) {
         let offset = self.offset(from);
         self.bytes -= self.entries.range(offset..).map(entry_bytes).sum::<usize>();

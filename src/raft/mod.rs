@@ -41,7 +41,7 @@
 //!   so that it gets there without a client; until then it does not know what is committed ([`Raft::committed_in_term`]).
 //! - A follower commits no further than an append has *proven* its log to agree, and cuts its log only at an entry that conflicts.
 //! - The completion of a write speaks for the entries it carried, never for others that took their place.
-//! - While [`Raft::lease_until_us`] lies in the future no other replica can lead: whoever heard the leader (or restarted and may have
+//! - While [`Raft::lease_until_us`] lies in the future no other replica can be elected in a later term: whoever heard the leader (or restarted and may have
 //!   forgotten it) refuses votes for the shortest election timeout, unless the leader itself asked for the
 //!   election, for which it drops its lease first.
 //! - Stamps never fall along the log, and log time runs no faster than the leader's monotonic clock.

@@ -107,6 +107,9 @@ impl<R: Rules> Node<R> {
             stats: Stats::default(),
             config,
         };
+        if R::VOTE_RIGHT_AFTER_RESTART {
+            node.refuse_votes_until_us = now.mono_us;
+        }
         // A group of one has nobody to wait for.
         if node.config.voters.len() > 1 {
             node.start_election_timer();
@@ -190,7 +193,7 @@ impl<R: Rules> Node<R> {
         }
         if message.term > own {
             self.become_follower(message.term);
-        } else if message.term < own {
+        } else if message.term < own && !(R::DEPOSED_LEADER_FOLLOWED && matches!(message.body, Body::Append { .. })) {
             self.correct(from, &message.body);
             return false;
         }

@@ -27,8 +27,6 @@ use crate::raft::{Body, Raft, Role};
 use crate::rules::Rules;
 use crate::storage::StorageError;
 
-/// Voters of a group, where there are as many nodes.
-const VOTERS: usize = 3;
 /// Shortest and longest time between two ticks of a node.
 const TICK_US: (u64, u64) = (20_000, 50_000);
 /// Shortest and longest way between a client and its node.
@@ -299,7 +297,7 @@ impl<R: Rules> Cluster<R> {
 
     fn setup(&self, place: Place, group: GroupId) -> Setup {
         let nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
-        let count = nodes.len().min(VOTERS);
+        let count = nodes.len().min(self.swarm.replicas);
         let voters = (0..count).map(|offset| nodes[(group.0 as usize + offset) % nodes.len()]).collect();
         let boot = self.nodes[place].boots;
         let mut state = self.seed ^ (place as u64) << 32 ^ u64::from(group.0) << 40 ^ boot << 48;
@@ -406,7 +404,15 @@ impl<R: Rules> Cluster<R> {
         if let Some(raft) = replica.raft() {
             raft.check_invariants();
             let new_leader = self.consensus.observe(group, place, raft)?;
+            let deposed = raft.role() == Role::Leader && self.consensus.newest_term(group) > raft.term();
+            if deposed && raft.lease_until_us().is_some_and(|until_us| now.mono_us < until_us) {
+                return Err(format!(
+                    "{group}: node {place} holds the lease of term {} after a later election",
+                    raft.term()
+                ));
+            }
             if let Some(leader) = new_leader {
+                self.no_other_lease(group, leader)?;
                 self.led(group, leader);
             }
         }
@@ -418,6 +424,23 @@ impl<R: Rules> Cluster<R> {
             return Ok(());
         }
         self.perform(place, group, effects)
+    }
+
+    /// While a leader's lease lasts, nobody is elected in a later term: not even where that leader hears of nothing any more.
+    /// (Late votes may still make a leader of an earlier term, which commits nothing and gets no lease.)
+    fn no_other_lease(&self, group: GroupId, leader: NewLeader) -> Check {
+        for (place, node) in self.nodes.iter().enumerate().filter(|(place, _)| *place != leader.place) {
+            let raft = node.replicas.get(&group).and_then(Replica::raft).filter(|raft| raft.term() < leader.term);
+            let until_us = raft.and_then(Raft::lease_until_us);
+            let now_us = node.clock.at(self.schedule.now_us()).mono_us;
+            if node.is_up() && until_us.is_some_and(|until_us| now_us < until_us) {
+                let NewLeader { place: elected, term, .. } = leader;
+                return Err(format!(
+                    "{group}: node {elected} leads term {term} while node {place} holds the leader lease"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn led(&mut self, group: GroupId, leader: NewLeader) {

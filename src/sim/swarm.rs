@@ -34,9 +34,11 @@ pub type Every = Option<u64>;
 /// What a seed drew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
-    /// Nodes, 1 to 5.
+    /// Nodes, 1 to 7.
     pub nodes: usize,
-    /// Raft groups, 1 to 3.
+    /// Voters of a group, as far as there are nodes: 3 or 5.
+    pub replicas: usize,
+    /// Raft groups: 1 to 3, and now and then 16 or 64.
     pub groups: u32,
     /// Clients, 2 to 8; each is attached to a node at a time.
     pub clients: usize,
@@ -135,12 +137,13 @@ pub struct ProcessFaults {
 impl Swarm {
     /// What this seed is like.
     pub fn draw(random: &mut Random) -> Self {
-        let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5]);
+        let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5, 7]);
         let rate = |random: &mut Random| random.between(0, 2 * RATE_PPM_MAX) as i64 - RATE_PPM_MAX as i64;
         let drifting = random.chance(700);
         Self {
             nodes,
-            groups: random.between(1, 3) as u32,
+            replicas: *random.pick(&[3, 3, 5]),
+            groups: if random.chance(10) { *random.pick(&[16, 64]) } else { random.between(1, 3) as u32 },
             clients: random.between(2, 8) as usize,
             lanes: random.between(1, 3) as usize,
             think_us_max: *random.pick(&[20_000, 100_000, 100_000, 300_000]),
@@ -233,9 +236,10 @@ mod tests {
         let swarms: Vec<Swarm> = (0..500).map(draw).collect();
         let calm = swarms.iter().filter(|s| s.process.crash.is_none() && s.network.loss_per_mille == 0).count();
         assert!((50..250).contains(&calm), "{calm} of 500 have neither crash nor loss");
-        for nodes in 1..=5 {
+        for nodes in [1, 2, 3, 4, 5, 7] {
             assert!(swarms.iter().any(|s| s.nodes == nodes), "no seed has {nodes} nodes");
         }
+        assert!(swarms.iter().any(|s| s.groups == 64) && swarms.iter().any(|s| s.groups == 1));
         assert!(swarms.iter().all(|s| s.rates_ppm.len() == s.nodes));
     }
 }

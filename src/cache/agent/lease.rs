@@ -96,6 +96,9 @@ impl<R: Rules> Agent<R> {
         self.lease.held = Some(Held { tag, until_us });
         turn.out.publish.push(LineChange::Lease(tag, until_us));
         for key in self.keys(|_| true) {
+            if R::LINES_KEPT_ACROSS_LEASES {
+                self.publish(turn, &key);
+            }
             self.on_due(turn, &key);
             self.pump(turn, &key);
         }
@@ -107,7 +110,8 @@ impl<R: Rules> Agent<R> {
         {
             return;
         }
-        held.until_us = held.until_us.max(round + self.config.holder_lease_us());
+        let from_us = if R::BUS_LEASE_FROM_ANSWER { turn.now_us } else { round };
+        held.until_us = held.until_us.max(from_us + self.config.holder_lease_us());
         turn.out.publish.push(LineChange::Lease(tag, held.until_us));
     }
 
@@ -164,6 +168,7 @@ impl<R: Rules> Agent<R> {
             }
             State::Leaving(leaving) => State::Leaving(Leaving { poisoned: true, ..leaving }),
             State::Writing(writing) => State::Writing(writing),
+            State::Clean(clean) if R::LINES_KEPT_ACROSS_LEASES => State::Clean(clean),
             State::Invalid | State::Clean(_) | State::Reading(_) => State::Invalid,
         };
         self.set(key, next);

@@ -35,6 +35,9 @@ impl<R: Rules> Agent<R> {
         waiting.push_back((caller, operation));
         self.callers.insert(caller, key.to_owned());
         self.pump(turn, key);
+        if R::WRITE_BEFORE_JOURNAL {
+            self.flushed(turn, self.journaled);
+        }
     }
 
     /// Nobody waits for this answer any more.
@@ -298,7 +301,8 @@ impl<R: Rules> Agent<R> {
             looked_at += 1;
             let Some((order, key)) = self.order.pop_first() else { return };
             let slot = self.slots.get_mut(&key).expect("every line in the order has a slot");
-            if matches!(slot.state, State::Clean(_)) {
+            let goes = matches!(slot.state, State::Clean(_)) || R::DIRTY_LINE_EVICTED;
+            if goes {
                 self.counts.evictions += 1;
                 turn.out.retract(&key);
                 self.set(&key, State::Invalid);

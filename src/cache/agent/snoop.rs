@@ -36,6 +36,7 @@ impl<R: Rules> Agent<R> {
         }
         if let Some(slot) = self.slots.get_mut(key) {
             match &mut slot.state {
+                State::Clean(_) if R::INVALIDATION_ONLY_ACKNOWLEDGED => {}
                 State::Clean(_) => {
                     turn.out.retract(key);
                     self.set(key, State::Invalid);

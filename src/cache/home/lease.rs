@@ -30,7 +30,7 @@ impl<R: Rules> Home<R> {
         if !self.may_act(standing) || !standing.settled {
             return;
         }
-        if memory.members().get(&from) != Some(&incarnation) {
+        if memory.members().get(&from) != Some(&incarnation) && !R::LEASE_BEFORE_JOIN {
             // The node asks again until it is on the bus.
             if self.joining.insert(from, incarnation) != Some(incarnation) {
                 let command = Command::Join { node: from, incarnation };
@@ -98,7 +98,10 @@ impl<R: Rules> Home<R> {
                 .iter()
                 .all(|(node, incarnation)| self.leases.get(node).is_some_and(|lease| lease.incarnation == *incarnation))
         };
-        standing.settled && (standing.now_us >= self.elected_us + self.config.home_lease_us() || everybody())
+        standing.settled
+            && (R::NEW_HOME_NOT_SILENT
+                || standing.now_us >= self.elected_us + self.config.home_lease_us()
+                || everybody())
     }
 
     /// Whether this node is surely the home: only then it grants, fills, and renews.

@@ -121,6 +121,9 @@ impl<R: Rules> Home<R> {
         if matches!(job.want, Want::Write { .. }) {
             return self.invalidate_and_own(key, job, Some((owner, None)), memory, standing, out);
         }
+        if R::OLD_VALUE_WHILE_OWNER_IS_AWAY && matches!(job.want, Want::Read) {
+            return self.fill(key, &job, memory, standing, out);
+        }
         let what = format!(
             "{} has the newest value of key '{key}' and is away; a write replaces it, a read waits for its return",
             owner.node
@@ -391,7 +394,7 @@ impl<R: Rules> Home<R> {
             return;
         };
         let Want::Write { write, .. } = job.want else { return };
-        if !copies.is_empty() {
+        if !copies.is_empty() && !R::WRITE_BEFORE_COPIES_ARE_GONE {
             return;
         }
         let (node, tag, epoch) = (job.node, job.tag, *epoch);

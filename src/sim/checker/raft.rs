@@ -131,6 +131,11 @@ impl RaftChecker {
         checked.map_err(|what| format!("{group}: {what}"))
     }
 
+    /// The newest term that had a leader.
+    pub(crate) fn newest_term(&self, group: GroupId) -> Term {
+        self.groups.get(&group).and_then(|group| group.leaders.last_key_value()).map_or(0, |(term, _)| *term)
+    }
+
     /// The state of a replica that has applied the log up to `index`.
     pub(crate) fn state(&mut self, group: GroupId, place: Place, index: Index, hash: u64) -> Check {
         let (first, expected) = *self.group(group).states.entry(index).or_insert((place, hash));

@@ -1,0 +1,220 @@
+//! `trine-sim`: whole clusters on a virtual clock, seed after seed, on all processors.
+//!
+//! ```text
+//!   trine-sim --seeds 50000 --start 0      every promise checked in each; exit code 1 at the first that is broken
+//!   trine-sim --seed 4711 --trace          one seed again, a line per event
+//!   trine-sim --bugs                       every rule left out once: how many seeds it takes to see it
+//! ```
+//!
+//! A failure prints its seed, what is wrong, and the line that replays it. What a seed is like stands in [`trine::sim`].
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use trine::rules::Faithful;
+use trine::sim::{BANK, Bug, Options, Report, Sim};
+
+/// Of so many seeds one is run twice, and both runs have to leave the same trace.
+const TWICE_EVERY: u64 = 100;
+/// Time between two lines about the progress.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+/// Lines of the trace that a failure shows.
+const LAST_LINES: usize = 60;
+
+/// Simulates whole clusters, one per seed.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// How many seeds; with --bugs, within how many each bug has to be found.
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Only this one, and what came of it.
+    #[arg(long, conflicts_with_all = ["seeds", "start", "bugs"])]
+    seed: Option<u64>,
+    /// With --seed: a line per event.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Leave out one rule after the other, and look for what breaks.
+    #[arg(long)]
+    bugs: bool,
+    /// With --bugs or --seed: only the rule of this name, as `trine::rules` spells it.
+    #[arg(long)]
+    bug: Option<String>,
+    /// Threads; 0 means one per processor.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it takes is no input of the simulation")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// What many runs came to.
+#[derive(Default)]
+struct Sum {
+    runs: u64,
+    events: u64,
+    answered: u64,
+    elections: u64,
+    virtual_us: u64,
+    /// Kinds of messages that arrived in some run, and of faults that struck.
+    reached: std::collections::BTreeSet<&'static str>,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.events += report.events;
+        self.answered += report.answered;
+        self.elections += report.elections;
+        self.virtual_us += report.virtual_us;
+        let arrived = report.delivered.iter().chain(&report.faults);
+        self.reached.extend(arrived.filter(|(_, count)| **count > 0).map(|(name, _)| *name));
+    }
+
+    fn line(&self, of: u64, took: Duration) -> String {
+        let seconds = took.as_secs_f64().max(1e-9);
+        format!(
+            "{} of {of} seeds in {seconds:.0} s: {:.0} events/s, {:.1} simulated hours/s; {} operations answered, {} elections",
+            self.runs,
+            self.events as f64 / seconds,
+            self.virtual_us as f64 / 3.6e9 / seconds,
+            self.answered,
+            self.elections,
+        )
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `run` for every seed on all threads, until one returns something.
+fn sweep<T: Send>(arguments: &Arguments, run: impl Fn(u64) -> Option<T> + Sync) -> Option<T> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if arguments.threads == 0 { available } else { arguments.threads };
+    let (next, stop, found) = (AtomicU64::new(arguments.start), AtomicBool::new(false), Mutex::new(None));
+    let end = arguments.start.saturating_add(arguments.seeds);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    if let Some(result) = run(seed) {
+                        stop.store(true, Ordering::Relaxed);
+                        locked(&found).get_or_insert(result);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn explain(report: &Report, what: &str, flags: &str) {
+    for line in report.trace.iter().skip(report.trace.len().saturating_sub(LAST_LINES)) {
+        println!("{line}");
+    }
+    println!("seed {}: {what}", report.seed);
+    println!("replay: cargo run --release --bin trine-sim -- --seed {} --trace{flags}", report.seed);
+}
+
+/// Every promise under many seeds.
+fn check(arguments: &Arguments) -> ExitCode {
+    let options = Options::default();
+    let (begun, sum) = (now(), Mutex::new((Sum::default(), now())));
+    let failed = sweep(arguments, |seed| {
+        let report = Sim::<Faithful>::run(seed, &options);
+        if seed % TWICE_EVERY == 0 && Sim::<Faithful>::run(seed, &options).trace_hash != report.trace_hash {
+            return Some((report, "two runs of it differ".to_owned()));
+        }
+        let (sum, said) = &mut *locked(&sum);
+        sum.add(&report);
+        if said.elapsed() >= SAY_EVERY {
+            *said = now();
+            eprintln!("{}", sum.line(arguments.seeds, begun.elapsed()));
+        }
+        let what = report.violation.as_ref().map(|violation| violation.what.clone());
+        what.map(|what| (report, what))
+    });
+    if let Some((report, what)) = failed {
+        let again = Sim::<Faithful>::run(report.seed, &Options { trace: true, ..options });
+        explain(&again, &what, "");
+        return ExitCode::FAILURE;
+    }
+    let sum = &locked(&sum).0;
+    println!("{}", sum.line(arguments.seeds, begun.elapsed()));
+    let never: Vec<&str> = trine::sim::KINDS.into_iter().filter(|kind| !sum.reached.contains(kind)).collect();
+    if !never.is_empty() {
+        println!("never reached: {}", never.join(", "));
+    }
+    ExitCode::SUCCESS
+}
+
+/// One seed, with the faithful rules or with one left out.
+fn replay(arguments: &Arguments, seed: u64, bug: Option<&Bug>) -> ExitCode {
+    let run = |options: Options| match bug {
+        Some(bug) => bug.run(seed, &Options { trace: options.trace, ..bug.options() }),
+        None => Sim::<Faithful>::run(seed, &options),
+    };
+    let mut report = run(Options { trace: arguments.trace, ..Options::default() });
+    for line in std::mem::take(&mut report.trace) {
+        println!("{line}");
+    }
+    println!("{report:#?}");
+    if report.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Every bug of the bank, or one.
+fn find(arguments: &Arguments, bugs: &[&Bug]) -> ExitCode {
+    let mut missed = 0;
+    println!("{:<36} {:>6} {:>7} {:>8}  precedent", "rule left out", "found", "seeds", "seconds");
+    for bug in bugs {
+        let (begun, options, tried) = (now(), bug.options(), AtomicU64::new(0));
+        let found = sweep(arguments, |seed| {
+            tried.fetch_add(1, Ordering::Relaxed);
+            let report = bug.run(seed, &options);
+            report.violation.map(|violation| (seed, violation.what))
+        });
+        let (tried, took) = (tried.into_inner(), begun.elapsed().as_secs_f64());
+        match found {
+            Some((seed, what)) => {
+                println!("{:<36} {seed:>6} {tried:>7} {took:>8.1}  {}\n    {what}", bug.name, bug.precedent);
+            }
+            None => {
+                missed += 1;
+                println!("{:<36} {:>6} {tried:>7} {took:>8.1}  {}", bug.name, "NEVER", bug.precedent);
+            }
+        }
+    }
+    println!("{} of {} found", bugs.len() - missed, bugs.len());
+    if missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic of a replica is a finding like any other, and is printed with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let named = |bug: &&Bug| arguments.bug.as_ref().is_none_or(|name| bug.name.eq_ignore_ascii_case(name));
+    let bugs: Vec<&Bug> = BANK.iter().filter(named).collect();
+    if bugs.is_empty() {
+        let known: Vec<&str> = BANK.iter().map(|bug| bug.name).collect();
+        eprintln!("trine-sim: no rule of that name; there are {}", known.join(", "));
+        return ExitCode::FAILURE;
+    }
+    match arguments.seed {
+        Some(seed) => replay(&arguments, seed, arguments.bug.as_ref().map(|_| bugs[0])),
+        None if arguments.bugs || arguments.bug.is_some() => find(&arguments, &bugs),
+        None => check(&arguments),
+    }
+}
