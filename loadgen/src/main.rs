@@ -124,15 +124,15 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
     let is_well = match command {
         Command::Queue(QueueArguments { load, native, value_bytes }) => {
             let workload = queue::Queues::new(native, run, *value_bytes, load.verify)?;
-            drive("queue", workload, load, native.clients, native.in_flight).await
+            drive("queue", workload, load, native.clients, native.in_flight).await?
         }
         Command::Lock(LockArguments { load, native, hold }) => {
             drive("lock", lock::Locks::new(native, run, *hold, load.verify)?, load, native.clients, native.in_flight)
-                .await
+                .await?
         }
         Command::Cache(CacheArguments { load, native, value_bytes, read_percent }) => {
             let workload = cache::Keys::new(native, run, *value_bytes, *read_percent, load.verify)?;
-            drive("cache", workload, load, native.clients, native.in_flight).await
+            drive("cache", workload, load, native.clients, native.in_flight).await?
         }
         Command::Mixed(MixedArguments { load, native, shares, value_bytes, read_percent }) => {
             let workload = mixed::Mixed {
@@ -141,11 +141,11 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
                 locks: lock::Locks::new(native, run, Duration::ZERO, load.verify)?,
                 keys: cache::Keys::new(native, run, *value_bytes, *read_percent, load.verify)?,
             };
-            drive("mixed", workload, load, native.clients, native.in_flight).await
+            drive("mixed", workload, load, native.clients, native.in_flight).await?
         }
         Command::Rest(RestCommand { load, rest }) => {
             let workload = rest::Rest::new(rest, run, load.rate.is_some(), load.verify)?;
-            drive("rest", workload, load, rest.all_users(), 1).await
+            drive("rest", workload, load, rest.all_users(), 1).await?
         }
         Command::Compare(arguments) => return Ok(compare::main(arguments).await),
     };
