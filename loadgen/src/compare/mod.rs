@@ -12,7 +12,7 @@
 //! # Why a row is fair
 //! - The generator is that of the other workloads (`schedule`, a closed loop): the same number of clients, workers and bytes
 //!   on both sides, one TCP connection that is worked on for each client, without Nagle's delay, spread over a system's nodes.
-//! - What one unit of a row is, is written once for all systems ([`work`]), over three small traits ([`systems`]).
+//! - What one unit of a row is, is written once for all systems (`work`), over three small traits (`systems`).
 //! - A peer's client is used as its documentation tells a user who wants it fast; where that is not obvious, the peer's
 //!   module says what was chosen and why. Names are new in each run, and what a run made is removed after it where that exists.
 //! - The table says what an answer of the peer means: on how many disks it is, and whether they were flushed.
