@@ -82,6 +82,16 @@ have_images() {
   done
 }
 
+# A container has a network of its own: that this machine can download crates says nothing of it.
+crates_can_be_had() {
+  local toolchain
+  toolchain=$(sed -nE 's/^FROM +([^ ]+) +AS build$/\1/p' Dockerfile)
+  timeout 60 docker run --rm "$toolchain" cargo info -q itoa >/dev/null || {
+    echo 'no crate can be downloaded in a container, so no image can be built'
+    return "$SKIPPED"
+  }
+}
+
 published() { sed -nE 's/^ +ports: +\[(.*)\]/\1/p' docker-compose.yml | grep -oE '127\.0\.0\.1:[0-9]+' | cut -d: -f2; }
 
 ports_are_free() {
@@ -339,6 +349,7 @@ step 'images' have_images
 # What an earlier run left would answer in place of a fresh start.
 touched=1
 compose --profile load --profile observability down --volumes --remove-orphans >/dev/null 2>&1 || true
+step 'crates can be had' crates_can_be_had
 step 'ports are free' ports_are_free
 step 'build' compose build
 step 'up' up
