@@ -131,6 +131,9 @@ impl<R: Rules> Replica<R> {
         if let Some((leader, term)) = self.leader() {
             self.with_agent(step, |agent, turn| agent.home_changed(turn, term));
             self.dispatch_to(step, leader, term);
+        } else {
+            // What comes while nobody is known to lead must not be overtaken when the same leader is heard of again.
+            self.pending.lost_leader();
         }
     }
 

@@ -91,7 +91,7 @@ impl Pending {
         self.guess
     }
 
-    /// What was proposed here may not be in the log: everything is sent again, to whoever leads then.
+    /// Nobody leads, or what was proposed here may not be in the log: everything is sent again, to whoever leads then.
     pub(super) fn lost_leader(&mut self) {
         self.leader = None;
     }
