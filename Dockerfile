@@ -10,14 +10,14 @@ COPY loadgen/Cargo.toml loadgen/
 RUN mkdir -p src/bin protocol/src protocol/tests/client loadgen/src \
  && touch src/lib.rs protocol/src/lib.rs protocol/tests/client/main.rs \
  && echo 'fn main() {}' | tee src/main.rs src/bin/trine-sim.rs > loadgen/src/main.rs \
- && cargo build --release --locked --bin trine --bin trine-loadgen \
+ && cargo build --release --locked -p trine -p trine-loadgen --bin trine --bin trine-loadgen \
  # Cargo goes by the time of a file, and the sources may be older than the empty crates are.
  && cargo clean --release -p trine -p trine-protocol -p trine-loadgen
 
 COPY protocol protocol
 COPY loadgen loadgen
 COPY src src
-RUN cargo build --release --locked --bin trine --bin trine-loadgen
+RUN cargo build --release --locked -p trine -p trine-loadgen --bin trine --bin trine-loadgen
 
 FROM debian:bookworm-slim
 # The number is fixed: what is in a volume belongs to it, whatever image comes next.

@@ -53,6 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("sim", &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "storage"]),
     ("cli", &["ids", "config", "server", "rest", "metrics", "clock"]),
+    ("bin", &[]),
 ];
 
 /// Modules without clock, randomness, socket, disk, or an iteration order that differs from run to run.

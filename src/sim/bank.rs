@@ -71,14 +71,14 @@ bank! {
     SecondVoteInATerm SECOND_VOTE_IN_A_TERM 1 30 rival_candidates "Raft, figure 3: election safety";
     VoteRightAfterRestart VOTE_RIGHT_AFTER_RESTART 817 30 forgetful_voters "Raft thesis, section 6.4.1: a lease that a restarted voter forgot";
     EarlierTermCommittedByCount EARLIER_TERM_COMMITTED_BY_COUNT 414 10 short_reigns "LogCabin 44: figure 8 of the paper";
-    CommitBeyondWhatIsProven COMMIT_BEYOND_WHAT_IS_PROVEN 6 10 as_drawn "Raft, figure 2: the index of the last new entry";
+    CommitBeyondWhatIsProven COMMIT_BEYOND_WHAT_IS_PROVEN 0 10 as_drawn "Raft, figure 2: the index of the last new entry";
     AppendCutsWithoutConflict APPEND_CUTS_WITHOUT_CONFLICT 0 10 as_drawn "camunda 14509: an old append cut off what was acknowledged";
     CompletionSpeaksForLaterEntries COMPLETION_SPEAKS_FOR_LATER_ENTRIES 69 10 as_drawn "etcd: ABA of asynchronous storage writes; Ra 3.1.8";
-    DeposedLeaderFollowed DEPOSED_LEADER_FOLLOWED 1030 10 as_drawn "Raft, figure 2: reply false where the term is older";
-    LeaderLeaseFromAnswer LEADER_LEASE_FROM_ANSWER 69 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
+    DeposedLeaderFollowed DEPOSED_LEADER_FOLLOWED 1086 10 as_drawn "Raft, figure 2: reply false where the term is older";
+    LeaderLeaseFromAnswer LEADER_LEASE_FROM_ANSWER 17 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
     LeaderLeaseKeptInTransfer LEADER_LEASE_KEPT_IN_TRANSFER 125 10 as_drawn "openraft 1748: a lease kept while leadership goes";
     CommandsTakenOutOfOrder COMMANDS_TAKEN_OUT_OF_ORDER 4 10 as_drawn "Trine itself: a lost command sent again behind later ones";
-    RepeatedUnderANewNumber REPEATED_UNDER_A_NEW_NUMBER 2 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
+    RepeatedUnderANewNumber REPEATED_UNDER_A_NEW_NUMBER 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
     SessionsLeftOutOfSnapshots SESSIONS_LEFT_OUT_OF_SNAPSHOTS 2 10 as_drawn "copycat 14: sessions missing from the snapshot";
     WaitersKeptAcrossTerms WAITERS_KEPT_ACROSS_TERMS 52 10 as_drawn "Raft, section 8: an index answered with another leader's entry";
     LeasesByWallClock LEASES_BY_WALL_CLOCK 0 10 as_drawn "Redlock: leases that a clock's jump ends";
@@ -92,7 +92,7 @@ bank! {
     WriteBeforeCopiesAreGone WRITE_BEFORE_COPIES_ARE_GONE 0 10 as_drawn "Hazelcast 25304: invalidations that nobody waits for";
     InvalidationOnlyAcknowledged INVALIDATION_ONLY_ACKNOWLEDGED 0 10 as_drawn "MESI: a snoop answered before the line is gone";
     FillInstalledAfterInvalidation FILL_INSTALLED_AFTER_INVALIDATION 4 10 as_drawn "Ignite 627; Redis' placeholder rule";
-    WriteBeforeJournal WRITE_BEFORE_JOURNAL 703 10 as_drawn "write-behind caches: acknowledged and then lost";
+    WriteBeforeJournal WRITE_BEFORE_JOURNAL 52 10 as_drawn "write-behind caches: acknowledged and then lost";
     OldValueWhileOwnerIsAway OLD_VALUE_WHILE_OWNER_IS_AWAY 80 10 as_drawn "MESI: memory is old where a cache has the line in M";
     DirtyLineEvicted DIRTY_LINE_EVICTED 53 10 as_drawn "gem5's MI state: a copy is kept until the write-back is acknowledged";
 }

@@ -17,12 +17,12 @@
 //! a healthy one, in which every group must have a leader and every client its answer.
 //!
 //! # What is checked
-//! After every event: one leader per term, none while another holds the leader lease, log matching, nothing committed changes or vanishes, no two votes in a term, single
-//! writer or many readers among the lines that are valid at that instant. With every answer: no acknowledged message lost,
-//! what reaches a node in one order in the queue in that order, order of first deliveries, none after its acknowledgement; one holder per lock and growing tokens; every read, hit or
-//! miss, against the newest version that was complete when it began; what was refused never takes effect.
-//! 2,000 seeds in 93 s on two cores: at the mean 9,276 events and 528 operations answered a seed, 72 % of the seeds with a leader
-//! change under load.
+//! After every event: one leader per term, none elected while another holds the leader lease, log matching, nothing committed
+//! changes or vanishes, no two votes in a term, single writer or many readers among the lines that are valid at that instant.
+//! With every answer: no acknowledged message lost, what reaches a node in one order in the queue in that order, order of first
+//! deliveries, none after its acknowledgement; one holder per lock and growing tokens; every read, hit or miss, against the
+//! newest version that was complete when it began; what was refused never takes effect.
+//! 3,000 seeds in 62 s on two cores (release): at the mean 10,700 events and 500 operations answered a seed, 6.7 elections.
 //!
 //! # The bugs that it must find
 //! Each switch of [`Rules`] puts one bug in, and each stands in the [`BANK`] with where the field has met it and a seed that finds it.
