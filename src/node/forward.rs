@@ -24,7 +24,7 @@ use super::stream::Outgoing;
 use super::{Replica, Step};
 
 /// The requests of one node in one group that are not answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pending {
     table: BTreeMap<u64, Entry>,
     by_deadline: BTreeSet<(u64, u64)>,
@@ -69,17 +69,7 @@ struct Place {
 impl Pending {
     /// Numbers grow over restarts of the node: a late answer to a request of an earlier life finds nobody.
     pub(super) fn new(now_us: u64) -> Self {
-        Self {
-            table: BTreeMap::new(),
-            by_deadline: BTreeSet::new(),
-            to_send: BTreeSet::new(),
-            next_id: now_us,
-            guess: 0,
-            leader: None,
-            stream: Outgoing::new(now_us),
-            opening: None,
-            session_used_us: 0,
-        }
+        Self { next_id: now_us, stream: Outgoing::new(now_us), ..Self::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -233,8 +223,13 @@ impl<R: Rules> Replica<R> {
             return;
         }
         self.pending.stream.begin();
-        let is_for_log = |(id, entry): (&u64, &Entry)| matches!(entry.kind, Kind::Log { .. }).then_some(*id);
-        let ids: Vec<u64> = self.pending.table.iter().filter_map(is_for_log).collect();
+        self.dispatch_each(step, |kind| matches!(kind, Kind::Log { .. }));
+    }
+
+    /// Dispatches the requests of that kind, in the order in which they came.
+    fn dispatch_each(&mut self, step: &mut Step, which: fn(&Kind) -> bool) {
+        let chosen = self.pending.table.iter().filter(|(_, entry)| which(&entry.kind));
+        let ids: Vec<u64> = chosen.map(|(id, _)| *id).collect();
         for id in ids {
             self.dispatch(step, id);
         }
@@ -384,12 +379,7 @@ impl<R: Rules> Replica<R> {
         if let (true, Ok(Response::OpenSession(opened))) = (opens && self.pending.opening == Some(id), &result) {
             self.sequences.opened(opened.session);
             self.reply(step, id, result);
-            let placeless =
-                |(id, entry): (&u64, &Entry)| matches!(entry.kind, Kind::Log { place: None, .. }).then_some(*id);
-            let waiting: Vec<u64> = self.pending.table.iter().filter_map(placeless).collect();
-            for id in waiting {
-                self.dispatch(step, id);
-            }
+            self.dispatch_each(step, |kind| matches!(kind, Kind::Log { place: None, .. }));
             return;
         }
         self.reply(step, id, result);

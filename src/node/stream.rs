@@ -34,7 +34,7 @@ pub struct Position {
 }
 
 /// The stream that a node sends.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outgoing {
     last: Position,
     /// When the next stream begins, because this one has lost its order.
