@@ -81,8 +81,67 @@ impl fmt::Display for GroupId {
 }
 
 /// Random, new with each data directory: tells a node that lost its disk from the one it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
+
+/// A replica of a group: a node in one of its lives. Text is `node1` for a node of the cluster's beginning, whose groups knew it
+/// before it had a data directory, and `node1.00000000000000af` for one that joined later, with its incarnation.
+///
+/// A node that lost its disk comes back as another replica: what the first one promised does not bind it, and what it
+/// says does not count as the first one's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId {
+    /// The node.
+    pub node: NodeId,
+    /// Its data directory; 0 for a node of the cluster's beginning.
+    pub incarnation: Incarnation,
+}
+
+impl ReplicaId {
+    /// The replica of a node of the cluster's beginning.
+    pub fn founder(node: NodeId) -> Self {
+        Self { node, incarnation: Incarnation(0) }
+    }
+}
+
+impl FromStr for ReplicaId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((node, life)) = text.split_once('.') else { return Ok(Self::founder(text.parse()?)) };
+        let incarnation = u64::from_str_radix(life, 16).ok().filter(|life| *life > 0);
+        let incarnation = incarnation.ok_or_else(|| format!("'{text}' is no replica: NAME or NAME.HEX is"))?;
+        Ok(Self { node: node.parse()?, incarnation: Incarnation(incarnation) })
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.incarnation {
+            Incarnation(0) => f.pad(self.node.as_str()),
+            Incarnation(life) => write!(f, "{}.{life:016x}", self.node),
+        }
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ReplicaId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReplicaId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// An instant as a pure module gets to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -125,6 +184,18 @@ mod tests {
         }
         for name in ["", "seventeen-letters", "Node1", "nöde", "a b"] {
             assert!(name.parse::<NodeId>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_replica_is_a_name_and_perhaps_a_life() {
+        for text in ["node1", "node1.00000000000000af", "a.ffffffffffffffff"] {
+            let id: ReplicaId = text.parse().unwrap();
+            assert_eq!(id.to_string(), text);
+        }
+        assert_eq!("node1".parse(), Ok(ReplicaId::founder(NodeId::numbered(1))));
+        for text in ["", ".1", "node1.", "node1.0", "node1.xyz", "node1.1.2"] {
+            assert!(text.parse::<ReplicaId>().is_err(), "{text}");
         }
     }
 }

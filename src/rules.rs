@@ -35,6 +35,21 @@ pub trait Rules: Clone + Copy + Default + std::fmt::Debug + 'static {
     /// The leader lease is kept while leadership is handed over.
     const LEADER_LEASE_KEPT_IN_TRANSFER: bool = false;
 
+    /// Voters are exchanged in one step, although the old and the new majority need not share a replica.
+    const VOTERS_CHANGED_AT_ONCE: bool = false;
+    /// A leader changes the membership before an entry of its own term is committed.
+    const CHANGE_BEFORE_OWN_ENTRY: bool = false;
+    /// The joint state is left before it is committed.
+    const JOINT_LEFT_EARLY: bool = false;
+    /// Where the entry of a membership is cut off, the membership stays.
+    const MEMBERSHIP_KEPT_WHEN_CUT: bool = false;
+    /// Learners count towards majorities.
+    const LEARNERS_COUNTED: bool = false;
+    /// A leader answers reads before it knows what is committed.
+    const READ_BEFORE_NO_OP: bool = false;
+    /// A read takes the acknowledgements of a round that was sent before it came.
+    const READ_ROUND_USED_AGAIN: bool = false;
+
     // A replica: commands, sessions, time.
 
     /// A leader takes forwarded commands in the order in which they arrive, not in the one in which they were sent first.

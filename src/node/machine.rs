@@ -148,7 +148,8 @@ impl Machine {
     pub fn apply<R: Rules>(&mut self, entry: &Entry) -> (Option<Command>, Outcome) {
         assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
         let Entry { index, term, stamp_ms, wall_ms, .. } = *entry;
-        self.applied = SnapshotMeta { index, term, stamp_ms, wall_ms };
+        let membership = entry.membership.clone().or_else(|| self.applied.membership.take());
+        self.applied = SnapshotMeta { index, term, stamp_ms, wall_ms, membership };
         let stamp_ms = if R::LEASES_BY_WALL_CLOCK { wall_ms } else { stamp_ms };
         let at = At { index, stamp_ms, wall_ms, generation: self.generation };
         self.memory.advance(index);

@@ -34,7 +34,7 @@ impl Follower {
         let mut follower = Self { replica, now };
         let body =
             Body::Append { prev_index: 0, prev_term: 0, entries: Vec::new(), commit: 0, round: 1, log_time_ms: 1 };
-        follower.hears(GroupMessage::Raft(Message { term: 1, body }));
+        follower.hears(GroupMessage::Raft(Message::new(1, body)));
         follower
     }
 

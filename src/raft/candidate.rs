@@ -5,23 +5,24 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::NodeId;
+use crate::ids::ReplicaId;
 use crate::rules::Rules;
 
+use super::membership::Membership;
 use super::message::{Body, HardState, Message, TERM_MAX};
 use super::node::{Node, RoleState};
-use super::quorum::{Tally, tally};
+use super::quorum::Tally;
 
 /// The answers to one question.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ballot {
-    granted: BTreeSet<NodeId>,
-    refused: BTreeSet<NodeId>,
+    granted: BTreeSet<ReplicaId>,
+    refused: BTreeSet<ReplicaId>,
 }
 
 impl Ballot {
     /// The first answer of a voter counts; it cannot be taken back.
-    fn count(&mut self, voter: NodeId, granted: bool, voters: usize) -> Tally {
+    fn count(&mut self, voter: ReplicaId, granted: bool, membership: &Membership) -> Tally {
         if !self.granted.contains(&voter) && !self.refused.contains(&voter) {
             if granted {
                 self.granted.insert(voter)
@@ -29,7 +30,7 @@ impl Ballot {
                 self.refused.insert(voter)
             };
         }
-        tally(voters, self.granted.len(), self.refused.len())
+        membership.tally(&self.granted, &self.refused)
     }
 }
 
@@ -37,17 +38,16 @@ impl<R: Rules> Node<R> {
     /// The leader is silent: would the others vote for this replica?
     pub(super) fn pre_campaign(&mut self) {
         self.restart_election_timer();
-        if self.config.voters.len() == 1 {
+        let mut ballot = Ballot::default();
+        if ballot.count(self.id, true, self.log.membership().1) == Tally::Won {
             self.campaign(false);
             return;
         }
-        let mut ballot = Ballot::default();
-        ballot.count(self.config.id, true, self.config.voters.len());
         self.role = RoleState::PreCandidate(ballot);
         self.leader = None;
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
         for voter in self.others() {
-            let message = Message { term: self.term() + 1, body: Body::PreVote { last_index, last_term } };
+            let message = Message::new(self.term() + 1, Body::PreVote { last_index, last_term });
             self.outbox.push((voter, message));
         }
     }
@@ -61,36 +61,36 @@ impl<R: Rules> Node<R> {
         }
         let term = self.term() + 1;
         self.become_follower(term);
-        self.hard_state = HardState { term, vote: Some(self.config.id) };
+        self.hard_state = HardState { term, vote: Some(self.id) };
         self.role = RoleState::Candidate(Ballot::default());
         self.stats.elections += 1;
         self.restart_election_timer();
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
         for voter in self.others() {
             let body = Body::Vote { last_index, last_term, transfer };
-            self.writes.hold(voter, Message { term, body });
+            self.writes.hold(voter, Message::new(term, body));
         }
     }
 
     /// The own vote counts when it is durable, as everyone else's.
     pub(super) fn count_own_vote(&mut self) {
         if self.persistent_state() == self.writes.durable() {
-            self.on_vote_reply(self.config.id, true);
+            self.on_vote_reply(self.id, true);
         }
     }
 
-    pub(super) fn on_pre_vote_reply(&mut self, from: NodeId, granted: bool) {
+    pub(super) fn on_pre_vote_reply(&mut self, from: ReplicaId, granted: bool) {
         let RoleState::PreCandidate(ballot) = &mut self.role else { return };
-        match ballot.count(from, granted, self.config.voters.len()) {
+        match ballot.count(from, granted, self.log.membership().1) {
             Tally::Won => self.campaign(false),
             Tally::Lost => self.become_follower(self.term()),
             Tally::Open => {}
         }
     }
 
-    pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
+    pub(super) fn on_vote_reply(&mut self, from: ReplicaId, granted: bool) {
         let RoleState::Candidate(ballot) = &mut self.role else { return };
-        match ballot.count(from, granted, self.config.voters.len()) {
+        match ballot.count(from, granted, self.log.membership().1) {
             Tally::Won => self.become_leader(),
             Tally::Lost => self.become_follower(self.term()),
             Tally::Open => {}

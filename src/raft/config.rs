@@ -1,6 +1,6 @@
 //! What a replica is told when it is made.
 
-use crate::ids::NodeId;
+use crate::ids::{Incarnation, NodeId, ReplicaId};
 
 use super::quorum::VOTERS_MAX;
 
@@ -9,7 +9,9 @@ use super::quorum::VOTERS_MAX;
 pub struct Config {
     /// This replica's node.
     pub id: NodeId,
-    /// The voters of the group, this one among them.
+    /// Its life: 0 for a node of the group's beginning, else that of its data directory.
+    pub incarnation: Incarnation,
+    /// The voters that the group begins with. A replica that is not among them takes part when a leader's log says so.
     pub voters: Vec<NodeId>,
     /// Time between two heartbeats.
     pub heartbeat_us: u64,
@@ -29,6 +31,8 @@ pub struct Config {
     pub uncommitted_bytes_max: usize,
     /// Bytes of one snapshot chunk.
     pub snapshot_chunk_bytes: usize,
+    /// Reads that wait for the word of a majority; one more is refused.
+    pub reads_max: usize,
     /// Bytes of the largest snapshot that is assembled in memory; the chunks of a larger one are dropped.
     pub snapshot_bytes_max: u64,
     /// The voter that is to lead a group that starts: its first timeout is short, that of the others long. Without one
@@ -43,6 +47,7 @@ impl Config {
     pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
         Self {
             id,
+            incarnation: Incarnation::default(),
             voters,
             heartbeat_us: 100_000,
             election_us_min: 600_000,
@@ -53,10 +58,16 @@ impl Config {
             in_flight_max: 64,
             uncommitted_bytes_max: 32 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
+            reads_max: 16_384,
             snapshot_bytes_max: 1024 * 1024 * 1024,
             first: None,
             seed,
         }
+    }
+
+    /// This replica as others know it.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId { node: self.id, incarnation: self.incarnation }
     }
 
     /// Asserts that a group with these settings is safe. Where they come from a user, the shell refuses them before.
@@ -69,7 +80,6 @@ impl Config {
         voters.dedup();
         assert_eq!(voters.len(), self.voters.len(), "a voter counts once: {:?}", self.voters);
         assert!(voters.len() <= VOTERS_MAX, "{} voters, {VOTERS_MAX} at most", voters.len());
-        assert!(voters.contains(&self.id), "{} is no voter of {voters:?}", self.id);
         let (shortest, longest) = (self.election_us_min, self.election_us_max);
         assert!(0 < self.heartbeat_us && self.heartbeat_us < shortest && shortest <= longest, "{self:?}");
         assert!(self.drift_ppm < 1_000_000, "{} ppm of drift", self.drift_ppm);

@@ -4,7 +4,7 @@
 //! completed write answers all that came before it with one message. An append without entries (a heartbeat) is
 //! answered at once with what is durable so far, because the leader lease counts these answers and must not wait for a disk.
 
-use crate::ids::{Index, NodeId, Term};
+use crate::ids::{Index, ReplicaId, Term};
 use crate::rules::Rules;
 
 use super::message::{Body, Entry};
@@ -25,7 +25,7 @@ pub(super) struct Follower {
 impl<R: Rules> Node<R> {
     /// A message of the current term that only a leader sends. False where it is not from the leader that this replica follows:
     /// two leaders in one term cannot be, and a forged one must not shake the true one.
-    pub(super) fn follow(&mut self, from: NodeId) -> bool {
+    pub(super) fn follow(&mut self, from: ReplicaId) -> bool {
         let other = self.leader.is_some_and(|leader| leader != from);
         if other || matches!(self.role, RoleState::Leader(_)) {
             return false;
@@ -42,7 +42,7 @@ impl<R: Rules> Node<R> {
 
     pub(super) fn on_append(
         &mut self,
-        from: NodeId,
+        from: ReplicaId,
         previous: (Index, Term),
         mut entries: Vec<Entry>,
         leader_commit: Index,
@@ -71,7 +71,11 @@ impl<R: Rules> Node<R> {
         if let Some(entry) = entries.last() {
             self.clock.observe_entry(self.now, self.hard_state.term, entry);
         }
+        let kept = R::MEMBERSHIP_KEPT_WHEN_CUT.then(|| self.log.clone());
         let cut = self.log.merge(entries, self.commit);
+        if let (Some(kept), Some(_)) = (kept, cut) {
+            self.log.keep_memberships_of(kept);
+        }
         let cut = if R::APPEND_CUTS_WITHOUT_CONFLICT && !is_empty { self.log.cut_after(proven) } else { cut };
         if let Some(cut) = cut.filter(|_| !R::COMPLETION_SPEAKS_FOR_LATER_ENTRIES) {
             self.writes.cut(cut);
@@ -86,14 +90,14 @@ impl<R: Rules> Node<R> {
 
     /// Says from where the logs may agree: no entry here up to `prev_index` with a higher term than `prev_term` can be
     /// the leader's. What is committed is common anyway.
-    fn reject(&mut self, from: NodeId, (prev_index, prev_term): (Index, Term), round: u64) {
+    fn reject(&mut self, from: ReplicaId, (prev_index, prev_term): (Index, Term), round: u64) {
         let by_term = self.log.last_at_or_below(prev_index, prev_term);
         let committed = (self.commit, self.log.term_at(self.commit).unwrap_or(0));
         let (hint_index, hint_term) = by_term.max(committed);
         self.send(from, Body::Rejected { prev_index, hint_index, hint_term, round });
     }
 
-    fn acknowledge(&mut self, leader: NodeId, proven: Index, is_empty: bool) {
+    fn acknowledge(&mut self, leader: ReplicaId, proven: Index, is_empty: bool) {
         let RoleState::Follower(follower) = &mut self.role else { return };
         let durable = if R::APPEND_ACKNOWLEDGED_EARLY { self.log.last_index() } else { self.log.stable() };
         let index = follower.matched.min(durable);
@@ -138,18 +142,18 @@ impl<R: Rules> Node<R> {
         }
     }
 
-    pub(super) fn on_pre_vote(&mut self, from: NodeId, asked: Term, last: (Term, Index)) {
+    pub(super) fn on_pre_vote(&mut self, from: ReplicaId, asked: Term, last: (Term, Index)) {
         let granted = asked > self.term() && !self.refuses_votes() && self.is_up_to_date(last);
         if granted {
             // In the asked term, which this replica does not enter by saying so.
             let body = Body::PreVoteReply { granted };
-            self.outbox.push((from, super::Message { term: asked, body }));
+            self.outbox.push((from, super::Message::new(asked, body)));
         } else {
             self.send(from, Body::PreVoteReply { granted });
         }
     }
 
-    pub(super) fn on_vote(&mut self, from: NodeId, last: (Term, Index)) {
+    pub(super) fn on_vote(&mut self, from: ReplicaId, last: (Term, Index)) {
         let free = (self.hard_state.vote.is_none() || R::SECOND_VOTE_IN_A_TERM) && self.leader.is_none();
         let granted = (free || self.hard_state.vote == Some(from)) && self.is_up_to_date(last);
         if !granted {
@@ -171,8 +175,9 @@ impl<R: Rules> Node<R> {
     }
 
     /// The leader steps down in this replica's favour.
-    pub(super) fn on_timeout_now(&mut self, from: NodeId) {
-        if self.leader == Some(from) && matches!(self.role, RoleState::Follower(_)) {
+    pub(super) fn on_timeout_now(&mut self, from: ReplicaId) {
+        let follows = self.leader == Some(from) && matches!(self.role, RoleState::Follower(_));
+        if follows && self.votes() {
             self.campaign(true);
         }
     }

@@ -15,7 +15,9 @@ impl<R: Rules> Node<R> {
         assert!(last_term <= term, "an entry of term {last_term} in term {term}");
         let durable = self.writes.durable();
         assert!(durable.term <= term, "term {term}, but {} is on disk", durable.term);
-        let id = self.config.id;
+        let id = self.id;
+        let (index, membership) = self.log.membership();
+        assert!(index <= last && base <= index.max(base), "{membership:?} stands at {index} of {base}..={last}");
         match &self.role {
             RoleState::Follower(follower) => {
                 assert!(self.leader != Some(id), "{id} follows itself");
@@ -29,6 +31,8 @@ impl<R: Rules> Node<R> {
                 assert_eq!((self.leader, self.hard_state.vote), (Some(id), Some(id)), "a leader voted for itself");
                 assert_eq!(durable.term, term, "a leader whose vote is not durable");
                 assert_eq!(self.installing, None, "a leader installs a snapshot");
+                let known = |other: &crate::ids::ReplicaId| *other == id || leader.followers.contains_key(other);
+                assert!(membership.replicas().iter().all(known), "a leader does not know all of {membership:?}");
                 for progress in leader.followers.values() {
                     progress.check(last, self.config.in_flight_max);
                     assert!(progress.acknowledged_round <= leader.round, "round {}", progress.acknowledged_round);

@@ -10,18 +10,20 @@
 //! delayed for as long as it likes. If nothing comes of it, the leader elects itself anew, in a term in which that order is void.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::ids::{Index, NodeId, Now, Term};
+use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
 use crate::rules::Rules;
 
 use super::ProposeError;
 use super::log::entry_bytes;
+use super::membership::Membership;
 use super::message::{Entry, SnapshotMeta};
 use super::node::{Node, RoleState};
 use super::progress::{Progress, State};
-use super::quorum::reached_by_majority;
+use super::reads::Reads;
 use super::ready::Snapshot;
 
 /// Rounds whose send time is remembered. At ten heartbeats a second these are six seconds, many times any lease; the answer to an
@@ -31,7 +33,8 @@ const ROUNDS_MAX: usize = 64;
 /// A leader's term of office.
 #[derive(Clone, Debug)]
 pub(super) struct Leader {
-    pub(super) followers: BTreeMap<NodeId, Progress>,
+    /// The others who take part, and those who are to hear that they do no more.
+    pub(super) followers: BTreeMap<ReplicaId, Progress>,
     /// The newest round, from 1; never used twice in a term.
     pub(super) round: u64,
     /// When the last rounds were sent; the last is that of `round`.
@@ -39,6 +42,7 @@ pub(super) struct Leader {
     next_heartbeat_us: u64,
     /// The send time of the newest round that a majority acknowledged.
     lease_from_us: Option<u64>,
+    pub(super) reads: Reads,
     /// Bytes of own entries that are not committed.
     pub(super) uncommitted_bytes: usize,
     pub(super) transfer: Option<Transfer>,
@@ -50,14 +54,14 @@ pub(super) struct Leader {
 /// Leadership on its way to another replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {
-    pub(super) target: NodeId,
+    pub(super) target: ReplicaId,
     deadline_us: u64,
     /// It was told to campaign, which cannot be taken back.
     pub(super) told: bool,
 }
 
 impl Leader {
-    fn begin_round(&mut self, now_us: u64, heartbeat_us: u64, election_us: u64) {
+    pub(super) fn begin_round(&mut self, now_us: u64, heartbeat_us: u64, election_us: u64) {
         self.round += 1;
         if self.sent_us.len() == ROUNDS_MAX {
             self.sent_us.pop_front();
@@ -72,9 +76,8 @@ impl Leader {
         }
     }
 
-    fn renew_lease(&mut self) {
-        let acknowledged = self.followers.values().map(|progress| progress.acknowledged_round);
-        let round = reached_by_majority(acknowledged.chain([self.round]));
+    /// A majority has acknowledged `round`.
+    fn renew_lease(&mut self, round: u64) {
         let age = (self.round - round) as usize;
         if round > 0 && age < self.sent_us.len() {
             let sent_us = self.sent_us[self.sent_us.len() - 1 - age];
@@ -90,15 +93,14 @@ impl Leader {
 
 impl<R: Rules> Node<R> {
     pub(super) fn become_leader(&mut self) {
-        let next = self.log.last_index() + 1;
         let now_us = self.now.mono_us;
-        let followers = self.others().into_iter().map(|id| (id, Progress::new(next, now_us))).collect();
         let mut leader = Leader {
-            followers,
+            followers: BTreeMap::new(),
             round: 0,
             sent_us: VecDeque::new(),
             next_heartbeat_us: 0,
             lease_from_us: None,
+            reads: Reads::default(),
             uncommitted_bytes: 0,
             transfer: None,
             snapshot: None,
@@ -106,22 +108,23 @@ impl<R: Rules> Node<R> {
         };
         leader.begin_round(now_us, self.config.heartbeat_us, self.config.election_us_max);
         self.role = RoleState::Leader(leader);
-        self.leader = Some(self.config.id);
+        self.follow_membership();
+        self.leader = Some(self.id);
         self.stats.led(self.hard_state.term);
         self.clock.lead(self.now, self.hard_state.term, self.log.last_stamp_ms());
         // The no-op: what earlier terms left can only be committed by an entry of this one.
-        self.append_own(Bytes::new());
+        self.append_entry(Bytes::new(), None);
     }
 
     pub(super) fn propose(&mut self, now: Now, data: Bytes) -> Result<Index, ProposeError> {
         self.advance(now);
         self.check_proposal(data.len()).inspect_err(|error| self.stats.refused(*error))?;
-        Ok(self.append_own(data))
+        Ok(self.append_entry(data, None))
     }
 
     fn check_proposal(&self, data_bytes: usize) -> Result<(), ProposeError> {
         let RoleState::Leader(leader) = &self.role else {
-            return Err(ProposeError::NotLeader { leader: self.leader });
+            return Err(ProposeError::NotLeader { leader: self.leader.map(|leader| leader.node) });
         };
         if leader.transfer.is_some() {
             return Err(ProposeError::Transferring);
@@ -135,10 +138,11 @@ impl<R: Rules> Node<R> {
         Ok(())
     }
 
-    fn append_own(&mut self, data: Bytes) -> Index {
+    /// Appends an entry of this leader's own.
+    pub(super) fn append_entry(&mut self, data: Bytes, membership: Option<Arc<Membership>>) -> Index {
         let index = self.log.last_index() + 1;
         let (stamp_ms, wall_ms) = (self.clock.stamp(self.now), self.clock.wall(self.now));
-        let entry = Entry { index, term: self.term(), stamp_ms, wall_ms, data };
+        let entry = Entry { index, term: self.term(), stamp_ms, wall_ms, data, membership };
         if let RoleState::Leader(leader) = &mut self.role {
             leader.uncommitted_bytes += entry_bytes(&entry);
         }
@@ -149,10 +153,9 @@ impl<R: Rules> Node<R> {
 
     /// Commits what a majority holds durably, this replica's own disk among them and no better than the others.
     pub(super) fn advance_commit(&mut self) {
-        let RoleState::Leader(leader) = &mut self.role else { return };
+        let RoleState::Leader(leader) = &self.role else { return };
         let own = if R::LEADER_COUNTS_ITSELF_EARLY { self.log.last_index() } else { self.log.stable() };
-        let matched = leader.followers.values().map(|progress| progress.matched);
-        let reached = reached_by_majority(matched.chain([own]));
+        let reached = self.reached(own, |id| leader.followers.get(&id).map_or(0, |progress| progress.matched));
         // Replicas of an earlier term's entry may be counted only along with one of this term: until then, a replica without
         // it can still be elected, and would cut it off (figure 8 of the Raft paper).
         let own_term = self.log.term_at(reached) == Some(self.hard_state.term);
@@ -160,23 +163,27 @@ impl<R: Rules> Node<R> {
             let term = self.hard_state.term;
             let own_entries = self.log.range(self.commit + 1, reached).filter(|entry| entry.term == term);
             let bytes: usize = own_entries.map(entry_bytes).sum();
-            leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
+            if let RoleState::Leader(leader) = &mut self.role {
+                leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
+            }
             self.commit = reached;
+            self.membership_committed();
         }
     }
 
     pub(super) fn tick_leader(&mut self) {
         let now_us = self.now.mono_us;
         let stalled = self.writes.waiting_us(now_us) > self.config.election_us_min.saturating_mul(2);
-        let RoleState::Leader(leader) = &mut self.role else { return };
-        let heard = leader.followers.values().map(|progress| progress.heard_us);
-        let quorum_heard_us = reached_by_majority(heard.chain([now_us]));
+        let RoleState::Leader(leader) = &self.role else { return };
+        let quorum_heard_us = self.reached(now_us, |id| leader.followers.get(&id).map_or(0, |it| it.heard_us));
         let silent = now_us.saturating_sub(quorum_heard_us) > self.config.election_us_max;
         // Cut off, or with a disk that hangs: it decides nothing, and its heartbeats keep those who could from doing it.
         if silent || stalled {
             self.become_follower(self.term());
             return;
         }
+        self.forget_the_removed();
+        let RoleState::Leader(leader) = &mut self.role else { return };
         if now_us >= leader.next_heartbeat_us {
             leader.begin_round(now_us, self.config.heartbeat_us, self.config.election_us_max);
         }
@@ -192,7 +199,7 @@ impl<R: Rules> Node<R> {
         if leader.transfer.is_some() && !R::LEADER_LEASE_KEPT_IN_TRANSFER {
             return None;
         }
-        if leader.followers.is_empty() {
+        if self.others().is_empty() {
             return Some(u64::MAX);
         }
         let lease_us = u128::from(self.config.lease_us) * u128::from(1_000_000 - self.config.drift_ppm) / 1_000_000;
@@ -202,11 +209,11 @@ impl<R: Rules> Node<R> {
     pub(super) fn transfer(&mut self, now: Now) {
         self.advance(now);
         let now_us = self.now.mono_us;
+        let voters = &self.log.membership().1.voters;
         let RoleState::Leader(leader) = &mut self.role else { return };
-        let active = leader
-            .followers
-            .iter()
-            .filter(|(_, progress)| Leader::is_active(progress, now_us, self.config.election_us_max));
+        let active = leader.followers.iter().filter(|(id, progress)| {
+            voters.contains(*id) && Leader::is_active(progress, now_us, self.config.election_us_max)
+        });
         let furthest = active.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)));
         let deadline_us = now_us.saturating_add(self.config.election_us_max);
         if let (None, Some((target, _))) = (leader.transfer, furthest) {
@@ -218,6 +225,8 @@ impl<R: Rules> Node<R> {
     pub(super) fn transfer_to(&mut self, now: Now, target: NodeId) {
         self.advance(now);
         let (now_us, commit) = (self.now.mono_us, self.commit);
+        let mut voters = self.log.membership().1.voters.iter();
+        let Some(target) = voters.find(|id| id.node == target).copied() else { return };
         let RoleState::Leader(leader) = &mut self.role else { return };
         let fit = leader.followers.get(&target).is_some_and(|progress| {
             Leader::is_active(progress, now_us, self.config.election_us_min) && progress.matched >= commit
@@ -229,20 +238,22 @@ impl<R: Rules> Node<R> {
     }
 
     /// What every answer of this term says, whatever else it says: the follower is there, and heard this round.
-    fn heard(&mut self, from: NodeId, round: u64) {
+    fn heard(&mut self, from: ReplicaId, round: u64) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(&from) else { return };
         progress.heard_us = self.now.mono_us;
         // A round that was never sent was not heard.
         if round <= leader.round && progress.acknowledged_round(round) {
-            leader.renew_lease();
+            let acknowledged = self.acknowledged_round();
+            let RoleState::Leader(leader) = &mut self.role else { return };
+            leader.renew_lease(acknowledged);
             if R::LEADER_LEASE_FROM_ANSWER && leader.lease_from_us.is_some() {
                 leader.lease_from_us = Some(self.now.mono_us);
             }
         }
     }
 
-    pub(super) fn on_appended(&mut self, from: NodeId, index: Index, round: u64) {
+    pub(super) fn on_appended(&mut self, from: ReplicaId, index: Index, round: u64) {
         self.heard(from, round);
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(&from) else { return };
@@ -251,7 +262,7 @@ impl<R: Rules> Node<R> {
         }
     }
 
-    pub(super) fn on_rejected(&mut self, from: NodeId, prev_index: Index, hint: (Index, Term), round: u64) {
+    pub(super) fn on_rejected(&mut self, from: ReplicaId, prev_index: Index, hint: (Index, Term), round: u64) {
         self.heard(from, round);
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(&from) else { return };
@@ -264,7 +275,7 @@ impl<R: Rules> Node<R> {
         progress.rejected(prev_index, agreeing);
     }
 
-    pub(super) fn on_snapshot_reply(&mut self, from: NodeId, index: Index, next_offset: u64, installed: bool) {
+    pub(super) fn on_snapshot_reply(&mut self, from: ReplicaId, index: Index, next_offset: u64, installed: bool) {
         if installed {
             self.on_appended(from, index, 0);
             return;

@@ -8,11 +8,15 @@
 //! ```
 //! Invariants: `base <= stable <= handed <= last`; indexes are consecutive; terms never fall. Because they never fall, a place
 //! in the log is found by term with a binary search: no message costs a walk along the log.
+//!
+//! Beside the entries stands who takes part, by the index it stands at: cutting the log takes back what the entries that go had said.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::ids::{Index, Term};
 
+use super::membership::Membership;
 use super::message::{Entry, SnapshotMeta};
 
 /// What an entry counts beside its data, so that a log of empty entries has a size too.
@@ -40,6 +44,10 @@ pub(super) struct Log {
     handed: Index,
     /// The lowest index of entries that storage was given and must drop, and was not told so yet.
     truncate_from: Option<Index>,
+    /// Who takes part, from which entry on: first that of `base`, then those of the entries after it, in order.
+    memberships: VecDeque<(Index, Arc<Membership>)>,
+    /// A group as it was made, for a base that says nothing else.
+    founders: Arc<Membership>,
 }
 
 impl Log {
@@ -47,7 +55,7 @@ impl Log {
     ///
     /// # Panics
     /// Where the entries do not tile the log after `base`: storage checks that at open and refuses to start.
-    pub(super) fn new(base: SnapshotMeta, entries: Vec<Entry>) -> Self {
+    pub(super) fn new(base: SnapshotMeta, entries: Vec<Entry>, founders: Arc<Membership>) -> Self {
         let mut previous = (base.index, base.term);
         for entry in &entries {
             assert!(
@@ -61,7 +69,30 @@ impl Log {
             previous = (entry.index, entry.term);
         }
         let bytes = entries.iter().map(entry_bytes).sum();
-        Self { base, entries: entries.into(), bytes, stable: previous.0, handed: previous.0, truncate_from: None }
+        let mut log = Self {
+            base,
+            entries: entries.into(),
+            bytes,
+            stable: previous.0,
+            handed: previous.0,
+            truncate_from: None,
+            memberships: VecDeque::new(),
+            founders,
+        };
+        log.find_memberships();
+        log
+    }
+
+    fn find_memberships(&mut self) {
+        let first = self.base.membership.clone().unwrap_or_else(|| Arc::clone(&self.founders));
+        let later = self.entries.iter().filter_map(|entry| Some((entry.index, entry.membership.clone()?)));
+        self.memberships = std::iter::once((self.base.index, first)).chain(later).collect();
+    }
+
+    /// Who takes part by the newest word in the log, and the index of that word; committed or not.
+    pub(super) fn membership(&self) -> (Index, &Arc<Membership>) {
+        let (index, membership) = self.memberships.back().expect("the base has one");
+        (*index, membership)
     }
 
     pub(super) fn base(&self) -> &SnapshotMeta {
@@ -145,6 +176,9 @@ impl Log {
         assert_eq!(entry.index, self.last_index() + 1, "an entry leaves a gap");
         assert!(entry.term >= self.last_term(), "term {} after {}", entry.term, self.last_term());
         self.bytes += entry_bytes(&entry);
+        if let Some(membership) = &entry.membership {
+            self.memberships.push_back((entry.index, Arc::clone(membership)));
+        }
         self.entries.push_back(entry);
     }
 
@@ -171,6 +205,11 @@ impl Log {
         cut
     }
 
+    /// Believes a log that was cut. Only a broken rule calls this.
+    pub(super) fn keep_memberships_of(&mut self, cut: Self) {
+        self.memberships = cut.memberships;
+    }
+
     /// Cuts the log after `last`, where it goes on there. Only a broken rule calls this.
     pub(super) fn cut_after(&mut self, last: Index) -> Option<Index> {
         (last < self.last_index()).then(|| {
@@ -183,6 +222,9 @@ impl Log {
         let offset = self.offset(from);
         self.bytes -= self.entries.range(offset..).map(entry_bytes).sum::<usize>();
         self.entries.truncate(offset);
+        while self.memberships.len() > 1 && self.membership().0 >= from {
+            self.memberships.pop_back();
+        }
         if from <= self.handed {
             self.truncate_from = Some(self.truncate_from.map_or(from, |earlier| earlier.min(from)));
             self.handed = from - 1;
@@ -202,6 +244,7 @@ impl Log {
         self.stable = meta.index;
         self.handed = meta.index;
         self.base = meta;
+        self.find_memberships();
     }
 
     /// What storage must be told; afterwards it counts as handed out.
@@ -223,8 +266,12 @@ impl Log {
         while self.base.index < index {
             let Some(entry) = self.entries.pop_front() else { break };
             self.bytes -= entry_bytes(&entry);
-            let Entry { index, term, stamp_ms, wall_ms, .. } = entry;
-            self.base = SnapshotMeta { index, term, stamp_ms, wall_ms };
+            let Entry { index, term, stamp_ms, wall_ms, membership, .. } = entry;
+            let membership = membership.or_else(|| self.base.membership.take());
+            self.base = SnapshotMeta { index, term, stamp_ms, wall_ms, membership };
+        }
+        while self.memberships.get(1).is_some_and(|(from, _)| *from <= self.base.index) {
+            self.memberships.pop_front();
         }
     }
 

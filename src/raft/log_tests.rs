@@ -5,7 +5,14 @@ use bytes::Bytes;
 use super::*;
 
 fn entry(index: Index, term: Term) -> Entry {
-    Entry { index, term, stamp_ms: index * 10, wall_ms: 0, data: Bytes::from(format!("{index}@{term}")) }
+    Entry {
+        index,
+        term,
+        stamp_ms: index * 10,
+        wall_ms: 0,
+        data: Bytes::from(format!("{index}@{term}")),
+        membership: None,
+    }
 }
 
 /// Entries from `first` on with the given terms.
@@ -14,7 +21,7 @@ fn entries(first: Index, terms: &[Term]) -> Vec<Entry> {
 }
 
 fn log(terms: &[Term]) -> Log {
-    Log::new(SnapshotMeta::default(), entries(1, terms))
+    Log::new(SnapshotMeta::default(), entries(1, terms), Arc::default())
 }
 
 fn terms(log: &Log) -> Vec<Term> {
@@ -113,7 +120,7 @@ fn a_batch_is_bounded_by_bytes_but_never_empty() {
 fn compaction_moves_the_base_and_keeps_its_term_and_stamps() {
     let mut log = log(&[1, 2, 2, 3]);
     log.compact(3);
-    assert_eq!(*log.base(), SnapshotMeta { index: 3, term: 2, stamp_ms: 30, wall_ms: 0 });
+    assert_eq!(*log.base(), SnapshotMeta { index: 3, term: 2, stamp_ms: 30, wall_ms: 0, membership: None });
     assert_eq!((log.term_at(2), log.term_at(3), log.term_at(4), log.term_at(5)), (None, Some(2), Some(3), None));
     assert_eq!((log.get(3), log.get(4).map(|e| e.index)), (None, Some(4)));
     log.compact(2);
@@ -124,7 +131,7 @@ fn compaction_moves_the_base_and_keeps_its_term_and_stamps() {
 #[test]
 fn a_snapshot_drops_the_whole_log_and_what_storage_has_beyond_the_commit() {
     let mut log = log(&[1, 1, 1, 1]);
-    log.restore(SnapshotMeta { index: 9, term: 3, stamp_ms: 90, wall_ms: 0 }, 2);
+    log.restore(SnapshotMeta { index: 9, term: 3, stamp_ms: 90, wall_ms: 0, membership: None }, 2);
     assert_eq!((log.last_index(), log.last_term(), log.bytes()), (9, 3, 0));
     assert_eq!(log.take_unhanded(), Unhanded { truncate_from: Some(3), entries: vec![] });
     log.merge(entries(10, &[3]), 9);
@@ -135,5 +142,5 @@ fn a_snapshot_drops_the_whole_log_and_what_storage_has_beyond_the_commit() {
 #[test]
 #[should_panic(expected = "entry 3@1 follows 1@1")]
 fn a_gap_on_disk_is_refused() {
-    Log::new(SnapshotMeta::default(), vec![entry(1, 1), entry(3, 1)]);
+    Log::new(SnapshotMeta::default(), vec![entry(1, 1), entry(3, 1)], Arc::default());
 }

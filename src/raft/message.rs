@@ -1,9 +1,13 @@
 //! What the replicas of one group say to each other, and what the log is made of.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Index, NodeId, Term};
+use crate::ids::{Incarnation, Index, ReplicaId, Term};
+
+use super::membership::Membership;
 
 /// Terms above this come from no replica of ours: a message with one is dropped, so that adding 1 can never overflow.
 pub const TERM_MAX: Term = 1 << 62;
@@ -23,6 +27,9 @@ pub struct Entry {
     pub wall_ms: u64,
     /// The command; opaque here.
     pub data: Bytes,
+    /// Who takes part from this entry on, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Arc<Membership>>,
 }
 
 /// What a replica must not forget: one atomic record.
@@ -31,7 +38,7 @@ pub struct HardState {
     /// The newest term seen.
     pub term: Term,
     /// Whom this replica voted for in that term.
-    pub vote: Option<NodeId>,
+    pub vote: Option<ReplicaId>,
 }
 
 /// The end of what a snapshot stands for.
@@ -45,6 +52,9 @@ pub struct SnapshotMeta {
     pub stamp_ms: u64,
     /// Wall stamp of that entry.
     pub wall_ms: u64,
+    /// Who takes part as of that entry; None where the group is as it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Arc<Membership>>,
 }
 
 /// A message between two replicas of a group, with the sender's term.
@@ -54,6 +64,12 @@ pub struct Message {
     pub term: Term,
     /// What it says.
     pub body: Body,
+    /// The sender's data directory; 0 where it is a node of the group's beginning.
+    #[serde(default)]
+    pub from: Incarnation,
+    /// The receiver's, as the sender knows it. Another life of the same node must not take it.
+    #[serde(default)]
+    pub to: Incarnation,
 }
 
 /// What a [`Message`] says.
@@ -83,6 +99,11 @@ pub enum Body {
 }
 
 impl Message {
+    /// A message whose ends are filled in when it leaves; between nodes of a group's beginning there is nothing to fill in.
+    pub fn new(term: Term, body: Body) -> Self {
+        Self { term, body, from: Incarnation::default(), to: Incarnation::default() }
+    }
+
     /// Whether a replica of ours could have sent this. What could not is dropped before anything looks at it, so that
     /// no arithmetic below can overflow and no log can get a gap.
     pub(super) fn is_well_formed(&self) -> bool {
@@ -113,7 +134,7 @@ fn follow(prev_index: Index, prev_term: Term, entries: &[Entry], term: Term) -> 
         && entries.iter().all(|entry| {
             let follows = entry.index == previous.0 + 1 && entry.term >= previous.1.max(1);
             previous = (entry.index, entry.term);
-            follows
+            follows && entry.membership.as_ref().is_none_or(|membership| membership.is_sound())
         })
         && previous.1 <= term
 }

@@ -48,18 +48,16 @@
 //!
 //! # Where things stand
 //!
+//! `membership` is who takes part, `change` how that changes, `reads` how a read without an entry is linearizable.
 //! `node` has what all roles share, and is the only place where a term decides something; `follower`, `candidate` and `leader` are the
 //! roles, `replication` is what a leader sends and `progress` what it knows of a follower; `log`, `writes`, `snapshot`,
 //! `log_clock` and `quorum` can be read by themselves. The scripts in `scripts/` show behaviour, one scenario a file.
 //!
 //! # Caveats
 //!
-//! - **The voters are fixed.** No learners and no change of membership: a node that lost its disk cannot be replaced under a new name.
-//!   (It must not come back under the old one either: storage refuses a directory of another incarnation.)
+//! - A replica that was removed while it was cut off does not hear of it; it asks in vain whether it could be elected, for ever.
 //! - A follower that has lost what it acknowledged is not repaired: the leader knows better than to believe that, asks again with
 //!   each heartbeat, and sends it nothing. Its group goes on with the others.
-//! - Reads do not come through here. The replica above answers them from what it has applied, under the lease or after an entry of
-//!   its own.
 //! - A partial partition in which every replica hears some other, but none a majority, has no leader, and one in which a leader hears a
 //!   majority that clients cannot reach keeps it. Plain Raft does no better.
 //! - Snapshots are assembled in memory, up to [`Config::snapshot_bytes_max`].
@@ -67,32 +65,40 @@
 //!   break what the group promises: consensus of this kind assumes crashes, not treason.
 
 mod candidate;
+mod change;
 mod config;
 mod follower;
 mod invariants;
 mod leader;
 mod log;
 mod log_clock;
+mod membership;
 mod message;
 mod node;
 mod progress;
 mod quorum;
 mod random;
+mod reads;
 mod ready;
 mod replication;
 mod snapshot;
 mod stats;
 mod writes;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use crate::ids::{Index, NodeId, Now, Term};
+use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
 use crate::rules::{Faithful, Rules};
 
+pub use change::ChangeError;
 pub use config::Config;
 pub use log::ENTRY_OVERHEAD_BYTES;
+pub use membership::{LEARNERS_MAX, Membership};
 pub use message::{Body, Entry, HardState, INDEX_MAX, Message, SnapshotMeta, TERM_MAX};
 pub use quorum::VOTERS_MAX;
+pub use reads::ReadError;
 pub use ready::{Persist, Ready, Snapshot};
 pub use stats::Stats;
 
@@ -122,6 +128,17 @@ pub enum Role {
     Candidate,
     /// Takes proposals.
     Leader,
+}
+
+/// What a leader knows of another replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Following {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its log agrees durably up to here.
+    pub matched: Index,
+    /// It has answered within the longest election timeout.
+    pub active: bool,
 }
 
 /// Why a proposal was not taken. It is certain that it will never be committed.
@@ -209,6 +226,29 @@ impl<R: Rules> Raft<R> {
         self.node.transfer_to(now, target);
     }
 
+    /// Changes who takes part, by way of both majorities where voters change. It is over when [`Raft::membership`] is the one
+    /// that was asked for and [`Raft::change_under_way`] is false; it may also be cut off with this leader.
+    ///
+    /// # Errors
+    /// [`ChangeError`], each of them certain that nothing happened.
+    pub fn change(
+        &mut self,
+        now: Now,
+        voters: BTreeSet<ReplicaId>,
+        learners: BTreeSet<ReplicaId>,
+    ) -> Result<Index, ChangeError> {
+        self.node.change(now, voters, learners)
+    }
+
+    /// Asks for a linearizable read. Its ticket comes out of [`Ready::reads`] when the state is as new as it must be; it never does
+    /// where leadership ends first.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the ticket will not come out.
+    pub fn read(&mut self, now: Now, ticket: u64) -> Result<(), ReadError> {
+        self.node.read(now, ticket)
+    }
+
     /// Takes what follows from the inputs so far.
     pub fn ready(&mut self, now: Now) -> Ready {
         self.node.ready(now)
@@ -217,6 +257,22 @@ impl<R: Rules> Raft<R> {
     /// This replica's node.
     pub fn id(&self) -> NodeId {
         self.node.config.id
+    }
+
+    /// This replica, as a membership names it.
+    pub fn replica(&self) -> ReplicaId {
+        self.node.id
+    }
+
+    /// Who takes part, by the newest word in its log, committed or not.
+    pub fn membership(&self) -> &Membership {
+        self.node.log.membership().1
+    }
+
+    /// Whether the newest membership in its log is not committed yet, or has two majorities.
+    pub fn change_under_way(&self) -> bool {
+        let (index, membership) = self.node.log.membership();
+        index > self.node.commit || membership.is_joint()
     }
 
     /// What it is at the moment.
@@ -231,12 +287,12 @@ impl<R: Rules> Raft<R> {
 
     /// Whom it voted for in this term.
     pub fn vote(&self) -> Option<NodeId> {
-        self.node.hard_state.vote
+        self.node.hard_state.vote.map(|vote| vote.node)
     }
 
     /// Who leads this term, as far as it knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.node.leader
+        self.node.leader.map(|leader| leader.node)
     }
 
     /// Everything up to here is committed, as far as it knows.
@@ -299,6 +355,11 @@ impl<R: Rules> Raft<R> {
     /// How many entries of its log each follower is not known to hold. Empty where it does not lead.
     pub fn lags(&self) -> Vec<(NodeId, u64)> {
         self.node.lags()
+    }
+
+    /// What a leader knows of the others who take part. Empty where it does not lead.
+    pub fn followers(&self) -> Vec<Following> {
+        self.node.followers()
     }
 
     /// Asserts what must hold between any two calls.

@@ -3,8 +3,9 @@
 //! Every message passes `Node::admit` first, which alone decides what a term does to this replica. The roles never look at terms.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use crate::ids::{Index, NodeId, Now, Term};
+use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
 use crate::rules::Rules;
 
 use super::candidate::Ballot;
@@ -13,6 +14,7 @@ use super::follower::Follower;
 use super::leader::Leader;
 use super::log::Log;
 use super::log_clock::LogClock;
+use super::membership::Membership;
 use super::message::{Body, HardState, Message};
 use super::random::Random;
 use super::ready::{Persist, Ready, Snapshot};
@@ -45,12 +47,14 @@ impl RoleState {
 pub(super) struct Node<R> {
     pub(super) rules: PhantomData<R>,
     pub(super) config: Config,
+    /// This replica as others know it.
+    pub(super) id: ReplicaId,
     /// The latest instant of any input.
     pub(super) now: Now,
     pub(super) hard_state: HardState,
     pub(super) role: RoleState,
     /// Who leads `hard_state.term`.
-    pub(super) leader: Option<NodeId>,
+    pub(super) leader: Option<ReplicaId>,
     pub(super) log: Log,
     pub(super) commit: Index,
     pub(super) applied: Index,
@@ -61,7 +65,7 @@ pub(super) struct Node<R> {
     /// Until when it helps nobody to depose a leader: it heard one, or may have forgotten that it did.
     pub(super) refuse_votes_until_us: u64,
     pub(super) writes: Writes,
-    pub(super) outbox: Vec<(NodeId, Message)>,
+    pub(super) outbox: Vec<(ReplicaId, Message)>,
     /// A snapshot's chunks so far.
     pub(super) assembly: Option<Assembly>,
     /// A snapshot that is complete and was not handed out yet.
@@ -76,7 +80,8 @@ impl<R: Rules> Node<R> {
         config.check();
         let Restart { hard_state, base, entries, applied } = restart;
         let (stamp_ms, wall_ms) = entries.last().map_or((base.stamp_ms, base.wall_ms), |e| (e.stamp_ms, e.wall_ms));
-        let log = Log::new(base, entries);
+        let founders = Arc::new(Membership::founders(&config.voters));
+        let log = Log::new(base, entries, founders);
         let (base, last) = (log.base().index, log.last_index());
         assert!(base <= applied && applied <= last, "applied {applied} is outside {base}..={last}");
         assert!(log.last_term() <= hard_state.term, "term {} on disk, {} in the log", hard_state.term, log.last_term());
@@ -88,6 +93,7 @@ impl<R: Rules> Node<R> {
             .fold(config.seed, |seed, byte| seed.wrapping_mul(0x100_0000_01b3).wrapping_add(u64::from(byte)));
         let mut node = Self {
             rules: PhantomData,
+            id: config.replica(),
             now,
             hard_state,
             role: RoleState::Follower(Follower::default()),
@@ -111,7 +117,7 @@ impl<R: Rules> Node<R> {
             node.refuse_votes_until_us = now.mono_us;
         }
         // A group of one has nobody to wait for.
-        if node.config.voters.len() > 1 {
+        if node.log.membership().1.all_voters().len() > 1 {
             node.start_election_timer();
         }
         node
@@ -141,15 +147,18 @@ impl<R: Rules> Node<R> {
         self.advance(now);
         match self.role {
             RoleState::Leader(_) => self.tick_leader(),
-            _ if self.now.mono_us >= self.election_deadline_us => self.pre_campaign(),
+            _ if self.now.mono_us >= self.election_deadline_us && self.votes() => self.pre_campaign(),
             _ => {}
         }
     }
 
     pub(super) fn step(&mut self, now: Now, from: NodeId, message: Message) {
         self.advance(now);
-        let known = from != self.config.id && self.config.voters.contains(&from);
-        if !known || !message.is_well_formed() || !self.admit(from, &message) {
+        // What is meant for another life of this node is none of this one's business. Who sends it may be a stranger: the one
+        // who knows better who takes part.
+        let ours = from != self.id.node && message.to == self.id.incarnation;
+        let from = ReplicaId { node: from, incarnation: message.from };
+        if !ours || !message.is_well_formed() || !self.admit(from, &message) {
             return;
         }
         match message.body {
@@ -180,7 +189,7 @@ impl<R: Rules> Node<R> {
     }
 
     /// What the message's term does to this replica; false where the message ends here.
-    fn admit(&mut self, from: NodeId, message: &Message) -> bool {
+    fn admit(&mut self, from: ReplicaId, message: &Message) -> bool {
         let own = self.term();
         match message.body {
             // A question about a term to come, and its answers, move nobody there.
@@ -202,7 +211,7 @@ impl<R: Rules> Node<R> {
 
     /// Tells a leader or a candidate of an earlier term that it is one. Without this, a replica that reached a higher term in an
     /// election it lost would be cut off for ever: it ignores the leader, and everyone else ignores it.
-    fn correct(&mut self, from: NodeId, body: &Body) {
+    fn correct(&mut self, from: ReplicaId, body: &Body) {
         match body {
             Body::Append { .. } | Body::Snapshot { .. } => {
                 self.send(from, Body::Rejected { prev_index: 0, hint_index: 0, hint_term: 0, round: 0 });
@@ -240,21 +249,27 @@ impl<R: Rules> Node<R> {
     }
 
     /// The other voters.
-    pub(super) fn others(&self) -> Vec<NodeId> {
-        self.config.voters.iter().copied().filter(|voter| *voter != self.config.id).collect()
+    pub(super) fn others(&self) -> Vec<ReplicaId> {
+        self.log.membership().1.all_voters().into_iter().filter(|voter| *voter != self.id).collect()
+    }
+
+    /// Whether this replica votes for its own part: only then it campaigns. (It answers who asks for its vote all the same:
+    /// the candidate may know better.)
+    pub(super) fn votes(&self) -> bool {
+        self.log.membership().1.is_voter(self.id)
     }
 
     /// Sends what promises nothing, or promises what is durable.
-    pub(super) fn send(&mut self, to: NodeId, body: Body) {
-        self.outbox.push((to, Message { term: self.term(), body }));
+    pub(super) fn send(&mut self, to: ReplicaId, body: Body) {
+        self.outbox.push((to, Message::new(self.term(), body)));
     }
 
     /// Sends what speaks for this term and vote: not before they are durable.
-    pub(super) fn promise(&mut self, to: NodeId, body: Body) {
+    pub(super) fn promise(&mut self, to: ReplicaId, body: Body) {
         if self.persistent_state() == self.writes.durable() {
             self.send(to, body);
         } else {
-            self.writes.hold(to, Message { term: self.term(), body });
+            self.writes.hold(to, Message::new(self.term(), body));
         }
     }
 
@@ -290,11 +305,14 @@ impl<R: Rules> Node<R> {
             let durable = self.writes.settle_held();
             self.outbox.extend(durable);
         }
-        let messages = std::mem::take(&mut self.outbox);
+        let from = self.id.incarnation;
+        let address = |(to, message): (ReplicaId, Message)| (to.node, Message { from, to: to.incarnation, ..message });
+        let messages = std::mem::take(&mut self.outbox).into_iter().map(address).collect();
         let last = self.commit.min(self.log.stable());
         let committed = self.log.range(self.applied + 1, last).cloned().collect();
         self.applied = last;
-        Ready { persist, messages, restore, committed, snapshot_wanted }
+        let reads = self.take_reads();
+        Ready { persist, messages, restore, committed, reads, snapshot_wanted }
     }
 
     fn take_persist(&mut self, snapshot: Option<&Snapshot>) -> Option<Persist> {

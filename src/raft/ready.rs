@@ -18,7 +18,9 @@ pub struct Ready {
     pub restore: Option<Snapshot>,
     /// 4. Apply, in order: committed, and durable here.
     pub committed: Vec<Entry>,
-    /// 5. A follower needs what the log has no longer: call `Raft::provide_snapshot` with the applied state.
+    /// 5. Answer these reads from the state as it is now.
+    pub reads: Vec<u64>,
+    /// 6. A follower needs what the log has no longer: call `Raft::provide_snapshot` with the applied state.
     pub snapshot_wanted: bool,
 }
 

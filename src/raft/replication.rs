@@ -1,6 +1,6 @@
 //! What the leader sends: decided once per `ready()`, so that everything that came in before leaves together.
 
-use crate::ids::NodeId;
+use crate::ids::ReplicaId;
 use crate::rules::Rules;
 
 use super::config::Config;
@@ -15,7 +15,7 @@ use super::ready::Snapshot;
 struct Sender<'a> {
     config: &'a Config,
     log: &'a Log,
-    outbox: &'a mut Vec<(NodeId, Message)>,
+    outbox: &'a mut Vec<(ReplicaId, Message)>,
     snapshot: Option<&'a Snapshot>,
     term: u64,
     commit: u64,
@@ -31,7 +31,11 @@ impl<R: Rules> Node<R> {
             _ => return false,
         };
         let (term, election_us) = (self.term(), self.config.election_us_max);
+        let acknowledged = self.acknowledged_round();
         let RoleState::Leader(leader) = &mut self.role else { return false };
+        if leader.reads.want_round(acknowledged, leader.round) {
+            leader.begin_round(self.now.mono_us, self.config.heartbeat_us, election_us);
+        }
         let mut sender = Sender {
             config: &self.config,
             log: &self.log,
@@ -65,7 +69,7 @@ impl<R: Rules> Node<R> {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(Transfer { target, told, .. }) = &mut leader.transfer else { return };
         let target = *target;
-        if !*told && leader.followers[&target].matched == last_index {
+        if !*told && leader.followers.get(&target).is_some_and(|progress| progress.matched == last_index) {
             *told = true;
             self.send(target, Body::TimeoutNow);
         }
@@ -73,7 +77,7 @@ impl<R: Rules> Node<R> {
 }
 
 impl Sender<'_> {
-    fn replicate_to(&mut self, id: NodeId, progress: &mut Progress) {
+    fn replicate_to(&mut self, id: ReplicaId, progress: &mut Progress) {
         let behind = matches!(progress.state, State::Snapshot { .. });
         if !behind && progress.next <= self.log.base().index {
             progress.needs_snapshot(self.log.base().index);
@@ -97,11 +101,11 @@ impl Sender<'_> {
         }
     }
 
-    fn send_heartbeat(&mut self, id: NodeId, progress: &mut Progress, prev_index: u64) {
+    fn send_heartbeat(&mut self, id: ReplicaId, progress: &mut Progress, prev_index: u64) {
         self.send_append(id, progress, prev_index, Vec::new());
     }
 
-    fn send_append(&mut self, id: NodeId, progress: &mut Progress, prev_index: u64, entries: Vec<super::Entry>) {
+    fn send_append(&mut self, id: ReplicaId, progress: &mut Progress, prev_index: u64, entries: Vec<super::Entry>) {
         // Index 0 stands before every log, also one that is compacted.
         let prev_term = if prev_index == 0 { Some(0) } else { self.log.term_at(prev_index) };
         let prev_term = prev_term.unwrap_or_else(|| panic!("entry {prev_index} before an append is gone"));
@@ -115,11 +119,11 @@ impl Sender<'_> {
             round: self.round,
             log_time_ms: self.log_time_ms,
         };
-        self.outbox.push((id, Message { term: self.term, body }));
+        self.outbox.push((id, Message::new(self.term, body)));
     }
 
     /// Sends the next chunk where none is in flight. When all are acknowledged, an empty one asks how the installation goes.
-    fn send_chunk(&mut self, id: NodeId, progress: &mut Progress) {
+    fn send_chunk(&mut self, id: ReplicaId, progress: &mut Progress) {
         let Some(snapshot) = self.snapshot else { return };
         let index = snapshot.meta.index;
         if !matches!(progress.state, State::Snapshot { snapshot, .. } if snapshot == index) {
@@ -138,6 +142,6 @@ impl Sender<'_> {
             data: snapshot.data.slice(start..end),
             last: end == snapshot.data.len(),
         };
-        self.outbox.push((id, Message { term: self.term, body }));
+        self.outbox.push((id, Message::new(self.term, body)));
     }
 }

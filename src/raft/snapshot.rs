@@ -8,7 +8,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::ids::{Index, NodeId};
+use crate::ids::{Index, ReplicaId};
 use crate::rules::Rules;
 
 use super::message::{Body, SnapshotMeta};
@@ -25,7 +25,7 @@ pub(super) struct Assembly {
 }
 
 impl<R: Rules> Node<R> {
-    pub(super) fn on_snapshot(&mut self, from: NodeId, meta: SnapshotMeta, offset: u64, data: Bytes, last: bool) {
+    pub(super) fn on_snapshot(&mut self, from: ReplicaId, meta: SnapshotMeta, offset: u64, data: Bytes, last: bool) {
         if let Some(index) = self.installing {
             // It has all been received; the answer comes when it is durable. Another one has to wait.
             if index == meta.index {
@@ -39,7 +39,7 @@ impl<R: Rules> Node<R> {
     }
 
     /// The log has everything that the snapshot stands for, so it stays as it is; but all of it is committed.
-    fn skip_snapshot(&mut self, from: NodeId, meta: &SnapshotMeta) {
+    fn skip_snapshot(&mut self, from: ReplicaId, meta: &SnapshotMeta) {
         self.assembly = None;
         self.commit = self.commit.max(meta.index);
         self.matched_by_snapshot(meta.index);
@@ -50,7 +50,14 @@ impl<R: Rules> Node<R> {
     }
 
     /// Adds a chunk; returns the snapshot where it is complete.
-    fn assemble(&mut self, from: NodeId, meta: SnapshotMeta, offset: u64, data: Bytes, last: bool) -> Option<Snapshot> {
+    fn assemble(
+        &mut self,
+        from: ReplicaId,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Bytes,
+        last: bool,
+    ) -> Option<Snapshot> {
         let index = meta.index;
         let mut assembly = match self.assembly.take() {
             Some(assembly) if assembly.meta == meta => assembly,
@@ -74,7 +81,7 @@ impl<R: Rules> Node<R> {
         None
     }
 
-    fn reply_to_chunk(&mut self, to: NodeId, index: Index, next_offset: u64) {
+    fn reply_to_chunk(&mut self, to: ReplicaId, index: Index, next_offset: u64) {
         self.send(to, Body::SnapshotReply { index, next_offset, installed: false });
     }
 
@@ -94,7 +101,7 @@ impl<R: Rules> Node<R> {
     pub(super) fn snapshot_installed(&mut self) {
         let index = self.commit;
         self.matched_by_snapshot(index);
-        if let Some(leader) = self.leader.filter(|leader| *leader != self.config.id) {
+        if let Some(leader) = self.leader.filter(|leader| *leader != self.id) {
             self.told_durable(index);
             self.promise(leader, Body::SnapshotReply { index, next_offset: 0, installed: true });
         }

@@ -1,10 +1,12 @@
 //! What a replica has done since it was made, as plain numbers that the shell turns into metrics. Nothing here decides anything.
 
-use crate::ids::{NodeId, Term};
+use crate::ids::{NodeId, ReplicaId, Term};
 use crate::rules::Rules;
 
-use super::ProposeError;
+use super::leader::Leader;
 use super::node::{Node, RoleState};
+use super::progress::Progress;
+use super::{Following, ProposeError};
 
 /// Running counts of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +44,23 @@ impl Stats {
 }
 
 impl<R: Rules> Node<R> {
+    /// What this leader knows of the others; nothing where this is no leader.
+    pub(super) fn followers(&self) -> Vec<Following> {
+        let RoleState::Leader(leader) = &self.role else { return Vec::new() };
+        let (now_us, election_us) = (self.now.mono_us, self.config.election_us_max);
+        let of = |(id, progress): (&ReplicaId, &Progress)| Following {
+            replica: *id,
+            matched: progress.matched,
+            active: Leader::is_active(progress, now_us, election_us),
+        };
+        leader.followers.iter().map(of).collect()
+    }
+
     /// How many entries of this leader's log each follower is not known to hold; nothing where this is no leader. One that has
     /// not answered in this term is not known to hold more than what is compacted here.
     pub(super) fn lags(&self) -> Vec<(NodeId, u64)> {
         let RoleState::Leader(leader) = &self.role else { return Vec::new() };
         let (base, last) = (self.log.base().index, self.log.last_index());
-        leader.followers.iter().map(|(id, progress)| (*id, last - progress.matched.max(base))).collect()
+        leader.followers.iter().map(|(id, progress)| (id.node, last - progress.matched.max(base))).collect()
     }
 }

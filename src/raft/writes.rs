@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{Index, NodeId};
+use crate::ids::{Index, ReplicaId};
 
 use super::message::{HardState, Message};
 
@@ -23,7 +23,7 @@ struct Write {
     hard_state: Option<HardState>,
     /// Index of the snapshot that it carries.
     snapshot: Option<Index>,
-    held: Vec<(NodeId, Message)>,
+    held: Vec<(ReplicaId, Message)>,
 }
 
 /// What a completion made durable.
@@ -31,7 +31,7 @@ struct Write {
 pub(super) struct Completed {
     pub(super) last: Index,
     pub(super) snapshot: Option<Index>,
-    pub(super) released: Vec<(NodeId, Message)>,
+    pub(super) released: Vec<(ReplicaId, Message)>,
 }
 
 /// All writes in flight, in order. Their number is bounded by the shell, which hands a storage round at a time.
@@ -40,7 +40,7 @@ pub(super) struct Writes {
     last_sequence: u64,
     pending: VecDeque<Write>,
     /// Waits for the next write, or the last in flight where there is nothing to write.
-    held: Vec<(NodeId, Message)>,
+    held: Vec<(ReplicaId, Message)>,
     /// Term and vote as they are on disk.
     durable: HardState,
 }
@@ -61,7 +61,7 @@ impl Writes {
     }
 
     /// Keeps a message until everything that was decided so far is durable.
-    pub(super) fn hold(&mut self, to: NodeId, message: Message) {
+    pub(super) fn hold(&mut self, to: ReplicaId, message: Message) {
         self.held.push((to, message));
     }
 
@@ -81,7 +81,7 @@ impl Writes {
     }
 
     /// There is nothing to write: what waits for the next write waits for the last in flight, or is returned.
-    pub(super) fn settle_held(&mut self) -> Vec<(NodeId, Message)> {
+    pub(super) fn settle_held(&mut self) -> Vec<(ReplicaId, Message)> {
         let held = std::mem::take(&mut self.held);
         match self.pending.back_mut() {
             Some(write) => {
@@ -131,9 +131,10 @@ impl Writes {
 mod tests {
     use super::super::message::Body;
     use super::*;
+    use crate::ids::NodeId;
 
-    fn message(term: u64) -> (NodeId, Message) {
-        (NodeId::numbered(2), Message { term, body: Body::VoteReply { granted: true } })
+    fn message(term: u64) -> (ReplicaId, Message) {
+        (ReplicaId::founder(NodeId::numbered(2)), Message::new(term, Body::VoteReply { granted: true }))
     }
 
     #[test]

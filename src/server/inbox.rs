@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn message(term: u64) -> GroupMessage {
-        GroupMessage::Raft(raft::Message { term, body: raft::Body::TimeoutNow })
+        GroupMessage::Raft(raft::Message::new(term, raft::Body::TimeoutNow))
     }
 
     fn request(id: u64) -> Queued {

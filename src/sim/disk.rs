@@ -202,7 +202,7 @@ mod tests {
     use crate::raft::{Entry, Persist};
 
     fn entry_write(sequence: u64, index: Index) -> Write {
-        let entry = Entry { index, term: 1, stamp_ms: 0, wall_ms: 0, data: Bytes::new() };
+        let entry = Entry { index, term: 1, stamp_ms: 0, wall_ms: 0, data: Bytes::new(), membership: None };
         let hard_state = Some(HardState { term: 1, vote: None });
         let raft = Persist { sequence, hard_state, entries: vec![entry], ..Persist::default() };
         Write { group: GroupId(0), sequence, raft: Some(raft), journal: Vec::new(), compact: None }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::testing::*;
 use super::*;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, NodeId, ReplicaId};
 use crate::node::effect::Write;
 use crate::raft::{Entry, HardState, Persist};
 
@@ -153,7 +153,8 @@ fn a_write_counts_as_a_whole(disk: &mut dyn Disk) {
     round(disk, &[entries(G, 1, 5, 1)]);
     checkpointed(disk, &checkpoint(G, 2, 1, &[]));
     let mut write = replacing(G, 4, 6, 3);
-    write.raft.as_mut().unwrap().hard_state = Some(HardState { term: 3, vote: Some(NodeId::numbered(2)) });
+    write.raft.as_mut().unwrap().hard_state =
+        Some(HardState { term: 3, vote: Some(ReplicaId::founder(NodeId::numbered(2))) });
     write.journal = vec![written("k", 1, 1)];
     write.compact = Some(meta(2, 1));
     disk.log().append(&write).unwrap();
@@ -161,7 +162,7 @@ fn a_write_counts_as_a_whole(disk: &mut dyn Disk) {
     assert_eq!((without.entries, without.journal, without.base.index), (range(1, 5, 1), vec![], 0));
     round(disk, &[write]);
     let with = after_restart(disk, G);
-    assert_eq!(with.hard_state, HardState { term: 3, vote: Some(NodeId::numbered(2)) });
+    assert_eq!(with.hard_state, HardState { term: 3, vote: Some(ReplicaId::founder(NodeId::numbered(2))) });
     assert_eq!(with.entries, [range(3, 3, 1), range(4, 6, 3)].concat());
     assert_eq!((with.journal, with.base), (vec![written("k", 1, 1)], meta(2, 1)));
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use trine_protocol::cache::Version;
 
 use crate::cache::{JournalRecord, Versioned};
-use crate::ids::{GroupId, Incarnation, Index, NodeId, Term};
+use crate::ids::{GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
 use crate::node::effect::{Checkpoint, Write};
 use crate::raft::{Entry, HardState, Persist, Snapshot, SnapshotMeta};
 use crate::record::{Change, encode_records};
@@ -28,12 +28,13 @@ pub(super) fn entry(index: Index, term: Term) -> Entry {
         stamp_ms: index * 10,
         wall_ms: index * 100,
         data: Bytes::from(format!("entry {index}@{term}")),
+        membership: None,
     }
 }
 
 /// The end of a snapshot or of a compaction.
 pub(super) fn meta(index: Index, term: Term) -> SnapshotMeta {
-    SnapshotMeta { index, term, stamp_ms: index * 10, wall_ms: index * 100 }
+    SnapshotMeta { index, term, stamp_ms: index * 10, wall_ms: index * 100, membership: None }
 }
 
 /// A write of consensus.
@@ -56,7 +57,7 @@ pub(super) fn replacing(group: GroupId, from: Index, through: Index, term: Term)
 
 /// A write of term and vote.
 pub(super) fn vote(group: GroupId, term: Term, node: usize) -> Write {
-    let hard_state = HardState { term, vote: (node > 0).then(|| NodeId::numbered(node)) };
+    let hard_state = HardState { term, vote: (node > 0).then(|| ReplicaId::founder(NodeId::numbered(node))) };
     raft(group, Persist { hard_state: Some(hard_state), ..Persist::default() })
 }
 

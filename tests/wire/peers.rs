@@ -59,7 +59,7 @@ impl PeerDoor for Kept {
 }
 
 fn message(term: u64) -> Arc<GroupMessage> {
-    Arc::new(GroupMessage::Raft(raft::Message { term, body: raft::Body::TimeoutNow }))
+    Arc::new(GroupMessage::Raft(raft::Message::new(term, raft::Body::TimeoutNow)))
 }
 
 /// Node 1, as far as it listens to peers.

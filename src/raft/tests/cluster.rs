@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::safety::Safety;
 use super::trace;
 use crate::ids::{Index, NodeId, Now};
-use crate::raft::{Config, Entry, HardState, Message, Persist, Raft, Ready, Restart, Snapshot, SnapshotMeta};
+use crate::raft::{
+    Config, Entry, HardState, Message, Persist, Raft, ReadError, Ready, Restart, Role, Snapshot, SnapshotMeta,
+};
 use crate::rules::Rules;
 
 /// What a node keeps when it crashes.
@@ -174,7 +176,7 @@ impl<R: Rules> Cluster<R> {
     }
 
     fn perform(&mut self, id: NodeId, now: Now, ready: Ready) {
-        let Ready { persist, messages, restore, committed, snapshot_wanted } = ready;
+        let Ready { persist, messages, restore, committed, reads, snapshot_wanted } = ready;
         let term = self.raft(id).expect("it is up").term();
         let name = format!("n{}@{term}", trace::number(id));
         if let Some(persist) = persist {
@@ -198,6 +200,11 @@ impl<R: Rules> Cluster<R> {
             self.note(|| format!("{name} applies {}", trace::entry(&entry)));
             self.apply(id, &entry);
         }
+        for ticket in reads {
+            let index = self.members[&id].state.meta.index;
+            self.note(|| format!("{name} answers read {ticket} at {index}"));
+            self.safety.read(ticket, index);
+        }
         self.check(id, now);
         if snapshot_wanted {
             self.note(|| format!("{name} wants a snapshot"));
@@ -215,7 +222,8 @@ impl<R: Rules> Cluster<R> {
         let state = &mut self.members.get_mut(&id).expect("it is up").state;
         assert_eq!(entry.index, state.meta.index + 1, "{id} skips an entry");
         let Entry { index, term, stamp_ms, wall_ms, .. } = *entry;
-        state.meta = SnapshotMeta { index, term, stamp_ms, wall_ms };
+        let membership = entry.membership.clone().or_else(|| state.meta.membership.take());
+        state.meta = SnapshotMeta { index, term, stamp_ms, wall_ms, membership };
         let mut data = state.data.to_vec();
         data.extend_from_slice(&entry.data);
         data.push(b'\n');
@@ -246,6 +254,14 @@ impl<R: Rules> Cluster<R> {
     pub(super) fn provide(&mut self, id: NodeId) {
         let snapshot = self.members[&id].state.clone();
         self.input(id, |raft, now| raft.provide_snapshot(now, snapshot));
+    }
+
+    /// Asks for a read; `Err` where it is refused.
+    pub(super) fn read(&mut self, id: NodeId, ticket: u64) -> Option<Result<(), ReadError>> {
+        if self.raft(id)?.role() == Role::Leader {
+            self.safety.reading(ticket);
+        }
+        self.input(id, |raft, now| raft.read(now, ticket))
     }
 
     /// Forgets entries up to `index`, on disk too.

@@ -1,16 +1,17 @@
 //! Random runs: loss, repetition, reordering, one-way links, crashes that lose what was not synced, clocks that drift, compaction,
-//! handing over. [`Safety`](super::safety::Safety) watches every step; afterwards the faults stop, and the
+//! handing over, changes of who takes part, and reads. [`Safety`](super::safety::Safety) watches every step; afterwards the faults stop, and the
 //! group must come to rest with one leader and equal logs.
 //!
 //! The last tests switch known bugs on and demand that these runs find them: a run that cannot find the bug it
 //! was made for proves nothing.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
 use super::cluster::{Cluster, Flight};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, ReplicaId};
 use crate::raft::Role;
 use crate::raft::random::Random;
 use crate::rules::{Faithful, Rules};
@@ -34,6 +35,7 @@ struct Faults {
     cut_per_mille: u64,
     compact_per_mille: u64,
     transfer_per_mille: u64,
+    change_per_mille: u64,
     /// How often a disk gets round to a write.
     sync_percent: u64,
     step_us_max: u64,
@@ -46,6 +48,7 @@ struct Run<R: Rules> {
     /// When they arrive.
     delayed: Vec<(u64, Flight)>,
     proposed: u64,
+    reads: u64,
 }
 
 /// What a run reached, so that a run that reaches nothing is noticed.
@@ -56,6 +59,8 @@ struct Reached {
     crashes: u64,
     restored: u64,
     transfers: u64,
+    changes: u64,
+    reads: u64,
 }
 
 fn run<R: Rules>(seed: u64) -> Reached {
@@ -71,12 +76,16 @@ fn run<R: Rules>(seed: u64) -> Reached {
         cut_per_mille: sometimes(&mut random, 30),
         compact_per_mille: sometimes(&mut random, 20),
         transfer_per_mille: sometimes(&mut random, 10),
+        change_per_mille: sometimes(&mut random, 20),
         sync_percent: random.between(5, 100),
         step_us_max: [10_000, 30_000, 100_000, 300_000][random.between(0, 3) as usize],
     };
     let nodes = [3, 3, 3, 5, 5, 4, 2, 1][random.between(0, 7) as usize];
     let (window, bytes, chunk) = (random.between(1, 4), random.between(60, 400), random.between(20, 300));
-    let mut cluster = Cluster::<R>::new(nodes, seed, |config| {
+    // Nodes that the group does not begin with, and may take in.
+    let spare = if faults.change_per_mille > 0 { random.between(0, 2) as usize } else { 0 };
+    let mut cluster = Cluster::<R>::new(nodes + spare, seed, |config| {
+        config.voters.truncate(nodes);
         config.in_flight_max = window as usize;
         config.append_bytes_max = bytes as usize;
         config.snapshot_chunk_bytes = chunk as usize;
@@ -87,7 +96,7 @@ fn run<R: Rules>(seed: u64) -> Reached {
         cluster.members.get_mut(&id).unwrap().drift_ppm = drift;
         cluster.start(id);
     }
-    let mut run = Run { cluster, random, faults, delayed: Vec::new(), proposed: 0 };
+    let mut run = Run { cluster, random, faults, delayed: Vec::new(), proposed: 0, reads: 0 };
     let mut reached = Reached::default();
     for _ in 0..STEPS {
         run.step(&mut reached);
@@ -96,6 +105,7 @@ fn run<R: Rules>(seed: u64) -> Reached {
     reached.applied = run.cluster.safety.applied_count();
     reached.elections = run.cluster.safety.elections();
     reached.restored = run.cluster.safety.restored_count();
+    reached.reads = run.cluster.safety.reads_answered();
     reached
 }
 
@@ -129,6 +139,15 @@ impl<R: Rules> Run<R> {
         if self.chance(1, 3) {
             let id = self.any_node();
             self.propose(id);
+        }
+        if self.chance(1, 10) {
+            let id = self.victim();
+            self.reads += 1;
+            // Whether it was taken is watched by the invariants, not here.
+            let _ = self.cluster.read(id, self.reads);
+        }
+        if self.chance(self.faults.change_per_mille, 1_000) {
+            self.change(reached);
         }
         self.fail(reached);
         while self.cluster.flights.len() > FLIGHTS_MAX {
@@ -169,6 +188,24 @@ impl<R: Rules> Run<R> {
         let leader = self.cluster.ids().into_iter().find(leads);
         let any = self.any_node();
         if self.chance(1, 2) { leader.unwrap_or(any) } else { any }
+    }
+
+    /// Asks whoever leads for a membership drawn at random.
+    fn change(&mut self, reached: &mut Reached) {
+        let ids = self.cluster.ids();
+        let (mut voters, mut learners) = (BTreeSet::new(), BTreeSet::new());
+        for id in &ids {
+            match self.random.between(0, 3) {
+                0 => {}
+                1 => drop(learners.insert(ReplicaId::founder(*id))),
+                _ => drop(voters.insert(ReplicaId::founder(*id))),
+            }
+        }
+        for id in ids {
+            let (voters, learners) = (voters.clone(), learners.clone());
+            let result = self.cluster.input(id, |raft, now| raft.change(now, voters, learners));
+            reached.changes += u64::from(matches!(result, Some(Ok(_))));
+        }
     }
 
     fn fail(&mut self, reached: &mut Reached) {
@@ -234,9 +271,12 @@ impl<R: Rules> Run<R> {
                     last_proposed = result.and_then(Result::ok).map(|index| (term, index));
                 }
             }
-            let states = || self.cluster.members.values().map(|member| &member.state);
+            let Some(leader) = leader else { continue };
+            let raft = self.cluster.raft(leader).expect("it leads");
+            let taking_part = raft.membership().replicas();
+            let states = || taking_part.iter().map(|id| &self.cluster.members[&id.node].state);
             let applied = |(term, index)| states().all(|state| (state.meta.term, state.meta.index) == (term, index));
-            if last_proposed.is_some_and(applied) {
+            if !raft.change_under_way() && last_proposed.is_some_and(applied) {
                 return;
             }
         }
@@ -262,9 +302,12 @@ fn nothing_is_ever_broken_and_everything_comes_to_rest() {
         all.crashes += reached.crashes;
         all.restored += reached.restored;
         all.transfers += reached.transfers;
+        all.changes += reached.changes;
+        all.reads += reached.reads;
     }
     if std::env::var("RAFT_SEEDS").is_err() {
         let rich = all.applied > 50_000 && all.elections > 1_000 && all.crashes > 1_000 && all.restored > 100;
+        let rich = rich && all.changes > 500 && all.reads > 5_000;
         assert!(rich && all.transfers > 100, "the runs reach too little: {all:?}");
     }
 }
@@ -302,4 +345,11 @@ macro_rules! bug {
 }
 
 bug!(a_leader_that_counts_itself_early_is_found, LEADER_COUNTS_ITSELF_EARLY);
+bug!(voters_that_are_exchanged_at_once_are_found, VOTERS_CHANGED_AT_ONCE);
+bug!(a_change_before_the_terms_own_entry_is_found, CHANGE_BEFORE_OWN_ENTRY);
+bug!(a_joint_state_that_is_left_early_is_found, JOINT_LEFT_EARLY);
+bug!(a_membership_that_outlives_its_entry_is_found, MEMBERSHIP_KEPT_WHEN_CUT);
+bug!(learners_that_count_are_found, LEARNERS_COUNTED);
+bug!(a_read_before_the_no_op_is_found, READ_BEFORE_NO_OP);
+bug!(a_round_that_is_used_again_is_found, READ_ROUND_USED_AGAIN);
 bug!(a_vote_that_is_not_persisted_is_found, VOTE_NOT_PERSISTED);

@@ -15,6 +15,9 @@ pub(super) struct Safety {
     /// Every entry that any node applied: all must apply the same.
     applied: BTreeMap<Index, (Term, u64, Bytes)>,
     restored: u64,
+    /// Reads that are not answered, and what had been applied anywhere when they came.
+    reads: BTreeMap<u64, Index>,
+    answered: u64,
 }
 
 impl Safety {
@@ -25,6 +28,22 @@ impl Safety {
         assert!(*first == this, "SAFETY: {id} applies {entry:?}, another applied {first:?}");
         let before = self.applied.get(&(entry.index - 1)).map_or(0, |(_, stamp_ms, _)| *stamp_ms);
         assert!(before <= entry.stamp_ms, "SAFETY: log time fell from {before} to {}", entry.stamp_ms);
+    }
+
+    /// A read comes to a node: what anyone has applied by now must be in its answer.
+    pub(super) fn reading(&mut self, ticket: u64) {
+        self.reads.insert(ticket, self.applied.keys().next_back().copied().unwrap_or(0));
+    }
+
+    /// *Linearizable reads.*
+    pub(super) fn read(&mut self, ticket: u64, index: Index) {
+        let floor = self.reads.remove(&ticket).expect("a read is answered once, and only where it was asked");
+        assert!(floor <= index, "SAFETY: a read that began after {floor} was applied is answered at {index}");
+        self.answered += 1;
+    }
+
+    pub(super) fn reads_answered(&self) -> u64 {
+        self.answered
     }
 
     /// A snapshot is what the entries before it make.

@@ -2,7 +2,7 @@
 //!
 //! | command | what happens |
 //! | --- | --- |
-//! | `cluster nodes=3` | nodes with empty disks, all started; `down` leaves them down; `disk=manual`, `snapshots=manual`; limits as `window=`, `append=`, `uncommitted=`, `chunk=`, `assembled=` |
+//! | `cluster nodes=3` | nodes with empty disks, all started; `down` leaves them down; `disk=manual`, `snapshots=manual`; `voters=3` takes the first three as the group's beginning; limits as `window=`, `append=`, `uncommitted=`, `chunk=`, `assembled=` |
 //! | `disk 2 term=3 vote=1 log=1.1.2` | what a node that is down has on disk: the terms of its entries |
 //! | `start 2`, `crash 2 [synced=1]` | from its disk; losing what was not synced |
 //! | `campaign 1` | time passes until only node 1 has lost patience |
@@ -15,10 +15,11 @@
 //! | `wait 100`, `tick 1 2`, `heartbeat 1` | milliseconds pass; ticks without time; 100 ms and a tick |
 //! | `cut 1 2`, `isolate 1`, `heal` | a link one way; all links of a node; all links again |
 //! | `persist 2 [count=1]` | writes in flight are durable |
-//! | `compact 1 5`, `provide 1`, `transfer 1` | as the replica would call them |
+//! | `compact 1 5`, `provide 1`, `transfer 1 [to=3]`, `change 1 voters=1.2.4 [learners=5]`, `read 1 7` | as the replica would call them; a read has a number |
 //! | `step 2 from=1 term=3 append prev=3@1 log=2.2 commit=3 round=1` | a message from nowhere |
-//! | `status`, `logs`, `stamps`, `progress 1`, `lease 1` | shows |
+//! | `status`, `logs`, `stamps`, `members`, `progress 1`, `lease 1` | shows |
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -27,7 +28,7 @@ use goldenscript::{ArgumentConsumer, Command, Context};
 
 use super::cluster::{Cluster, Flight};
 use super::trace;
-use crate::ids::{Index, NodeId, Term};
+use crate::ids::{Index, NodeId, ReplicaId, Term};
 use crate::raft::node::RoleState;
 use crate::raft::progress::State;
 use crate::raft::{Body, Entry, Message, Role, SnapshotMeta};
@@ -52,7 +53,7 @@ impl goldenscript::Runner for Runner {
         let cluster = self.cluster.as_mut().ok_or("the first command is 'cluster'")?;
         let shown = match command.name.as_str() {
             "cluster" => String::new(),
-            "status" | "logs" | "stamps" | "progress" | "lease" | "flights" => {
+            "status" | "logs" | "stamps" | "members" | "progress" | "lease" | "flights" => {
                 show(cluster, &command.name, &mut arguments)?
             }
             "deliver" | "drop" | "repeat" | "swap" | "stabilize" => {
@@ -76,7 +77,9 @@ fn new_cluster(arguments: &mut ArgumentConsumer<'_>) -> Result<Cluster<Faithful>
     let nodes = number("nodes")?.ok_or("nodes=")?;
     let (window, append, uncommitted) = (number("window")?, number("append")?, number("uncommitted")?);
     let (chunk, assembled) = (number("chunk")?, number("assembled")?);
+    let voters = number("voters")?.unwrap_or(nodes);
     let mut cluster = Cluster::new(nodes, 1, |config| {
+        config.voters.truncate(voters);
         config.in_flight_max = window.unwrap_or(config.in_flight_max);
         config.append_bytes_max = append.unwrap_or(config.append_bytes_max);
         config.uncommitted_bytes_max = uncommitted.unwrap_or(config.uncommitted_bytes_max);
@@ -173,7 +176,23 @@ fn act_at(
             return Ok(format!("n{} begins after {}\n", trace::number(id), trace::meta(&base)));
         }
         "provide" => cluster.provide(id),
-        "transfer" => drop(cluster.input(id, |raft, now| raft.transfer(now))),
+        "transfer" => match key(arguments, "to")?.map(NodeId::numbered) {
+            Some(target) => drop(cluster.input(id, |raft, now| raft.transfer_to(now, target))),
+            None => drop(cluster.input(id, |raft, now| raft.transfer(now))),
+        },
+        "change" => {
+            let voters = replicas(arguments.take_key("voters"))?;
+            let learners = replicas(arguments.take_key("learners"))?;
+            let result = cluster.input(id, |raft, now| raft.change(now, voters, learners)).ok_or("it is down")?;
+            let refusal = |error| format!("n{} refuses: {error:?}\n", trace::number(id));
+            return Ok(result.err().map(refusal).unwrap_or_default());
+        }
+        "read" => {
+            let ticket = arguments.next_pos().ok_or("which number?")?.parse()?;
+            let result = cluster.read(id, ticket).ok_or("it is down")?;
+            let refusal = |error| format!("n{} refuses: {error:?}\n", trace::number(id));
+            return Ok(result.err().map(refusal).unwrap_or_default());
+        }
         "step" => {
             let from = NodeId::numbered(key(arguments, "from")?.ok_or("from=")?);
             let message = message(arguments)?;
@@ -182,6 +201,12 @@ fn act_at(
         _ => return Err(format!("no command '{name}'").into()),
     }
     Ok(String::new())
+}
+
+/// `1.2.4` as replicas of the group's beginning.
+fn replicas(text: Option<&str>) -> Result<BTreeSet<ReplicaId>> {
+    let number = |text: &str| Ok(ReplicaId::founder(NodeId::numbered(text.parse()?)));
+    text.map_or(Ok(BTreeSet::new()), |text| text.split('.').map(number).collect())
 }
 
 fn propose(cluster: &mut Cluster<Faithful>, id: NodeId, arguments: &mut ArgumentConsumer<'_>) -> Result<String> {
@@ -204,7 +229,14 @@ fn propose(cluster: &mut Cluster<Faithful>, id: NodeId, arguments: &mut Argument
 /// Entries of the given terms from `first` on. What stands in them follows from term and index, as in a real run.
 fn entries(first: Index, terms: &str) -> Result<Vec<Entry>> {
     let terms: Vec<Term> = terms.split('.').map(str::parse).collect::<std::result::Result<_, _>>()?;
-    let entry = |(index, term)| Entry { index, term, stamp_ms: 0, wall_ms: 0, data: Bytes::from(format!("t{term}")) };
+    let entry = |(index, term)| Entry {
+        index,
+        term,
+        stamp_ms: 0,
+        wall_ms: 0,
+        data: Bytes::from(format!("t{term}")),
+        membership: None,
+    };
     Ok((first..).zip(terms).map(entry).collect())
 }
 
@@ -216,7 +248,7 @@ fn position(text: &str) -> Result<(Index, Term)> {
 fn prepare_disk(cluster: &mut Cluster<Faithful>, id: NodeId, arguments: &mut ArgumentConsumer<'_>) -> Result<()> {
     let disk = &mut cluster.members.get_mut(&id).ok_or("no such node")?.disk;
     disk.hard_state.term = key(arguments, "term")?.unwrap_or(disk.hard_state.term);
-    disk.hard_state.vote = key(arguments, "vote")?.map(NodeId::numbered);
+    disk.hard_state.vote = key(arguments, "vote")?.map(|number| ReplicaId::founder(NodeId::numbered(number)));
     if let Some(terms) = arguments.take_key("log") {
         disk.entries = entries(1, terms)?;
         disk.hard_state.term = disk.hard_state.term.max(disk.entries.last().map_or(0, |entry| entry.term));
@@ -246,14 +278,14 @@ fn message(arguments: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "appended" => Body::Appended { index, round },
         "rejected" => Body::Rejected { prev_index: prev.0, hint_index: hint.0, hint_term: hint.1, round },
         "snapshot" => {
-            let meta = SnapshotMeta { index: meta.0, term: meta.1, stamp_ms: 0, wall_ms: 0 };
+            let meta = SnapshotMeta { index: meta.0, term: meta.1, stamp_ms: 0, wall_ms: 0, membership: None };
             Body::Snapshot { meta, offset, data, last: flag == Some("last") }
         }
         "snapshot-reply" => Body::SnapshotReply { index, next_offset: offset, installed: flag == Some("installed") },
         "timeout-now" => Body::TimeoutNow,
         other => return Err(format!("no message '{other}'").into()),
     };
-    Ok(Message { term, body })
+    Ok(Message::new(term, body))
 }
 
 fn network(cluster: &mut Cluster<Faithful>, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<()> {
@@ -316,6 +348,7 @@ fn show(cluster: &Cluster<Faithful>, name: &str, arguments: &mut ArgumentConsume
                     (raft.base().index + 1..=raft.last_index()).filter_map(|i| raft.entry(i).cloned()).collect();
                 writeln!(shown, "n{number} after {}: {}", trace::meta(raft.base()), trace::entries(&list))?;
             }
+            "members" => writeln!(shown, "n{number} {}", trace::membership(raft.membership()))?,
             "stamps" => {
                 let stamp = |index| raft.entry(index).map(|entry| entry.stamp_ms.to_string());
                 let list: Vec<String> = (1..=raft.last_index()).filter_map(stamp).collect();
@@ -344,7 +377,7 @@ fn progress(raft: &crate::raft::Raft<Faithful>) -> String {
                 State::Snapshot { snapshot, offset, .. } => format!("snapshot {snapshot} from byte {offset}"),
             };
             let (matched, next) = (progress.matched, progress.next);
-            shown += &format!("n{}: {state} match={matched} next={next}\n", trace::number(*id));
+            shown += &format!("n{}: {state} match={matched} next={next}\n", trace::number(id.node));
         }
     }
     shown

@@ -1,7 +1,9 @@
 //! The trace language: one line per event, in the words of the paper.
 
-use crate::ids::{Index, NodeId, Term};
-use crate::raft::{Body, Entry, Message, Persist, Raft, Role, SnapshotMeta};
+use std::collections::BTreeSet;
+
+use crate::ids::{Index, NodeId, ReplicaId, Term};
+use crate::raft::{Body, Entry, Membership, Message, Persist, Raft, Role, SnapshotMeta};
 use crate::rules::Rules;
 
 /// `node3` is 3.
@@ -50,7 +52,26 @@ pub(super) fn changes(id: NodeId, before: &State, after: &State) -> Vec<String> 
     lines
 }
 
+/// `{1,2,4} and {1,2,3}, learners {5}`.
+pub(super) fn membership(membership: &Membership) -> String {
+    let set = |ids: &BTreeSet<ReplicaId>| {
+        let numbers: Vec<&str> = ids.iter().map(|id| number(id.node)).collect();
+        format!("{{{}}}", numbers.join(","))
+    };
+    let mut text = set(&membership.voters);
+    if membership.is_joint() {
+        text += &format!(" and {}", set(&membership.outgoing));
+    }
+    if !membership.learners.is_empty() {
+        text += &format!(", learners {}", set(&membership.learners));
+    }
+    text
+}
+
 pub(super) fn entry(entry: &Entry) -> String {
+    if let Some(members) = &entry.membership {
+        return format!("{}@{} {}", entry.index, entry.term, membership(members));
+    }
     let data = match entry.data.len() {
         0 => "no-op".into(),
         1..=16 => String::from_utf8_lossy(&entry.data).into_owned(),
@@ -71,7 +92,7 @@ pub(super) fn meta(meta: &SnapshotMeta) -> String {
 pub(super) fn persist(persist: &Persist) -> String {
     let mut words = vec![format!("w{}", persist.sequence)];
     if let Some(state) = persist.hard_state {
-        let vote = state.vote.map_or("none".into(), |id| format!("n{}", number(id)));
+        let vote = state.vote.map_or("none".into(), |id| format!("n{}", number(id.node)));
         words.push(format!("term={} vote={vote}", state.term));
     }
     if let Some(from) = persist.truncate_from {

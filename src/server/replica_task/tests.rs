@@ -142,7 +142,7 @@ async fn effects_are_performed_in_the_order_of_their_fields() {
     let bench = start(|pending, lines| {
         lines.apply(GROUP, vec![LineChange::Lease(tag(), u64::MAX), line("old")]);
         let entered = pending.enter(&Request::from(Get { key: "k".into() })).unwrap();
-        let message = raft::Message { term: 1, body: raft::Body::TimeoutNow };
+        let message = raft::Message::new(1, raft::Body::TimeoutNow);
         let effects = Effects {
             retract: vec![LineChange::Drop("old".to_owned())],
             persist: vec![write(1), write(2)],
@@ -194,7 +194,7 @@ async fn a_full_inbox_is_worked_off_without_another_wake() {
     for _ in 0..3 * INPUTS_PER_TURN_MAX {
         assert!(bench.inbox.peer(
             NodeId::numbered(2),
-            GroupMessage::Raft(raft::Message { term: 1, body: raft::Body::TimeoutNow }),
+            GroupMessage::Raft(raft::Message::new(1, raft::Body::TimeoutNow)),
             1
         ));
     }

@@ -79,7 +79,7 @@ fn snoops_that_nobody_answers_are_bounded() {
 fn a_commit_is_timed_from_the_write_that_carries_it() {
     let mut bench = Bench::new(903);
     let persist = |index| {
-        let entry = Entry { index, term: 1, stamp_ms: 0, wall_ms: 0, data: bytes::Bytes::new() };
+        let entry = Entry { index, term: 1, stamp_ms: 0, wall_ms: 0, data: bytes::Bytes::new(), membership: None };
         let raft = Some(Persist { sequence: index, entries: vec![entry], ..Persist::default() });
         let write = Write { group: crate::ids::GroupId(0), sequence: index, raft, journal: vec![], compact: None };
         Effects { persist: vec![write], ..Effects::default() }
@@ -113,10 +113,10 @@ fn a_heartbeat_is_timed_once_and_only_without_entries() {
     let mut bench = Bench::new(905);
     let append = |round, entries| {
         let body = Body::Append { prev_index: 0, prev_term: 0, entries, commit: 0, round, log_time_ms: 0 };
-        sends(GroupMessage::Raft(Message { term: 1, body }))
+        sends(GroupMessage::Raft(Message::new(1, body)))
     };
-    let answer = |round| GroupMessage::Raft(Message { term: 1, body: Body::Appended { index: 0, round } });
-    let entry = Entry { index: 1, term: 1, stamp_ms: 0, wall_ms: 0, data: bytes::Bytes::new() };
+    let answer = |round| GroupMessage::Raft(Message::new(1, Body::Appended { index: 0, round }));
+    let entry = Entry { index: 1, term: 1, stamp_ms: 0, wall_ms: 0, data: bytes::Bytes::new(), membership: None };
     bench.done(1_000, &append(1, vec![entry]), Some(0));
     assert!(bench.watch.rounds.is_empty());
     bench.done(2_000, &append(2, vec![]), Some(0));

@@ -213,7 +213,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::ids::NodeId;
+    use crate::ids::{NodeId, ReplicaId};
 
     const G: GroupId = GroupId(0);
 
@@ -289,8 +289,14 @@ mod tests {
 
     #[test]
     fn one_index_and_term_is_one_entry() {
-        let entry =
-            |data: &'static [u8]| Entry { index: 1, term: 1, stamp_ms: 0, wall_ms: 0, data: Bytes::from_static(data) };
+        let entry = |data: &'static [u8]| Entry {
+            index: 1,
+            term: 1,
+            stamp_ms: 0,
+            wall_ms: 0,
+            data: Bytes::from_static(data),
+            membership: None,
+        };
         let mut checker = RaftChecker::default();
         checker.wrote(G, 0, &[entry(b"a")]).unwrap();
         checker.wrote(G, 1, &[entry(b"a")]).unwrap();
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_was_on_disk_comes_back() {
-        let durable = HardState { term: 3, vote: Some(NodeId::numbered(1)) };
+        let durable = HardState { term: 3, vote: Some(ReplicaId::founder(NodeId::numbered(1))) };
         let mut checker = RaftChecker::default();
         checker.made_durable(G, 0, durable);
         checker.restarted(G, 0, durable).unwrap();

@@ -104,14 +104,15 @@ mod tests {
 
     fn vote(term: u64) -> Arc<GroupMessage> {
         let body = raft::Body::Vote { last_index: 3, last_term: 2, transfer: false };
-        Arc::new(GroupMessage::Raft(raft::Message { term, body }))
+        Arc::new(GroupMessage::Raft(raft::Message::new(term, body)))
     }
 
     fn append(bytes: usize) -> Arc<GroupMessage> {
-        let entry = raft::Entry { index: 1, term: 1, stamp_ms: 1, wall_ms: 1, data: vec![7; bytes].into() };
+        let entry =
+            raft::Entry { index: 1, term: 1, stamp_ms: 1, wall_ms: 1, data: vec![7; bytes].into(), membership: None };
         let entries = vec![entry];
         let body = raft::Body::Append { prev_index: 0, prev_term: 0, entries, commit: 0, round: 1, log_time_ms: 0 };
-        Arc::new(GroupMessage::Raft(raft::Message { term: 1, body }))
+        Arc::new(GroupMessage::Raft(raft::Message::new(1, body)))
     }
 
     fn bus() -> Arc<GroupMessage> {
