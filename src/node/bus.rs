@@ -6,7 +6,7 @@ use crate::cache::{Agent, AgentOut, BusMessage, Committed, Home, HomeOut, LineCh
 use crate::ids::{NodeId, Term};
 use crate::raft;
 use crate::record;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::apply::Waiter;
 use super::machine::{Command, Once, Operation};
@@ -114,7 +114,7 @@ impl<R: Rules> Replica<R> {
             let term = member.raft.term();
             if member.raft.role() != raft::Role::Leader {
                 if member.home.take().is_some() || !member.waiting.is_empty() {
-                    if !R::WAITERS_KEPT_ACROSS_TERMS {
+                    if !R::without(Rule::WaitersKeptAcrossTerms) {
                         member.waiting.clear();
                     }
                     member.streams.clear();

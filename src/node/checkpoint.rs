@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::ids::Index;
 use crate::raft::{Entry, Raft, Snapshot};
 use crate::record::{self, Change};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::apply::FetchFor;
 use super::effect::{Checkpoint, Fetch, Write};
@@ -117,7 +117,7 @@ impl<R: Rules> Replica<R> {
     pub(super) fn build_snapshot(&mut self, step: &mut Step, fetched: &BTreeMap<Index, Bytes>) {
         let Some(member) = &mut self.member else { return };
         let mut records = member.machine.records();
-        if R::SESSIONS_LEFT_OUT_OF_SNAPSHOTS {
+        if R::without(Rule::SessionsLeftOutOfSnapshots) {
             records.retain(|(key, _)| key.first() != Some(&record::prefix::SESSION));
         }
         for index in member.machine.queue().live_bodies(0, member.machine.applied().index) {

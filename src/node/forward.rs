@@ -14,7 +14,7 @@ use crate::cache;
 use crate::ids::{NodeId, Term};
 use crate::raft::{self, ProposeError};
 use crate::record;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::apply::Waiter;
 use super::effect::{RequestId, SessionRef};
@@ -173,7 +173,7 @@ impl<R: Rules> Replica<R> {
         let needs_place =
             matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
         let again = |entry: &Entry| matches!(entry.kind, Kind::Log { sends: 1.., client_session: false, .. });
-        let renumbered = R::REPEATED_UNDER_A_NEW_NUMBER && self.pending.table.get(&id).is_some_and(again);
+        let renumbered = R::without(Rule::RepeatedUnderANewNumber) && self.pending.table.get(&id).is_some_and(again);
         let fresh = if needs_place || renumbered { self.take_place() } else { None };
         let acked_below = self.sequences.acked_below();
         let Pending { table, stream, .. } = &mut self.pending;

@@ -10,7 +10,7 @@ use trine_protocol::{Error, Request};
 use crate::ids::{At, Index};
 use crate::raft::{Entry, SnapshotMeta};
 use crate::record::{self, BadRecord, Change, prefix};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::{cache, lock, queue};
 
 use super::session::{Admission, Sessions, Stored};
@@ -150,7 +150,7 @@ impl Machine {
         let Entry { index, term, stamp_ms, wall_ms, .. } = *entry;
         let membership = entry.membership.clone().or_else(|| self.applied.membership.take());
         self.applied = SnapshotMeta { index, term, stamp_ms, wall_ms, membership };
-        let stamp_ms = if R::LEASES_BY_WALL_CLOCK { wall_ms } else { stamp_ms };
+        let stamp_ms = if R::without(Rule::LeasesByWallClock) { wall_ms } else { stamp_ms };
         let at = At { index, stamp_ms, wall_ms, generation: self.generation };
         self.memory.advance(index);
         self.sessions.expire(stamp_ms);

@@ -40,7 +40,7 @@ use crate::ids::{Index, NodeId, Now, Term};
 use crate::lock;
 use crate::raft::{self, Raft, Restart};
 use crate::record::BadRecord;
-use crate::rules::{Faithful, Rules};
+use crate::rules::{Faithful, Rule, Rules};
 use crate::sequence::Sequences;
 
 use apply::{FetchFor, Waiter};
@@ -331,8 +331,8 @@ impl<R: Rules> Replica<R> {
     fn standing(&self, now: Now) -> Standing {
         let member = self.member.as_ref();
         // The first entry of a leader's term is its no-op: with it, all of earlier terms is applied.
-        let settled =
-            R::HOME_BEFORE_NO_OP || member.is_some_and(|member| member.machine.applied().term == member.raft.term());
+        let settled = R::without(Rule::HomeBeforeNoOp)
+            || member.is_some_and(|member| member.machine.applied().term == member.raft.term());
         Standing { now_us: now.mono_us, leader_until_us: member.and_then(|m| m.raft.lease_until_us()), settled }
     }
 

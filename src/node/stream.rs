@@ -22,7 +22,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::NodeId;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 /// Where a command stands among those that its node sends to one leader. Position 0 stands nowhere, and is taken at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -89,7 +89,7 @@ impl Incoming {
     /// Whether a command is to be taken now.
     pub(super) fn admits<R: Rules>(&self, from: NodeId, at: Position) -> bool {
         let taken = self.taken.get(&from).filter(|taken| taken.stream == at.stream);
-        R::COMMANDS_TAKEN_OUT_OF_ORDER || at.position <= taken.map_or(0, |taken| taken.position) + 1
+        R::without(Rule::CommandsTakenOutOfOrder) || at.position <= taken.map_or(0, |taken| taken.position) + 1
     }
 
     /// A command that was admitted has its place in the log.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ids::{Index, NodeId, Now, ReplicaId};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::membership::Membership;
 use super::message::Body;
@@ -65,11 +65,11 @@ impl<R: Rules> Node<R> {
             return Err(ChangeError::Transferring);
         }
         let settled = self.log.term_at(self.commit) == Some(self.hard_state.term);
-        if !settled && !R::CHANGE_BEFORE_OWN_ENTRY {
+        if !settled {
             return Err(ChangeError::NotSettled);
         }
         let (index, current) = self.log.membership();
-        if index > self.commit || current.is_joint() {
+        if (index > self.commit || current.is_joint()) && !R::without(Rule::ChangeDuringAChange) {
             return Err(ChangeError::InProgress);
         }
         let target = Membership::new(voters, learners);
@@ -79,7 +79,7 @@ impl<R: Rules> Node<R> {
         if target == **current {
             return Err(ChangeError::Unchanged);
         }
-        let next = if R::VOTERS_CHANGED_AT_ONCE { target } else { current.towards(target) };
+        let next = if R::without(Rule::VotersChangedAtOnce) { target } else { current.towards(target) };
         Ok(self.append_membership(next))
     }
 
@@ -105,7 +105,7 @@ impl<R: Rules> Node<R> {
     pub(super) fn membership_committed(&mut self) {
         let (index, membership) = self.log.membership();
         let committed = index <= self.commit;
-        if membership.is_joint() && (committed || R::JOINT_LEFT_EARLY) {
+        if membership.is_joint() && (committed || R::without(Rule::JointLeftEarly)) {
             let left = membership.left();
             self.append_membership(left);
         } else if committed && !membership.is_voter(self.id) {
@@ -140,7 +140,7 @@ impl<R: Rules> Node<R> {
     pub(super) fn reached(&self, own: u64, of: impl Fn(ReplicaId) -> u64) -> u64 {
         let value = |id| if id == self.id { own } else { of(id) };
         let membership = self.log.membership().1;
-        if R::LEARNERS_COUNTED {
+        if R::without(Rule::LearnersCounted) {
             let all = Membership::new(membership.replicas(), BTreeSet::new());
             return all.reached(value);
         }

@@ -5,7 +5,7 @@
 //! answered at once with what is durable so far, because the leader lease counts these answers and must not wait for a disk.
 
 use crate::ids::{Index, ReplicaId, Term};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::message::{Body, Entry};
 use super::node::{Node, RoleState};
@@ -71,19 +71,20 @@ impl<R: Rules> Node<R> {
         if let Some(entry) = entries.last() {
             self.clock.observe_entry(self.now, self.hard_state.term, entry);
         }
-        let kept = R::MEMBERSHIP_KEPT_WHEN_CUT.then(|| self.log.clone());
+        let kept = R::without(Rule::MembershipKeptWhenCut).then(|| self.log.clone());
         let cut = self.log.merge(entries, self.commit);
         if let (Some(kept), Some(_)) = (kept, cut) {
             self.log.keep_memberships_of(kept);
         }
-        let cut = if R::APPEND_CUTS_WITHOUT_CONFLICT && !is_empty { self.log.cut_after(proven) } else { cut };
-        if let Some(cut) = cut.filter(|_| !R::COMPLETION_SPEAKS_FOR_LATER_ENTRIES) {
+        let cut =
+            if R::without(Rule::AppendCutsWithoutConflict) && !is_empty { self.log.cut_after(proven) } else { cut };
+        if let Some(cut) = cut.filter(|_| !R::without(Rule::CompletionSpeaksForLaterEntries)) {
             self.writes.cut(cut);
         }
         let RoleState::Follower(follower) = &mut self.role else { return };
         follower.matched = follower.matched.max(proven);
         // Not the end of this log: what lies beyond `proven` may be a former leader's, and was never committed.
-        let known = if R::COMMIT_BEYOND_WHAT_IS_PROVEN { self.log.last_index() } else { proven };
+        let known = if R::without(Rule::CommitBeyondWhatIsProven) { self.log.last_index() } else { proven };
         self.commit = self.commit.max(leader_commit.min(known));
         self.acknowledge(from, proven, is_empty);
     }
@@ -99,7 +100,7 @@ impl<R: Rules> Node<R> {
 
     fn acknowledge(&mut self, leader: ReplicaId, proven: Index, is_empty: bool) {
         let RoleState::Follower(follower) = &mut self.role else { return };
-        let durable = if R::APPEND_ACKNOWLEDGED_EARLY { self.log.last_index() } else { self.log.stable() };
+        let durable = if R::without(Rule::AppendAcknowledgedEarly) { self.log.last_index() } else { self.log.stable() };
         let index = follower.matched.min(durable);
         if index < proven && !is_empty {
             return;
@@ -154,7 +155,7 @@ impl<R: Rules> Node<R> {
     }
 
     pub(super) fn on_vote(&mut self, from: ReplicaId, last: (Term, Index)) {
-        let free = (self.hard_state.vote.is_none() || R::SECOND_VOTE_IN_A_TERM) && self.leader.is_none();
+        let free = (self.hard_state.vote.is_none() || R::without(Rule::SecondVoteInATerm)) && self.leader.is_none();
         let granted = (free || self.hard_state.vote == Some(from)) && self.is_up_to_date(last);
         if !granted {
             self.send(from, Body::VoteReply { granted });
@@ -162,7 +163,7 @@ impl<R: Rules> Node<R> {
         }
         self.hard_state.vote = Some(from);
         self.restart_election_timer();
-        if R::VOTE_NOT_PERSISTED {
+        if R::without(Rule::VoteNotPersisted) {
             self.send(from, Body::VoteReply { granted });
         } else {
             self.promise(from, Body::VoteReply { granted });
@@ -171,7 +172,7 @@ impl<R: Rules> Node<R> {
 
     /// Whether a log that ends with (term, index) has everything that may be committed (section 5.4.1 of the Raft paper).
     fn is_up_to_date(&self, last: (Term, Index)) -> bool {
-        R::VOTE_WITHOUT_LOG_CHECK || last >= (self.log.last_term(), self.log.last_index())
+        R::without(Rule::VoteWithoutLogCheck) || last >= (self.log.last_term(), self.log.last_index())
     }
 
     /// The leader steps down in this replica's favour.

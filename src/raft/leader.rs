@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::ProposeError;
 use super::log::entry_bytes;
@@ -154,12 +154,12 @@ impl<R: Rules> Node<R> {
     /// Commits what a majority holds durably, this replica's own disk among them and no better than the others.
     pub(super) fn advance_commit(&mut self) {
         let RoleState::Leader(leader) = &self.role else { return };
-        let own = if R::LEADER_COUNTS_ITSELF_EARLY { self.log.last_index() } else { self.log.stable() };
+        let own = if R::without(Rule::LeaderCountsItselfEarly) { self.log.last_index() } else { self.log.stable() };
         let reached = self.reached(own, |id| leader.followers.get(&id).map_or(0, |progress| progress.matched));
         // Replicas of an earlier term's entry may be counted only along with one of this term: until then, a replica without
         // it can still be elected, and would cut it off (figure 8 of the Raft paper).
         let own_term = self.log.term_at(reached) == Some(self.hard_state.term);
-        if reached > self.commit && (own_term || R::EARLIER_TERM_COMMITTED_BY_COUNT) {
+        if reached > self.commit && (own_term || R::without(Rule::EarlierTermCommittedByCount)) {
             let term = self.hard_state.term;
             let own_entries = self.log.range(self.commit + 1, reached).filter(|entry| entry.term == term);
             let bytes: usize = own_entries.map(entry_bytes).sum();
@@ -196,7 +196,7 @@ impl<R: Rules> Node<R> {
 
     pub(super) fn lease_until_us(&self) -> Option<u64> {
         let RoleState::Leader(leader) = &self.role else { return None };
-        if leader.transfer.is_some() && !R::LEADER_LEASE_KEPT_IN_TRANSFER {
+        if leader.transfer.is_some() && !R::without(Rule::LeaderLeaseKeptInTransfer) {
             return None;
         }
         if self.others().is_empty() {
@@ -247,7 +247,7 @@ impl<R: Rules> Node<R> {
             let acknowledged = self.acknowledged_round();
             let RoleState::Leader(leader) = &mut self.role else { return };
             leader.renew_lease(acknowledged);
-            if R::LEADER_LEASE_FROM_ANSWER && leader.lease_from_us.is_some() {
+            if R::without(Rule::LeaderLeaseFromAnswer) && leader.lease_from_us.is_some() {
                 leader.lease_from_us = Some(self.now.mono_us);
             }
         }

@@ -124,6 +124,28 @@ impl Membership {
     }
 }
 
+/// A membership that entries and snapshots share, on the wire and on disk: as if each had its own.
+pub(super) mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Membership;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        membership: &Option<Arc<Membership>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        membership.as_deref().serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<Membership>>, D::Error> {
+        Ok(Option::<Membership>::deserialize(deserializer)?.map(Arc::new))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

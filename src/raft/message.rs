@@ -28,7 +28,7 @@ pub struct Entry {
     /// The command; opaque here.
     pub data: Bytes,
     /// Who takes part from this entry on, where it says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "super::membership::shared")]
     pub membership: Option<Arc<Membership>>,
 }
 
@@ -53,7 +53,7 @@ pub struct SnapshotMeta {
     /// Wall stamp of that entry.
     pub wall_ms: u64,
     /// Who takes part as of that entry; None where the group is as it was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "super::membership::shared")]
     pub membership: Option<Arc<Membership>>,
 }
 

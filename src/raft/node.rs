@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::candidate::Ballot;
 use super::config::Config;
@@ -113,7 +113,7 @@ impl<R: Rules> Node<R> {
             stats: Stats::default(),
             config,
         };
-        if R::VOTE_RIGHT_AFTER_RESTART {
+        if R::without(Rule::VoteRightAfterRestart) {
             node.refuse_votes_until_us = now.mono_us;
         }
         // A group of one has nobody to wait for.
@@ -202,7 +202,9 @@ impl<R: Rules> Node<R> {
         }
         if message.term > own {
             self.become_follower(message.term);
-        } else if message.term < own && !(R::DEPOSED_LEADER_FOLLOWED && matches!(message.body, Body::Append { .. })) {
+        } else if message.term < own
+            && !(R::without(Rule::DeposedLeaderFollowed) && matches!(message.body, Body::Append { .. }))
+        {
             self.correct(from, &message.body);
             return false;
         }
@@ -275,7 +277,7 @@ impl<R: Rules> Node<R> {
 
     /// Term and vote as they are to be on disk.
     pub(super) fn persistent_state(&self) -> HardState {
-        let vote = if R::VOTE_NOT_PERSISTED { None } else { self.hard_state.vote };
+        let vote = if R::without(Rule::VoteNotPersisted) { None } else { self.hard_state.vote };
         HardState { term: self.term(), vote }
     }
 

@@ -22,7 +22,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{Index, NodeId, Now};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::node::{Node, RoleState};
 
@@ -86,7 +86,7 @@ impl<R: Rules> Node<R> {
         if leader.reads.len() >= self.config.reads_max {
             return Err(ReadError::Overloaded);
         }
-        let round = if R::READ_ROUND_USED_AGAIN { leader.round } else { leader.round + 1 };
+        let round = if R::without(Rule::ReadRoundUsedAgain) { leader.round } else { leader.round + 1 };
         leader.reads.waiting.push_back(Waiting { ticket, round, index: commit });
         Ok(())
     }
@@ -94,7 +94,7 @@ impl<R: Rules> Node<R> {
     /// How far everything is committed, where this leader can know.
     fn settled_commit(&self) -> Option<Index> {
         let own_term = self.log.term_at(self.commit) == Some(self.hard_state.term);
-        (own_term || R::READ_BEFORE_NO_OP).then_some(self.commit)
+        (own_term || R::without(Rule::ReadBeforeNoOp)).then_some(self.commit)
     }
 
     /// The newest round that a majority has acknowledged.

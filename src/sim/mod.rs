@@ -25,7 +25,7 @@
 //! 3,000 seeds in 62 s on two cores (release): at the mean 10,700 events and 500 operations answered a seed, 6.7 elections.
 //!
 //! # The bugs that it must find
-//! Each switch of [`Rules`] puts one bug in, and each stands in the [`BANK`] with where the field has met it and a seed that finds it.
+//! Each [`Rule`](crate::rules::Rule) that is left out is a bug, and each stands in the [`BANK`] with where the field has met it and a seed that finds it.
 //! `tests/seeds.rs` asserts that those seeds find them, and that the same seeds pass without.
 //!
 //! # Caveats

@@ -6,7 +6,7 @@ use trine_protocol::{Error, ErrorCode, Response};
 use crate::cache::journal::JournalRecord;
 use crate::cache::message::{LeaseTag, ToNode, Versioned, WriteId};
 use crate::ids::{Index, NodeId};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::serve::got;
 use super::slot::{Clean, Operation, State};
@@ -58,7 +58,7 @@ impl<R: Rules> Agent<R> {
         let reading = reading.clone();
         self.set(&fill.key, State::Invalid);
         self.schedule(&fill.key, None);
-        let poisoned = reading.poisoned && !R::FILL_INSTALLED_AFTER_INVALIDATION;
+        let poisoned = reading.poisoned && !R::without(Rule::FillInstalledAfterInvalidation);
         let kept = if poisoned { LineState::I } else { fill.state };
         let mut usable = reading.usable;
         // A line that is kept is answered for by every later invalidation, so whoever waits may have it.

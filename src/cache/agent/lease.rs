@@ -9,7 +9,7 @@ use trine_protocol::{Error, ErrorCode};
 use crate::cache::line::LineChange;
 use crate::cache::message::{LeaseTag, ToHome};
 use crate::ids::Term;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::slot::{Leaving, Operation, State};
 use super::{Agent, Turn};
@@ -96,7 +96,7 @@ impl<R: Rules> Agent<R> {
         self.lease.held = Some(Held { tag, until_us });
         turn.out.publish.push(LineChange::Lease(tag, until_us));
         for key in self.keys(|_| true) {
-            if R::LINES_KEPT_ACROSS_LEASES {
+            if R::without(Rule::LinesKeptAcrossLeases) {
                 self.publish(turn, &key);
             }
             self.on_due(turn, &key);
@@ -106,11 +106,13 @@ impl<R: Rules> Agent<R> {
 
     pub(super) fn renewed(&mut self, turn: &mut Turn<'_>, tag: LeaseTag, round: u64) {
         let Some(held) = &mut self.lease.held else { return };
-        if held.tag != tag || (turn.now_us >= held.until_us && !R::LAPSED_LEASE_RENEWED) || round > self.lease.round_us
+        if held.tag != tag
+            || (turn.now_us >= held.until_us && !R::without(Rule::LapsedLeaseRenewed))
+            || round > self.lease.round_us
         {
             return;
         }
-        let from_us = if R::BUS_LEASE_FROM_ANSWER { turn.now_us } else { round };
+        let from_us = if R::without(Rule::BusLeaseFromAnswer) { turn.now_us } else { round };
         held.until_us = held.until_us.max(from_us + self.config.holder_lease_us());
         turn.out.publish.push(LineChange::Lease(tag, held.until_us));
     }
@@ -125,7 +127,7 @@ impl<R: Rules> Agent<R> {
     /// Looks at the clock, and at the lease again.
     pub(super) fn check_lapse(&mut self, turn: &mut Turn<'_>) {
         let ended = self.lease.held.is_some_and(|held| turn.now_us >= held.until_us);
-        if ended && !R::LAPSED_LEASE_RENEWED {
+        if ended && !R::without(Rule::LapsedLeaseRenewed) {
             self.lapse(turn);
             self.register(turn);
         }
@@ -168,7 +170,7 @@ impl<R: Rules> Agent<R> {
             }
             State::Leaving(leaving) => State::Leaving(Leaving { poisoned: true, ..leaving }),
             State::Writing(writing) => State::Writing(writing),
-            State::Clean(clean) if R::LINES_KEPT_ACROSS_LEASES => State::Clean(clean),
+            State::Clean(clean) if R::without(Rule::LinesKeptAcrossLeases) => State::Clean(clean),
             State::Invalid | State::Clean(_) | State::Reading(_) => State::Invalid,
         };
         self.set(key, next);

@@ -10,7 +10,7 @@ use crate::cache::journal::JournalRecord;
 use crate::cache::line::Line;
 use crate::cache::message::{Snooped, ToHome, Versioned, WriteId};
 use crate::ids::NodeId;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::slot::{Clean, Leaving, Operation, Owned, Pending, Reading, State, Writing};
 use super::{Agent, Turn};
@@ -35,7 +35,7 @@ impl<R: Rules> Agent<R> {
         waiting.push_back((caller, operation));
         self.callers.insert(caller, key.to_owned());
         self.pump(turn, key);
-        if R::WRITE_BEFORE_JOURNAL {
+        if R::without(Rule::WriteBeforeJournal) {
             self.flushed(turn, self.journaled);
         }
     }
@@ -62,7 +62,7 @@ impl<R: Rules> Agent<R> {
 
     /// The journal is durable up to this ticket: what it has becomes visible, if the lease, looked at again, holds.
     pub fn flushed(&mut self, turn: &mut Turn<'_>, ticket: u64) {
-        if !R::GRANT_WITHOUT_LEASE_CHECK {
+        if !R::without(Rule::GrantWithoutLeaseCheck) {
             self.check_lapse(turn);
         }
         while self.flushing.front().is_some_and(|(flushed, _)| *flushed <= ticket) {
@@ -301,7 +301,7 @@ impl<R: Rules> Agent<R> {
             looked_at += 1;
             let Some((order, key)) = self.order.pop_first() else { return };
             let slot = self.slots.get_mut(&key).expect("every line in the order has a slot");
-            let goes = matches!(slot.state, State::Clean(_)) || R::DIRTY_LINE_EVICTED;
+            let goes = matches!(slot.state, State::Clean(_)) || R::without(Rule::DirtyLineEvicted);
             if goes {
                 self.counts.evictions += 1;
                 turn.out.retract(&key);

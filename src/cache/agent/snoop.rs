@@ -4,7 +4,7 @@ use trine_protocol::Response;
 use trine_protocol::cache::{LineState, Version, Written};
 
 use crate::cache::message::{OwnerMark, Snooped, ToHome};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::slot::State;
 use super::{Agent, Turn};
@@ -36,7 +36,7 @@ impl<R: Rules> Agent<R> {
         }
         if let Some(slot) = self.slots.get_mut(key) {
             match &mut slot.state {
-                State::Clean(_) if R::INVALIDATION_ONLY_ACKNOWLEDGED => {}
+                State::Clean(_) if R::without(Rule::InvalidationOnlyAcknowledged) => {}
                 State::Clean(_) => {
                     turn.out.retract(key);
                     self.set(key, State::Invalid);

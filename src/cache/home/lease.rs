@@ -3,7 +3,7 @@
 use crate::cache::memory::{Command, Memory};
 use crate::cache::message::{LeaseTag, ToNode};
 use crate::ids::{Incarnation, NodeId};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::{Home, HomeOut, Proposal, Standing};
 
@@ -30,7 +30,7 @@ impl<R: Rules> Home<R> {
         if !self.may_act(standing) || !standing.settled {
             return;
         }
-        if memory.members().get(&from) != Some(&incarnation) && !R::LEASE_BEFORE_JOIN {
+        if memory.members().get(&from) != Some(&incarnation) && !R::without(Rule::LeaseBeforeJoin) {
             // The node asks again until it is on the bus.
             if self.joining.insert(from, incarnation) != Some(incarnation) {
                 let command = Command::Join { node: from, incarnation };
@@ -63,7 +63,7 @@ impl<R: Rules> Home<R> {
         let term = self.term;
         match self.leases.get_mut(&from) {
             Some(lease) if tag.term == term && tag.number == lease.number => {
-                if lease.until_us > standing.now_us || R::LAPSED_LEASE_RENEWED {
+                if lease.until_us > standing.now_us || R::without(Rule::LapsedLeaseRenewed) {
                     lease.until_us = until_us;
                     out.to_node.push((from, ToNode::Renewed { tag, round }));
                 } else {
@@ -99,13 +99,14 @@ impl<R: Rules> Home<R> {
                 .all(|(node, incarnation)| self.leases.get(node).is_some_and(|lease| lease.incarnation == *incarnation))
         };
         standing.settled
-            && (R::NEW_HOME_NOT_SILENT
+            && (R::without(Rule::NewHomeNotSilent)
                 || standing.now_us >= self.elected_us + self.config.home_lease_us()
                 || everybody())
     }
 
     /// Whether this node is surely the home: only then it grants, fills, and renews.
     pub(super) fn may_act(&self, standing: Standing) -> bool {
-        R::GRANT_WITHOUT_LEASE_CHECK || standing.leader_until_us.is_some_and(|until_us| standing.now_us < until_us)
+        R::without(Rule::GrantWithoutLeaseCheck)
+            || standing.leader_until_us.is_some_and(|until_us| standing.now_us < until_us)
     }
 }

@@ -8,7 +8,7 @@ use trine_protocol::{Error, ErrorCode};
 use crate::cache::memory::{Applied, Command, Memory, Own, Owner, WriteBack};
 use crate::cache::message::{Snooped, ToNode, Versioned};
 use crate::ids::{Index, NodeId};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::{Committed, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
 
@@ -121,7 +121,7 @@ impl<R: Rules> Home<R> {
         if matches!(job.want, Want::Write { .. }) {
             return self.invalidate_and_own(key, job, Some((owner, None)), memory, standing, out);
         }
-        if R::OLD_VALUE_WHILE_OWNER_IS_AWAY && matches!(job.want, Want::Read) {
+        if R::without(Rule::OldValueWhileOwnerIsAway) && matches!(job.want, Want::Read) {
             return self.fill(key, &job, memory, standing, out);
         }
         let what = format!(
@@ -394,7 +394,7 @@ impl<R: Rules> Home<R> {
             return;
         };
         let Want::Write { write, .. } = job.want else { return };
-        if !copies.is_empty() && !R::WRITE_BEFORE_COPIES_ARE_GONE {
+        if !copies.is_empty() && !R::without(Rule::WriteBeforeCopiesAreGone) {
             return;
         }
         let (node, tag, epoch) = (job.node, job.tag, *epoch);
