@@ -7,6 +7,8 @@
 //! # Invariants
 //! - One change at a time, and none before an entry of the leader's own term is committed (Ongaro, 2015).
 //! - The joint state is left only when it is committed (camunda 60086 left it at a restart).
+//! - A replica that its newest membership removes still campaigns, and leads without counting itself, until that is committed
+//!   (section 4.2.2 of Ongaro's thesis): the majority before may need it.
 //! - A leader that is no voter any more goes on until the entry that says so is committed, without counting itself, and then hands
 //!   over to a voter that has everything.
 //! - A replica that is no member any more is sent entries until it has heard of it, or is silent: so it does not campaign.

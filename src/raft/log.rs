@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::ids::{Index, Term};
+use crate::ids::{Index, ReplicaId, Term};
 
 use super::membership::Membership;
 use super::message::{Entry, SnapshotMeta};
@@ -169,6 +169,19 @@ impl Log {
             self.last_index()
         );
         (index - self.base.index - 1) as usize
+    }
+
+    /// Whether that replica votes by the newest membership, or by one that may still have to decide about it.
+    pub(super) fn is_voter(&self, id: ReplicaId, commit: Index) -> bool {
+        for (index, membership) in self.memberships.iter().rev() {
+            if membership.is_voter(id) {
+                return true;
+            }
+            if *index <= commit {
+                break;
+            }
+        }
+        false
     }
 
     /// Adds an entry of this node's own, as leader.

@@ -256,9 +256,10 @@ impl<R: Rules> Node<R> {
     }
 
     /// Whether this replica votes for its own part: only then it campaigns. (It answers who asks for its vote all the same:
-    /// the candidate may know better.)
+    /// the candidate may know better.) One that an entry removes goes on until that entry is committed: it may be the only one
+    /// that has it, and without its part the majority before could not decide anything.
     pub(super) fn votes(&self) -> bool {
-        self.log.membership().1.is_voter(self.id)
+        self.log.is_voter(self.id, self.commit)
     }
 
     /// Sends what promises nothing, or promises what is durable.

@@ -275,7 +275,10 @@ impl<R: Rules> Run<R> {
             let raft = self.cluster.raft(leader).expect("it leads");
             let taking_part = raft.membership().replicas();
             let states = || taking_part.iter().map(|id| &self.cluster.members[&id.node].state);
-            let applied = |(term, index)| states().all(|state| (state.meta.term, state.meta.index) == (term, index));
+            let last_index = raft.last_index();
+            let applied = |(term, index)| {
+                index <= last_index && states().all(|at| (at.meta.term, at.meta.index) == (term, last_index))
+            };
             if !raft.change_under_way() && last_proposed.is_some_and(applied) {
                 return;
             }

@@ -16,7 +16,7 @@
 //! | `cut 1 2`, `isolate 1`, `heal` | a link one way; all links of a node; all links again |
 //! | `persist 2 [count=1]` | writes in flight are durable |
 //! | `compact 1 5`, `provide 1`, `transfer 1 [to=3]`, `change 1 voters=1.2.4 [learners=5]`, `read 1 7` | as the replica would call them; a read has a number |
-//! | `step 2 from=1 term=3 append prev=3@1 log=2.2 commit=3 round=1` | a message from nowhere |
+//! | `step 2 from=1 term=3 append prev=3@1 log=2.2 commit=3 round=1` | a message from nowhere; `life=5`: for another life of the node |
 //! | `status`, `logs`, `stamps`, `members`, `progress 1`, `lease 1` | shows |
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ use goldenscript::{ArgumentConsumer, Command, Context};
 
 use super::cluster::{Cluster, Flight};
 use super::trace;
-use crate::ids::{Index, NodeId, ReplicaId, Term};
+use crate::ids::{Incarnation, Index, NodeId, ReplicaId, Term};
 use crate::raft::node::RoleState;
 use crate::raft::progress::State;
 use crate::raft::{Body, Entry, Message, Role, SnapshotMeta};
@@ -285,7 +285,8 @@ fn message(arguments: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "timeout-now" => Body::TimeoutNow,
         other => return Err(format!("no message '{other}'").into()),
     };
-    Ok(Message::new(term, body))
+    let to = Incarnation(key(arguments, "life")?.unwrap_or(0));
+    Ok(Message { to, ..Message::new(term, body) })
 }
 
 fn network(cluster: &mut Cluster<Faithful>, name: &str, arguments: &mut ArgumentConsumer<'_>) -> Result<()> {
