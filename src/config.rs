@@ -9,7 +9,8 @@
 //! - Every complaint is one line that says what was given and what would be right.
 //!
 //! # Caveats
-//! - Members are fixed by the configuration: a node is added by starting all with a longer list.
+//! - The members are those of the cluster's beginning. Once a node has heard of a newer list of nodes, it keeps that one and looks at
+//!   `--member` no more, its own addresses included.
 //! - Credentials on the command line can be seen in the process table; the environment variable is the better place.
 
 use std::collections::BTreeSet;
@@ -17,16 +18,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use trine_protocol::cluster::NodeStanding;
 use trine_protocol::limits;
 
 use crate::ids::NodeId;
+use crate::node::Roster;
+use crate::node::roster::{Listed, NODES_MAX};
 
 /// Groups of a cluster where nothing else is said: with three nodes each leads one.
 pub const GROUPS_DEFAULT: u32 = 3;
 /// Voters of a group where nothing else is said: one may fail.
 pub const REPLICAS_DEFAULT: u32 = 3;
 /// Members of a cluster: every node is on the bus of every group and connected to every other node.
-pub const MEMBERS_MAX: usize = 32;
+pub const MEMBERS_MAX: usize = NODES_MAX;
 
 /// The arguments of `trine serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,6 +62,10 @@ pub struct ServeArgs {
     /// The cluster's number, 16 hexadecimal digits; needed at the first start, read from the data directory after that.
     #[arg(long, env = "TRINE_CLUSTER_ID", value_name = "HEX", value_parser = parse_cluster_id)]
     pub cluster_id: Option<u64>,
+    /// Join a cluster that is there: this node takes part when `trine cluster add` has let it in. The members are this node, and
+    /// one or more of that cluster to hear of the others from.
+    #[arg(long, env = "TRINE_JOIN")]
+    pub join: bool,
     /// Raft groups of the cluster; fixed when it is created.
     #[arg(long, env = "TRINE_GROUPS", default_value_t = GROUPS_DEFAULT)]
     pub groups: u32,
@@ -218,6 +226,8 @@ pub struct ServeConfig {
     pub groups: u32,
     /// Voters of each group.
     pub replicas: u32,
+    /// Whether the node joins a cluster that is there.
+    pub join: bool,
     /// Whether a follower redirects lock requests over HTTP.
     pub redirect_locks: bool,
     /// What clients and peers must show; empty where nothing.
@@ -248,7 +258,8 @@ impl ServeConfig {
             listen_http,
             cluster_id: args.cluster_id,
             groups: args.groups,
-            replicas: args.replicas.min(u32::try_from(members.len()).unwrap_or(u32::MAX)),
+            replicas: args.replicas,
+            join: args.join,
             redirect_locks: args.redirect_locks,
             credentials: args.credentials.map(Bytes::from).unwrap_or_default(),
             timing: args.timing,
@@ -314,23 +325,25 @@ impl ServeConfig {
         self.members.iter().find(|member| member.name == self.node).expect("checked when it was made")
     }
 
-    /// Every node's name, in order.
-    pub fn nodes(&self) -> Vec<NodeId> {
-        self.members.iter().map(|member| member.name).collect()
-    }
-
-    /// The nodes that vote in a group: as many as there are replicas, beginning with another node for each group. The first
-    /// one leads it when all is calm, so the order counts.
-    pub fn voters(&self, group: u32) -> Vec<NodeId> {
-        let count = self.members.len();
-        let start = group as usize % count;
-        (0..self.replicas as usize).map(|offset| self.members[(start + offset) % count].name).collect()
+    /// The list of nodes that the cluster begins with, or, for a node that joins, the one that it begins to ask with.
+    pub fn roster(&self) -> Roster {
+        let listed = |member: &Member| Listed {
+            incarnation: None,
+            client: member.client.to_string(),
+            peer: member.peer.to_string(),
+            http: member.http.to_string(),
+            standing: NodeStanding::Voter,
+        };
+        let nodes = self.members.iter().map(|member| (member.name, listed(member))).collect();
+        Roster { version: 0, replicas: self.replicas, nodes }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use crate::ids::{GroupId, ReplicaId};
 
     use super::*;
 
@@ -358,7 +371,7 @@ mod tests {
     #[test]
     fn what_is_not_said_comes_from_the_own_member() {
         let config = parse(&three()).unwrap();
-        assert_eq!(config.nodes(), [1, 2, 3].map(NodeId::numbered));
+        assert_eq!(config.roster().names(), [1, 2, 3].map(NodeId::numbered));
         assert_eq!((config.listen_client.as_str(), config.listen_peer.as_str()), ("h:4102", "h:4202"));
         assert_eq!(config.listen_http, ["h:9001".parse().unwrap()]);
         let config = parse(&format!("{} --listen-http [::1]:1 --listen-http 0.0.0.0:2", three())).unwrap();
@@ -369,15 +382,16 @@ mod tests {
     #[test]
     fn groups_are_spread_over_the_nodes() {
         let four = format!("{} {}", three(), member(4));
-        let config = parse(&four).unwrap();
-        let voters = |group| config.voters(group).iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ");
+        let roster = parse(&four).unwrap().roster();
+        let placement = |group| roster.placement(GroupId(group), false);
+        let voters = |group| placement(group).iter().map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
         assert_eq!(voters(0), "node1 node2 node3");
         assert_eq!(voters(1), "node2 node3 node4");
         assert_eq!(voters(2), "node3 node4 node1");
         assert_eq!(voters(3), "node4 node1 node2");
         assert_eq!(voters(4), "node1 node2 node3");
         let one = parse(&format!("--node node1 --data-dir d {}", member(1))).unwrap();
-        assert_eq!((one.replicas, one.voters(2)), (1, vec![NodeId::numbered(1)]));
+        assert_eq!(one.roster().placement(GroupId(2), false), [ReplicaId::founder(NodeId::numbered(1))]);
     }
 
     #[test]

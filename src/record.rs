@@ -16,6 +16,8 @@ pub mod prefix {
     pub const CACHE: u8 = b'c';
     /// A lock.
     pub const LOCK: u8 = b'l';
+    /// The list of nodes.
+    pub const NODES: u8 = b'n';
     /// A queue or one of its messages.
     pub const QUEUE: u8 = b'q';
     /// A session.

@@ -29,6 +29,73 @@ pub struct KeepAlive {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {}
 
+/// Changes who belongs to the cluster. The groups follow it by themselves, one change at a time each; [`Status`] says how far they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reshape {
+    /// What is to change.
+    pub change: Reshaping,
+}
+
+/// One change of who belongs to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reshaping {
+    /// A node that runs already, and waits to be let in: it takes entries, and votes nowhere yet.
+    Add(NewNode),
+    /// A node that was added may vote, and lead.
+    Promote(String),
+    /// A node is to hold no replica any more. Refused where too few nodes would be left for the replicas, unless `force` is set.
+    Remove {
+        /// Its name.
+        node: String,
+        /// Do it although fewer nodes are left than groups want replicas.
+        force: bool,
+    },
+    /// A node takes the place of another, which is gone or is to go; under the same name where it has lost its disk.
+    Replace {
+        /// Name of the node that goes.
+        node: String,
+        /// The one that comes, and that runs already.
+        by: NewNode,
+    },
+    /// A node that was removed, and holds nothing any more, is not spoken to any more.
+    Forget(String),
+}
+
+/// A node that is to belong to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewNode {
+    /// Name of the node.
+    pub node: String,
+    /// That of its data directory, as its own [`NodeStatus`] says.
+    pub incarnation: u64,
+    /// `host:port` for clients of this protocol.
+    pub client: String,
+    /// `host:port` for the other nodes.
+    pub peer: String,
+    /// `host:port` of the lock address of its HTTP service.
+    pub http: String,
+}
+
+/// Answer to [`Reshape`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reshaped {
+    /// Version of the list of nodes from now on; the same as before where it was so already.
+    pub version: u64,
+}
+
+/// Hands the leadership of a group to one of its voters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// The group, 0 to groups - 1.
+    pub group: u32,
+    /// Name of the node that is to lead it.
+    pub node: String,
+}
+
+/// Answer to [`Transfer`]: it is under way, and over within an election timeout. [`Status`] says what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transferring {}
+
 /// Asks a node what it is and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {}
@@ -50,6 +117,12 @@ pub struct NodeStatus {
     pub nodes: Vec<NodeAddresses>,
     /// Every group, as this node sees it.
     pub groups: Vec<GroupStatus>,
+    /// Version of the list of nodes that it knows; 0 where it is as the cluster was made.
+    #[serde(default)]
+    pub nodes_version: u64,
+    /// Why the node takes no part in the cluster; empty where it does.
+    #[serde(default)]
+    pub outside: String,
 }
 
 /// The addresses a node advertises.
@@ -61,6 +134,24 @@ pub struct NodeAddresses {
     pub client: String,
     /// `host:port` of the lock address of its HTTP service.
     pub http: String,
+    /// `host:port` for the other nodes.
+    #[serde(default)]
+    pub peer: String,
+    /// What part it has in the cluster.
+    #[serde(default)]
+    pub standing: NodeStanding,
+}
+
+/// What part a node has in the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeStanding {
+    /// Groups have replicas on it that vote.
+    #[default]
+    Voter,
+    /// Groups have replicas on it that do not vote yet.
+    Learner,
+    /// It is on its way out: groups take their replicas away from it.
+    Leaving,
 }
 
 /// What a node's replica in its group is.
@@ -101,4 +192,13 @@ pub struct GroupStatus {
     pub ready: bool,
     /// Why it is not ready; empty where it is.
     pub why_not_ready: String,
+    /// Names of the voters, by the newest word in this node's log; of both majorities, while one replaces the other.
+    #[serde(default)]
+    pub voters: Vec<String>,
+    /// Names of the learners.
+    #[serde(default)]
+    pub learners: Vec<String>,
+    /// On the leader: what a change of the group's members waits for; empty where nothing is to change.
+    #[serde(default)]
+    pub change: String,
 }

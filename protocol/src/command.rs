@@ -123,12 +123,15 @@ commands! {
     0x0101 Status: cluster -> NodeStatus, Freely;
     0x0102 OpenSession: cluster -> SessionOpened, Freely;
     0x0103 KeepAlive: cluster -> Kept, Freely;
+    0x0104 Reshape: cluster -> Reshaped, InSession;
+    0x0105 Transfer: cluster -> Transferring, Freely;
     0x0201 Enqueue: queue -> Enqueued, InSession;
     0x0202 Dequeue: queue -> Dequeued, InSession;
     0x0203 Ack: queue -> Acked, InSession;
     0x0301 Acquire: lock -> Granted, InSession;
     0x0302 Release: lock -> Released, InSession;
     0x0303 Renew: lock -> Granted, InSession;
+    0x0304 Inspect: lock -> Inspected, Freely;
     0x0401 Get: cache -> Got, Freely;
     0x0402 Put: cache -> Written, Never;
     0x0403 Delete: cache -> Written, Never;

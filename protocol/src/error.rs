@@ -59,6 +59,7 @@ errors! {
     8 TooManyConnections NotDone "The node has as many connections as it takes.";
     9 TooManyInFlight NotDone "The connection has as many unanswered requests as it may have.";
     10 Unreachable NotDone "No connection to a node: the request did not leave the client. Only clients say this.";
+    11 LostData Refused "The node was known with another data directory: what it promised is lost with that one, and it must be let in anew.";
     20 InvalidArgument Refused "A field is outside its range.";
     21 TooLarge Refused "A name, key or value is over its limit.";
     22 NotColocated Refused "The names belong to different groups and one command cannot span them.";

@@ -54,3 +54,19 @@ pub struct Renew {
     /// The new lease in milliseconds, 1 to [`crate::limits::LEASE_MS_MAX`].
     pub lease_ms: u32,
 }
+
+/// Asks who holds a lock. The answer is as new as if it had gone through the log: whatever was acknowledged before is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspect {
+    /// The lock.
+    pub lock: String,
+}
+
+/// Answer to [`Inspect`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspected {
+    /// Who holds it; empty where nobody does.
+    pub client: String,
+    /// The holder's fencing token; 0 where nobody holds it.
+    pub token: u64,
+}

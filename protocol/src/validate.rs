@@ -1,5 +1,6 @@
 //! Whether a request's fields are in their ranges: looked at by a client before it sends, by a node before it works.
 
+use crate::cluster::{NewNode, Reshaping};
 use crate::command::Request;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{BATCH_MAX, KEY_BYTES_MAX, LEASE_MS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX, VISIBILITY_MS_MAX};
@@ -14,6 +15,15 @@ impl Request {
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Self::Status(_) | Self::OpenSession(_) | Self::KeepAlive(_) => Ok(()),
+            Self::Reshape(reshape) => match &reshape.change {
+                Reshaping::Promote(node) | Reshaping::Forget(node) | Reshaping::Remove { node, .. } => {
+                    name("node", node)
+                }
+                Reshaping::Add(new) => new_node(new),
+                Reshaping::Replace { node, by } => name("node", node).and_then(|()| new_node(by)),
+            },
+            Self::Transfer(transfer) => name("node", &transfer.node),
+            Self::Inspect(inspect) => name("lock", &inspect.lock),
             Self::Enqueue(enqueue) => {
                 name("queue", &enqueue.queue)?;
                 at_most("body", enqueue.body.len(), VALUE_BYTES_MAX)
@@ -58,6 +68,13 @@ impl Request {
 fn name(field: &str, name: &str) -> Result<(), Error> {
     not_empty(field, name)?;
     at_most(field, name.len(), NAME_BYTES_MAX)
+}
+
+fn new_node(new: &NewNode) -> Result<(), Error> {
+    name("node", &new.node)?;
+    name("client", &new.client)?;
+    name("peer", &new.peer)?;
+    name("http", &new.http)
 }
 
 fn key(key: &str) -> Result<(), Error> {

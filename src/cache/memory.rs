@@ -25,6 +25,13 @@ pub enum Command {
         /// Its data directory.
         incarnation: Incarnation,
     },
+    /// That life of the node is on the bus no more: a new home does not wait for it.
+    Leave {
+        /// The node.
+        node: NodeId,
+        /// Its data directory.
+        incarnation: Incarnation,
+    },
     /// This node owns the key from here on, and this is what it writes first.
     Own(Own),
     /// The owner's newest value; with `end` nobody owns the key any more. Void unless owner, incarnation and epoch match.
@@ -101,6 +108,8 @@ pub struct Cell {
 pub enum Applied {
     /// The node is on the bus.
     Joined,
+    /// The node is not on the bus any more.
+    Left,
     /// The ownership began, with this epoch.
     Owned(Index),
     /// The value is stored, and the ownership over where the command said so.
@@ -129,6 +138,14 @@ impl Memory {
                 self.members.insert(*node, *incarnation);
                 self.changed_members.insert(*node);
                 Applied::Joined
+            }
+            Command::Leave { node, incarnation } => {
+                if self.members.get(node) != Some(incarnation) {
+                    return Applied::Void;
+                }
+                self.members.remove(node);
+                self.changed_members.insert(*node);
+                Applied::Left
             }
             Command::Own(own) => self.own(at.index, own),
             Command::WriteBack(write_back) => self.write_back(write_back),

@@ -21,6 +21,7 @@
 
 mod cache;
 mod client;
+mod cluster;
 mod health;
 mod lock;
 mod queue;
@@ -70,6 +71,9 @@ enum Command {
     /// Takes locks and gives them back.
     #[command(subcommand)]
     Lock(lock::LockCommand),
+    /// Changes which nodes the cluster has, and who leads.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Says how the cluster stands, node by node.
     Status(status::StatusArgs),
     /// Says whether the nodes that are named, and no others, are ready; for health checks.
@@ -135,6 +139,7 @@ fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Cache(command) => in_runtime(false, command.run()),
         Command::Queue(command) => in_runtime(false, command.run()),
         Command::Lock(command) => in_runtime(false, command.run()),
+        Command::Cluster(command) => in_runtime(false, command.run()),
         Command::Status(args) => in_runtime(false, status::run(args)),
         Command::Health(args) => in_runtime(false, health::run(args)),
     };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use trine_protocol::Error;
 use trine_protocol::client::Client;
-use trine_protocol::cluster::{NodeStatus, Role};
+use trine_protocol::cluster::{NodeStanding, NodeStatus, Role};
 
 use super::client::ClientArgs;
 use super::{Exit, Failure, say};
@@ -23,22 +23,11 @@ pub(super) struct StatusArgs {
 }
 
 /// What became of asking each node, by name.
-type Answers = BTreeMap<String, Result<NodeStatus, Error>>;
+pub(super) type Answers = BTreeMap<String, Result<NodeStatus, Error>>;
 
 /// Asks one node for the list of nodes, then each of those. Exit code 5 unless every node answers and is ready.
 pub(super) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
-    let first = args.client.connect().await?.status().await?;
-    let mut asked = JoinSet::new();
-    for node in &first.nodes {
-        let mut config = args.client.config(vec![node.client.clone()]);
-        config.deadline = config.deadline.min(std::time::Duration::from_millis(NODE_MS_MAX));
-        let name = node.node.clone();
-        asked.spawn(async move {
-            let status = async { Client::connect(config).await?.status().await };
-            (name, status.await)
-        });
-    }
-    let answers: Answers = asked.join_all().await.into_iter().collect();
+    let (first, answers) = ask(&args.client.connect().await?, &args.client).await?;
     if args.client.json {
         say(format!("{}\n", object(&first, &answers)).as_bytes())?;
     } else {
@@ -48,8 +37,28 @@ pub(super) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
     Ok(if well { Exit::Done } else { Exit::NotDone })
 }
 
+/// Asks one node for the list of nodes, then each of those.
+pub(super) async fn ask(client: &Client, args: &ClientArgs) -> Result<(NodeStatus, Answers), Failure> {
+    let first = client.status().await?;
+    let mut asked = JoinSet::new();
+    for node in &first.nodes {
+        let mut config = args.config(vec![node.client.clone()]);
+        config.deadline = config.deadline.min(std::time::Duration::from_millis(NODE_MS_MAX));
+        let name = node.node.clone();
+        asked.spawn(async move {
+            let status = async { Client::connect(config).await?.status().await };
+            (name, status.await)
+        });
+    }
+    let answers = asked.join_all().await.into_iter().collect();
+    Ok((first, answers))
+}
+
 /// The first group that is not ready, and why.
 pub(super) fn why_not_ready(status: &NodeStatus) -> Option<String> {
+    if !status.outside.is_empty() {
+        return Some(status.outside.clone());
+    }
     let group = status.groups.iter().find(|group| !group.ready)?;
     Some(format!("group {}: {}", group.group, group.why_not_ready))
 }
@@ -66,7 +75,7 @@ const fn role(role: Role) -> &'static str {
 fn text(first: &NodeStatus, answers: &Answers) -> String {
     let mut out =
         format!("cluster {:016x}: {} nodes, {} groups\n\n", first.cluster_id, first.nodes.len(), first.groups.len());
-    let mut nodes = vec![["node", "clients", "http", "version", "up", "state"].map(String::from).to_vec()];
+    let mut nodes = vec![["node", "part", "clients", "http", "version", "up", "state"].map(String::from).to_vec()];
     for node in &first.nodes {
         let (version, up, state) = match &answers[&node.node] {
             Ok(status) => {
@@ -75,7 +84,8 @@ fn text(first: &NodeStatus, answers: &Answers) -> String {
             }
             Err(error) => ("-".into(), "-".into(), format!("no answer: {error}")),
         };
-        nodes.push(vec![node.node.clone(), node.client.clone(), format!("http://{}", node.http), version, up, state]);
+        let (part, http) = (standing(node.standing).to_owned(), format!("http://{}", node.http));
+        nodes.push(vec![node.node.clone(), part, node.client.clone(), http, version, up, state]);
     }
     table(&mut out, &nodes);
     out.push('\n');
@@ -98,7 +108,22 @@ fn text(first: &NodeStatus, answers: &Answers) -> String {
         groups.push(row);
     }
     table(&mut out, &groups);
+    for group in &first.groups {
+        let views = answers.values().flatten().flat_map(|status| &status.groups).filter(|it| it.group == group.group);
+        for view in views.filter(|view| !view.change.is_empty()) {
+            writeln!(out, "\ngroup {} changes its members, and waits for {}", view.group, view.change)
+                .expect("a string takes everything");
+        }
+    }
     out
+}
+
+const fn standing(standing: NodeStanding) -> &'static str {
+    match standing {
+        NodeStanding::Voter => "voter",
+        NodeStanding::Learner => "learner",
+        NodeStanding::Leaving => "leaving",
+    }
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
@@ -123,7 +148,9 @@ fn duration(ms: u64) -> String {
 
 fn object(first: &NodeStatus, answers: &Answers) -> Value {
     let nodes = first.nodes.iter().map(|node| {
-        let mut object = json!({ "node": node.node, "client": node.client, "http": node.http });
+        let part = standing(node.standing);
+        let mut object =
+            json!({ "node": node.node, "part": part, "client": node.client, "http": node.http, "peer": node.peer });
         let members = object.as_object_mut().expect("made as an object");
         match &answers[&node.node] {
             Ok(status) => {
@@ -155,6 +182,9 @@ fn group(group: &trine_protocol::cluster::GroupStatus) -> Value {
         "bus_lease": group.bus_lease,
         "ready": group.ready,
         "why_not_ready": group.why_not_ready,
+        "voters": group.voters,
+        "learners": group.learners,
+        "change": group.change,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use trine_protocol::queue::{Acked, Delivery, Dequeued, Enqueued};
-use trine_protocol::{Error, ErrorCode, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache::{self, Committed, Proposal};
 use crate::ids::{Index, NodeId};
@@ -27,6 +27,15 @@ pub(super) enum Waiter {
     Home(Proposal),
 }
 
+/// A read that waits for the word of a majority.
+#[derive(Clone, Debug)]
+pub(super) struct Read {
+    /// The node whose client asked; None where it is this one.
+    pub(super) node: Option<NodeId>,
+    pub(super) id: u64,
+    pub(super) request: Request,
+}
+
 /// What a read from the state store is for.
 #[derive(Clone, Debug)]
 pub(super) enum FetchFor {
@@ -39,7 +48,7 @@ pub(super) enum FetchFor {
 impl<R: Rules> Replica<R> {
     /// Applies one committed entry.
     pub(super) fn apply(&mut self, step: &mut Step, entry: &Entry) {
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let (_, outcome) = member.machine.apply::<R>(entry);
         member.checkpoints.applied(entry);
         if member.tick_index.is_some_and(|index| index <= entry.index) {
@@ -55,6 +64,10 @@ impl<R: Rules> Replica<R> {
                 self.home_committed(step, &proposal, committed);
             }
             None => {}
+        }
+        if self.setup.group.0 == 0 && self.member.machine.roster().version > self.roster.version {
+            let roster = self.member.machine.roster().clone();
+            self.hear_roster(step, roster);
         }
     }
 
@@ -81,7 +94,7 @@ impl<R: Rules> Replica<R> {
         handed: Vec<queue::Handed>,
         fetched: &BTreeMap<Index, Bytes>,
     ) {
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let body = |id: Index| fetched.get(&id).cloned().or_else(|| member.raft.entry(id).and_then(body_of));
         let base = member.raft.base().index;
         let missing: Vec<Index> =
@@ -107,7 +120,7 @@ impl<R: Rules> Replica<R> {
 
     /// Records from the state store.
     pub(super) fn fetched(&mut self, step: &mut Step, ticket: u64, records: &[(Vec<u8>, Option<Bytes>)]) {
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let index = |key: &[u8]| key.get(1..).and_then(|index| index.try_into().ok()).map(u64::from_be_bytes);
         let bodies: BTreeMap<Index, Bytes> =
             records.iter().filter_map(|(key, value)| Some((index(key)?, value.clone()?))).collect();
@@ -129,7 +142,7 @@ impl<R: Rules> Replica<R> {
         if !self.leads() {
             return;
         }
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let due = member.machine.next_deadline_ms().is_some_and(|due| due <= member.raft.log_time_ms(step.now));
         if due && member.tick_index.is_none() {
             let command = record::encode(&Command::Tick);
@@ -156,6 +169,7 @@ fn response(result: Stored) -> Result<Response, Error> {
         Answer::Queue(queue::Answer::Acked { id }) => Response::Ack(Acked { id }),
         Answer::Lock(lock::Answer::Granted(granted)) => Response::Acquire(granted),
         Answer::Lock(lock::Answer::Released(released)) => Response::Release(released),
+        Answer::Reshaped(version) => Response::Reshape(trine_protocol::cluster::Reshaped { version }),
         Answer::Kept => Response::KeepAlive(trine_protocol::cluster::Kept {}),
         Answer::Queue(queue::Answer::Delivered(_)) | Answer::Own(_) => {
             return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients"));

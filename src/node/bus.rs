@@ -45,7 +45,7 @@ impl<R: Rules> Replica<R> {
         act: impl FnOnce(&mut Home<R>, &crate::cache::Memory, crate::cache::Standing, &mut HomeOut),
     ) {
         let standing = self.standing(step.now);
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let Some(home) = &mut member.home else { return };
         let mut out = HomeOut::default();
         act(home, member.machine.memory(), standing, &mut out);
@@ -62,8 +62,7 @@ impl<R: Rules> Replica<R> {
     }
 
     fn hand_to_home(&mut self, step: &mut Step, from: NodeId, message: ToHome) {
-        let is_home = self.member.as_ref().is_some_and(|member| member.home.is_some());
-        if is_home {
+        if self.member.home.is_some() {
             return self
                 .with_home(step, |home, memory, standing, out| home.handle(from, message, memory, standing, out));
         }
@@ -95,7 +94,7 @@ impl<R: Rules> Replica<R> {
     /// A node without a log learns of the leader from the bus.
     fn hear_of_home(&mut self, step: &Step, leader: NodeId, term: Term) {
         let newer = self.hint.is_none_or(|hint| hint.term < term);
-        if self.member.is_none() && newer && self.setup.voters.contains(&leader) {
+        if !self.takes_part() && newer && self.roster.nodes.contains_key(&leader) {
             self.hint = Some(Hint { leader, term, heard_us: step.now.mono_us });
         }
     }
@@ -110,23 +109,24 @@ impl<R: Rules> Replica<R> {
 
     /// The home lives as long as this node leads; the agent turns to whoever does.
     pub(super) fn follow_leader(&mut self, step: &mut Step) {
-        if let Some(member) = &mut self.member {
-            let term = member.raft.term();
-            if member.raft.role() != raft::Role::Leader {
-                if member.home.take().is_some() || !member.waiting.is_empty() {
-                    if !R::without(Rule::WaitersKeptAcrossTerms) {
-                        member.waiting.clear();
-                    }
-                    member.streams.clear();
-                    member.tick_index = None;
-                    self.pending.lost_leader();
+        let member = &mut self.member;
+        let term = member.raft.term();
+        if member.raft.role() != raft::Role::Leader {
+            if member.home.take().is_some() || !member.waiting.is_empty() || !member.reads.is_empty() {
+                if !R::without(Rule::WaitersKeptAcrossTerms) {
+                    member.waiting.clear();
                 }
-            } else if member.home.as_ref().is_none_or(|home| home.term() != term) {
-                member.waiting.clear();
+                member.reads.clear();
                 member.streams.clear();
                 member.tick_index = None;
-                member.home = Some(Home::new(self.setup.node, term, self.setup.cache(), step.now.mono_us));
+                self.pending.lost_leader();
             }
+        } else if member.home.as_ref().is_none_or(|home| home.term() != term) {
+            member.waiting.clear();
+            member.reads.clear();
+            member.streams.clear();
+            member.tick_index = None;
+            member.home = Some(Home::new(self.setup.node, term, self.setup.cache(), step.now.mono_us));
         }
         if let Some((leader, term)) = self.leader() {
             self.with_agent(step, |agent, turn| agent.home_changed(turn, term));
@@ -169,18 +169,19 @@ impl<R: Rules> Replica<R> {
         if let Some((leader, _)) = self.leader() {
             return Some(leader);
         }
-        if self.member.is_some() {
+        if self.takes_part() {
             return None;
         }
-        let guess = self.pending.next_guess() % self.setup.voters.len();
-        self.setup.voters.get(guess).copied()
+        let names = self.roster.names();
+        let guess = self.pending.next_guess().checked_rem(names.len())?;
+        names.get(guess).copied()
     }
 
     /// Puts the home's commands into the log.
     pub(super) fn propose_for_home(&mut self, step: &mut Step) {
         while let Some(proposal) = step.propose.pop_front() {
             let command = log_command(&proposal);
-            let Some(member) = &mut self.member else { return };
+            let member = &mut self.member;
             match member.raft.propose(step.now, record::encode(&command).into()) {
                 Ok(index) => {
                     member.waiting.insert(index, Waiter::Home(proposal));

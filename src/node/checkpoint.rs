@@ -54,14 +54,14 @@ impl<R: Rules> Replica<R> {
     /// Hands a checkpoint out where enough was applied.
     pub(super) fn checkpoint_if_due(&mut self, step: &mut Step) {
         let timing = &self.setup.timing;
-        let Some(member) = &mut self.member else { return };
-        let applied = member.machine.applied().clone();
-        let entries = applied.index - member.checkpoints.index;
+        let member = &mut self.member;
+        let entries = member.machine.applied().index - member.checkpoints.index;
         let due = entries >= timing.checkpoint_entries
             || (entries > 0 && member.checkpoints.bytes >= timing.checkpoint_bytes);
         if !due || member.checkpoints.in_flight.is_some() {
             return;
         }
+        let applied = member.machine.applied().clone();
         let compact_to = compact_to(&member.raft, applied.index, timing.retain_bytes, timing.checkpoint_entries);
         let mut changes = member.machine.take_changes();
         let body = |index: Index| member.raft.entry(index).and_then(body_of).map(|body| body.to_vec());
@@ -83,7 +83,7 @@ impl<R: Rules> Replica<R> {
 
     /// The checkpoint is durable: the log may forget what it covers.
     pub(super) fn checkpointed(&mut self, step: &mut Step, index: Index) {
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let Some((in_flight, compact_to)) = member.checkpoints.in_flight else { return };
         if in_flight != index {
             return;
@@ -98,7 +98,7 @@ impl<R: Rules> Replica<R> {
 
     /// Begins a snapshot where a follower needs one.
     pub(super) fn provide_snapshot(&mut self, step: &mut Step) {
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         if !member.wants_snapshot || member.fetches.values().any(|wanted| matches!(wanted, FetchFor::Snapshot)) {
             return;
         }
@@ -115,7 +115,7 @@ impl<R: Rules> Replica<R> {
 
     /// The whole state, bodies included, as one snapshot.
     pub(super) fn build_snapshot(&mut self, step: &mut Step, fetched: &BTreeMap<Index, Bytes>) {
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let mut records = member.machine.records();
         if R::without(Rule::SessionsLeftOutOfSnapshots) {
             records.retain(|(key, _)| key.first() != Some(&record::prefix::SESSION));
@@ -136,7 +136,7 @@ impl<R: Rules> Replica<R> {
     /// The leader sent its state: this one's is replaced.
     pub(super) fn restore(&mut self, snapshot: &Snapshot) {
         let generation = self.setup.generation;
-        let Some(member) = &mut self.member else { return };
+        let member = &mut self.member;
         let restored = record::decode_records(&snapshot.data).and_then(|records| {
             let records = records.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
             Machine::restore(generation, snapshot.meta.clone(), records)

@@ -10,7 +10,7 @@ use crate::ids::{GroupId, Index, NodeId};
 use crate::raft::{self, SnapshotMeta};
 use crate::record::Change;
 
-use super::message::GroupMessage;
+use super::message::{GroupMessage, Roster};
 
 /// Number that the shell gives a client's request, to find the client again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub enum Input {
     Checkpointed { index: Index },
     /// The records asked for by [`Fetch`]; a missing one is None.
     Fetched { ticket: u64, records: Vec<(Vec<u8>, Option<Bytes>)> },
+    /// The newest list of nodes that this node knows.
+    Roster(Roster),
     /// The node is about to stop: give leadership away, write dirty lines back, take nothing new.
     Drain,
 }
@@ -64,6 +66,8 @@ pub struct Effects {
     pub checkpoint: Vec<Checkpoint>,
     /// Read from the state store; [`Input::Fetched`] follows.
     pub fetch: Vec<Fetch>,
+    /// A newer list of nodes: keep it beside the identity, and give it to every replica of this node ([`Input::Roster`]).
+    pub roster: Option<Roster>,
     /// The replica cannot go on, for this reason: the node must stop, without doing anything of the above.
     pub fatal: Option<String>,
 }

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trine_protocol::cluster::{OpenSession, SessionOpened};
+use trine_protocol::cluster::{OpenSession, SessionOpened, Transferring};
 use trine_protocol::error::Outcome;
+use trine_protocol::lock::Inspected;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache;
@@ -16,7 +17,7 @@ use crate::raft::{self, ProposeError};
 use crate::record;
 use crate::rules::{Rule, Rules};
 
-use super::apply::Waiter;
+use super::apply::{Read, Waiter};
 use super::effect::{RequestId, SessionRef};
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
@@ -392,6 +393,9 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
+        if matches!(forward.request, Request::Inspect(_) | Request::Transfer(_)) {
+            return self.lead_without_entry(step, forward, from);
+        }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
         let sender = from.unwrap_or(self.setup.node);
         let command = match request {
@@ -403,10 +407,7 @@ impl<R: Rules> Replica<R> {
             let error = Error::new(ErrorCode::InvalidArgument, "this command does not go through the log");
             return self.answer(step, from, id, Err(error));
         };
-        let Some(member) = &mut self.member else {
-            let error = self.not_leader();
-            return self.answer(step, from, id, Err(error));
-        };
+        let member = &mut self.member;
         if member.raft.role() == raft::Role::Leader && !member.streams.admits::<R>(sender, at) {
             return match from {
                 None => self.out_of_order(step, at.stream),
@@ -429,9 +430,71 @@ impl<R: Rules> Replica<R> {
         }
     }
 
+    /// What the leader does without an entry of the log: linearizable reads, and handing over.
+    fn lead_without_entry(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
+        let Forward { id, request, at, .. } = forward;
+        let sender = from.unwrap_or(self.setup.node);
+        if !self.leads() {
+            let error = self.not_leader();
+            return self.answer(step, from, id, Err(error));
+        }
+        let member = &mut self.member;
+        if !member.streams.admits::<R>(sender, at) {
+            return match from {
+                None => self.out_of_order(step, at.stream),
+                Some(node) => step.send(node, GroupMessage::OutOfOrder(at.stream)),
+            };
+        }
+        member.streams.take(sender, at);
+        if let Request::Transfer(transfer) = request {
+            let result = self.hand_over(step, &transfer.node);
+            return self.answer(step, from, id, result);
+        }
+        member.next_ticket += 1;
+        let ticket = member.next_ticket;
+        match member.raft.read(step.now, ticket) {
+            Ok(()) => drop(member.reads.insert(ticket, Read { node: from, id, request })),
+            Err(refusal) => {
+                let error = Error::new(ErrorCode::Overloaded, refusal.to_string()).retry_after(50);
+                self.answer(step, from, id, Err(error));
+            }
+        }
+    }
+
+    fn hand_over(&mut self, step: &Step, node: &str) -> Result<Response, Error> {
+        let group = self.setup.group;
+        let refused = |what: String| Err(Error::new(ErrorCode::InvalidArgument, what));
+        let raft = &mut self.member.raft;
+        if node == self.setup.node.as_str() {
+            return Ok(Response::Transfer(Transferring {}));
+        }
+        let Some(target) = raft.membership().voters.iter().find(|id| id.node.as_str() == node).copied() else {
+            let voters: Vec<String> = raft.membership().voters.iter().map(|id| id.node.to_string()).collect();
+            return refused(format!("{node} is no voter of {group}: {} are", voters.join(", ")));
+        };
+        if !raft.followers().iter().any(|follower| follower.replica == target && follower.active) {
+            return refused(format!("{node} does not answer the leader of {group}"));
+        }
+        raft.transfer_to(step.now, target.node);
+        Ok(Response::Transfer(Transferring {}))
+    }
+
+    /// A read may be answered from the state as it is now.
+    pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
+        let Some(Read { node, id, request }) = self.member.reads.remove(&ticket) else { return };
+        let Request::Inspect(inspect) = request else { return };
+        let holder = self.member.machine.lock().holder(&inspect.lock);
+        let inspected = match holder {
+            Some(held) => Inspected { client: held.client.to_string(), token: held.token },
+            None => Inspected { client: String::new(), token: 0 },
+        };
+        self.answer(step, node, id, Ok(Response::Inspect(inspected)));
+    }
+
     fn not_leader(&self) -> Error {
         let leader = self.leader().map(|(leader, _)| leader);
-        let address = leader.and_then(|leader| self.setup.addresses.get(&leader)).cloned().unwrap_or_default();
+        let listed = leader.and_then(|leader| self.roster.nodes.get(&leader));
+        let address = listed.map(|listed| listed.client.clone()).unwrap_or_default();
         let what = format!("{} does not lead {}", self.setup.node, self.setup.group);
         Error::new(ErrorCode::NotLeader, what).with_hint(address).retry_after(50)
     }

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use trine_protocol::{Error, Request};
+use trine_protocol::cluster::Reshaping;
+use trine_protocol::{Error, ErrorCode, Request};
 
 use crate::ids::{At, Index};
 use crate::raft::{Entry, SnapshotMeta};
@@ -13,6 +14,7 @@ use crate::record::{self, BadRecord, Change, prefix};
 use crate::rules::{Rule, Rules};
 use crate::{cache, lock, queue};
 
+use super::roster::Roster;
 use super::session::{Admission, Sessions, Stored};
 
 /// What stands in an entry of the log.
@@ -26,6 +28,8 @@ pub enum Command {
     Once(Once),
     /// A command of the bus that is conditional on what it changes.
     Bus(cache::Command),
+    /// The nodes that the cluster was made of; the first one counts, in group 0.
+    Found(Roster),
 }
 
 /// See [`Command::Once`].
@@ -52,6 +56,8 @@ pub enum Operation {
     Own(cache::Own),
     /// Nothing: the session lives on.
     KeepAlive,
+    /// The list of nodes', in group 0.
+    Reshape(Reshaping),
 }
 
 /// What came of a session's command.
@@ -65,6 +71,8 @@ pub enum Answer {
     Own(cache::Applied),
     /// The session lives on.
     Kept,
+    /// The list of nodes has this version.
+    Reshaped(Index),
 }
 
 /// What came of an entry.
@@ -96,6 +104,8 @@ pub struct Machine {
     queue: queue::State,
     lock: lock::State,
     memory: cache::Memory,
+    roster: Roster,
+    roster_changed: bool,
 }
 
 impl Operation {
@@ -109,6 +119,7 @@ impl Operation {
             Request::Release(release) => Self::Lock(lock::Command::Release(release)),
             Request::Renew(renew) => Self::Lock(lock::Command::Renew(renew)),
             Request::KeepAlive(_) => Self::KeepAlive,
+            Request::Reshape(reshape) => Self::Reshape(reshape.change),
             _ => return None,
         })
     }
@@ -136,6 +147,7 @@ impl Machine {
                 Some(&prefix::QUEUE) => machine.queue.restore(key, value)?,
                 Some(&prefix::LOCK) => machine.lock.restore(key, value)?,
                 Some(&(prefix::CACHE | prefix::META)) => machine.memory.restore(key, value)?,
+                Some(&prefix::NODES) => machine.roster = record::decode(key, value)?,
                 Some(&prefix::BODY) => {}
                 _ => return Err(BadRecord { key: key.to_vec(), why: "nobody's".to_owned() }),
             }
@@ -165,6 +177,13 @@ impl Machine {
             Command::OpenSession => Outcome::Session(self.sessions.open(at)),
             Command::Once(once) => self.once(at, once),
             Command::Bus(command) => Outcome::Bus(self.memory.apply(at, command)),
+            Command::Found(roster) => {
+                if self.roster.version == 0 {
+                    self.roster = Roster { version: at.index, ..roster.clone() };
+                    self.roster_changed = true;
+                }
+                Outcome::Nothing
+            }
         };
         (Some(command), outcome)
     }
@@ -180,12 +199,27 @@ impl Machine {
             Operation::Lock(command) => self.lock.apply(at, command).map(Answer::Lock),
             Operation::Own(own) => Ok(Answer::Own(self.memory.apply(at, &cache::Command::Own(own.clone())))),
             Operation::KeepAlive => Ok(Answer::Kept),
+            Operation::Reshape(change) => self.reshape(at, change).map(Answer::Reshaped),
         };
         // An ownership that found its ground changed did not happen, and may be tried again under the same number.
         if result != Ok(Answer::Own(cache::Applied::Void)) {
             self.sessions.keep(once.session, once.sequence, result.clone());
         }
         Outcome::Once { result, repeated: false }
+    }
+
+    fn reshape(&mut self, at: At, change: &Reshaping) -> Result<Index, Error> {
+        if self.roster.version == 0 {
+            let what = "the cluster has just begun, and has no list of nodes yet";
+            return Err(Error::new(ErrorCode::NotReady, what).retry_after(200));
+        }
+        self.roster_changed = true;
+        self.roster.apply(at.index, change)
+    }
+
+    /// The list of nodes; group 0's is the cluster's.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// The last entry applied.
@@ -232,6 +266,9 @@ impl Machine {
         changes.extend(self.lock.take_changes());
         changes.extend(self.queue.take_changes());
         changes.extend(self.sessions.take_changes());
+        if std::mem::take(&mut self.roster_changed) {
+            changes.push(Change { key: ROSTER_KEY.to_vec(), value: Some(record::encode(&self.roster)) });
+        }
         changes
     }
 
@@ -239,11 +276,17 @@ impl Machine {
     pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut records = self.memory.records();
         records.extend(self.lock.records());
+        if self.roster.version > 0 {
+            records.push((ROSTER_KEY.to_vec(), record::encode(&self.roster)));
+        }
         records.extend(self.queue.records());
         records.extend(self.sessions.records());
         records
     }
 }
+
+/// Key of the list of nodes.
+const ROSTER_KEY: &[u8] = &[prefix::NODES];
 
 /// The body that stands in an entry, where it is an `Enqueue`.
 pub fn body_of(entry: &Entry) -> Option<Bytes> {

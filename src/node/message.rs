@@ -8,6 +8,7 @@ use crate::cache::BusMessage;
 use crate::ids::GroupId;
 use crate::raft;
 
+pub use super::roster::Roster;
 pub use super::stream::Position;
 
 /// A message within one group.
@@ -23,6 +24,10 @@ pub enum GroupMessage {
     Answer(Answer),
     /// From the leader: a command of that stream was left out, so what follows it is not taken.
     OutOfOrder(u64),
+    /// The list of nodes, from the leader of group 0 to every node.
+    Roster(Roster),
+    /// The version of the list that a node knows, back to that leader.
+    RosterSeen(u64),
 }
 
 /// A command that is to be executed once: the same (session, sequence) may be sent again and gets the first answer.

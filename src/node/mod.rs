@@ -9,7 +9,7 @@
 //!      └─▶ agent (lines of this node) ◀── snoop bus ──▶ home (where this node leads)
 //! ```
 //!
-//! A node that is no voter of the group has the forwarding and the agent, and no log. Invariants:
+//! A node that takes no part in the group has the forwarding and the agent, and an empty log. Invariants:
 //!
 //! - a client's request is answered exactly once, at its deadline at the latest;
 //! - a command is proposed under (session, sequence), so sending it again is safe, whoever leads;
@@ -17,7 +17,9 @@
 //! - the home lives exactly as long as this node's term as leader;
 //! - nothing that waits for the disk leaves before the [`Input::Persisted`] that it waits for.
 //!
-//! Caveats: a snapshot for a follower is built in memory as a whole; groups, voters and nodes are fixed when the cluster is made.
+//! Who votes where follows from the list of nodes ([`roster`]); a leader brings its group there by itself (`reconcile`).
+//!
+//! Caveats: a snapshot for a follower is built in memory as a whole; the number of groups is fixed when the cluster is made.
 
 mod apply;
 mod bus;
@@ -26,7 +28,9 @@ pub mod effect;
 mod forward;
 pub mod machine;
 pub mod message;
+mod reconcile;
 mod recovered;
+pub mod roster;
 mod session;
 mod setup;
 mod stream;
@@ -36,20 +40,21 @@ use std::collections::{BTreeMap, VecDeque};
 use trine_protocol::cluster::{GroupStatus, Role};
 
 use crate::cache::{Agent, Home, Standing};
-use crate::ids::{Index, NodeId, Now, Term};
+use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
 use crate::lock;
 use crate::raft::{self, Raft, Restart};
 use crate::record::BadRecord;
 use crate::rules::{Faithful, Rule, Rules};
 use crate::sequence::Sequences;
 
-use apply::{FetchFor, Waiter};
+use apply::{FetchFor, Read, Waiter};
 use checkpoint::Checkpoints;
 use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
 use message::GroupMessage;
 pub use recovered::{Records, Recovered};
+pub use roster::Roster;
 pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
 pub use setup::{Setup, Timing};
 
@@ -57,7 +62,7 @@ pub use setup::{Setup, Timing};
 #[derive(Debug)]
 pub struct Replica<R: Rules = Faithful> {
     setup: Setup,
-    member: Option<Member<R>>,
+    member: Member<R>,
     agent: Agent<R>,
     /// The node's own session in the group: for its clients' commands, and for its cache writes.
     sequences: Sequences,
@@ -67,10 +72,19 @@ pub struct Replica<R: Rules = Faithful> {
     written: u64,
     unflushed: VecDeque<Unflushed>,
     draining_since_us: Option<u64>,
+    /// The newest list of nodes that it knows.
+    roster: Roster,
+    /// Group 0's leader: which list each node knows, and when it is told again.
+    told: BTreeMap<NodeId, (u64, u64)>,
+    /// When group 0's leader proposes the first list again, and when a node is taken off the bus again.
+    founding_us: u64,
+    leaving_us: u64,
+    /// What a change of the members waits for.
+    change_waits_for: String,
     fatal: Option<String>,
 }
 
-/// The part of a replica that has a log.
+/// The part of a replica that has a log. Where the node takes no part in the group, the log stays empty.
 #[derive(Debug)]
 struct Member<R: Rules> {
     raft: Raft<R>,
@@ -78,6 +92,8 @@ struct Member<R: Rules> {
     home: Option<Home<R>>,
     /// Who waits for which entry; only while this node leads.
     waiting: BTreeMap<Index, Waiter>,
+    /// Reads that consensus was asked about; only while this node leads.
+    reads: BTreeMap<u64, Read>,
     /// What it has taken of each node's commands; only while this node leads.
     streams: stream::Incoming,
     checkpoints: Checkpoints,
@@ -113,7 +129,7 @@ impl<R: Rules> Replica<R> {
     /// Where the state on disk cannot be read.
     pub fn new(setup: Setup, recovered: Recovered, now: Now) -> Result<Self, BadRecord> {
         let agent = Agent::new(setup.group, setup.node, setup.incarnation, setup.cache(), &recovered.journal);
-        let member = if setup.voters.contains(&setup.node) {
+        let member = {
             let records = recovered.state.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
             let machine = Machine::restore(setup.generation, recovered.applied.clone(), records)?;
             let bodies_through = recovered.base.index;
@@ -123,11 +139,12 @@ impl<R: Rules> Replica<R> {
                 entries: recovered.entries,
                 applied: recovered.applied.index,
             };
-            Some(Member {
+            Member {
                 raft: Raft::new(setup.raft(), restart, now),
                 machine,
                 home: None,
                 waiting: BTreeMap::new(),
+                reads: BTreeMap::new(),
                 streams: stream::Incoming::default(),
                 checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
                 fetches: BTreeMap::new(),
@@ -135,11 +152,10 @@ impl<R: Rules> Replica<R> {
                 tick_index: None,
                 wants_snapshot: false,
                 caught_up: false,
-            })
-        } else {
-            None
+            }
         };
         Ok(Self {
+            roster: setup.roster.clone(),
             setup,
             member,
             agent,
@@ -149,6 +165,10 @@ impl<R: Rules> Replica<R> {
             written: 0,
             unflushed: VecDeque::new(),
             draining_since_us: None,
+            told: BTreeMap::new(),
+            founding_us: 0,
+            leaving_us: 0,
+            change_waits_for: String::new(),
             fatal: None,
         })
     }
@@ -165,69 +185,78 @@ impl<R: Rules> Replica<R> {
             Input::Persisted { sequence } => self.persisted(&mut step, sequence),
             Input::Checkpointed { index } => self.checkpointed(&mut step, index),
             Input::Fetched { ticket, records } => self.fetched(&mut step, ticket, &records),
+            Input::Roster(roster) => {
+                if roster.version > self.roster.version {
+                    self.roster = roster;
+                }
+            }
             Input::Drain => self.drain(&mut step),
         }
         self.settle(&mut step);
-        if let Some(member) = &mut self.member {
-            let current = member.raft.leader().is_some() && member.machine.applied().index >= member.raft.commit();
-            member.caught_up |= current;
-        }
+        let member = &mut self.member;
+        let current = member.raft.leader().is_some() && member.machine.applied().index >= member.raft.commit();
+        member.caught_up |= current;
         step.effects.fatal = self.fatal.clone();
         step.effects
     }
 
     fn tick(&mut self, step: &mut Step) {
-        if let Some(member) = &mut self.member {
-            member.raft.tick(step.now);
-        }
+        self.member.raft.tick(step.now);
         self.follow_leader(step);
         self.tick_bus(step);
         self.tick_pending(step);
         self.tick_log_time(step);
+        self.tend_roster(step);
+        self.reconcile(step);
         self.give_office_back(step);
         if let Some(since_us) = self.draining_since_us {
             let patient = step.now.mono_us < since_us + self.setup.timing.drain_us;
-            if (self.agent.is_drained() || !patient)
-                && let Some(member) = &mut self.member
-                && member.raft.role() == raft::Role::Leader
-            {
-                member.raft.transfer(step.now);
+            if (self.agent.is_drained() || !patient) && self.leads() {
+                self.member.raft.transfer(step.now);
             }
         }
     }
 
     /// Leaders are spread over the nodes by the order of the voters, and go back after a failure when things are calm.
     fn give_office_back(&mut self, step: &Step) {
-        let (Some(member), Some(first)) = (&mut self.member, self.setup.voters.first()) else { return };
-        let calm_since_us = member.home.as_ref().map(Home::elected_us);
+        let calm_since_us = self.member.home.as_ref().map(Home::elected_us);
         let calm = calm_since_us.is_some_and(|since_us| step.now.mono_us >= since_us + self.setup.timing.calm_us);
-        if calm && *first != self.setup.node {
-            member.raft.transfer_to(step.now, *first);
+        if !calm {
+            return;
+        }
+        let first = match self.roster.version {
+            0 => self.setup.founders.first().copied(),
+            _ => self.roster.placement(self.setup.group, false).first().map(|replica| replica.node),
+        };
+        if let Some(first) = first.filter(|first| *first != self.setup.node) {
+            self.member.raft.transfer_to(step.now, first);
         }
     }
 
     fn peer(&mut self, step: &mut Step, from: NodeId, message: GroupMessage) {
-        if !self.setup.nodes.contains(&from) {
+        // Who tells this node of the list may not be in the one that it knows.
+        if !self.roster.nodes.contains_key(&from) && !matches!(message, GroupMessage::Roster(_)) {
             return;
         }
         match message {
-            GroupMessage::Raft(message) => {
-                if let Some(member) = &mut self.member {
-                    member.raft.step(step.now, from, message);
-                }
-            }
+            GroupMessage::Raft(message) => self.member.raft.step(step.now, from, message),
             GroupMessage::Bus(message) => self.bus(step, from, message),
             GroupMessage::Forward(forward) => self.forwarded(step, from, forward),
             GroupMessage::Answer(answer) => self.answered(step, answer.id, answer.result),
             GroupMessage::OutOfOrder(stream) => self.out_of_order(step, stream),
+            GroupMessage::Roster(roster) => {
+                self.hear_roster(step, roster);
+                step.send(from, GroupMessage::RosterSeen(self.roster.version));
+            }
+            GroupMessage::RosterSeen(version) => self.roster_seen(from, version),
         }
     }
 
     fn persisted(&mut self, step: &mut Step, sequence: u64) {
         while self.unflushed.front().is_some_and(|write| write.sequence <= sequence) {
             let write = self.unflushed.pop_front().expect("looked at above");
-            if let (Some(raft), Some(member)) = (write.raft, &mut self.member) {
-                member.raft.persisted(step.now, raft);
+            if let Some(raft) = write.raft {
+                self.member.raft.persisted(step.now, raft);
             }
             self.with_agent(step, |agent, turn| agent.flushed(turn, write.ticket));
         }
@@ -243,8 +272,8 @@ impl<R: Rules> Replica<R> {
     pub fn is_drained(&self, now: Now) -> bool {
         let patient =
             self.draining_since_us.is_some_and(|since_us| now.mono_us < since_us + self.setup.timing.drain_us);
-        let leads = self.member.as_ref().is_some_and(|member| member.raft.role() == raft::Role::Leader);
-        let alone = self.setup.voters.len() == 1;
+        let leads = self.leads();
+        let alone = self.member.raft.membership().all_voters().len() == 1;
         let late =
             self.draining_since_us.is_some_and(|since_us| now.mono_us >= since_us + 2 * self.setup.timing.drain_us);
         late || ((self.agent.is_drained() || !patient) && (!leads || alone) && self.pending.is_empty())
@@ -292,7 +321,7 @@ impl<R: Rules> Replica<R> {
 
     /// Takes what consensus hands out. False where that was nothing.
     fn raft_ready(&mut self, step: &mut Step) -> bool {
-        let Some(member) = &mut self.member else { return false };
+        let member = &mut self.member;
         let ready = member.raft.ready(step.now);
         if ready.is_empty() {
             return false;
@@ -311,39 +340,53 @@ impl<R: Rules> Replica<R> {
         for entry in ready.committed {
             self.apply(step, &entry);
         }
+        for ticket in ready.reads {
+            self.answer_read(step, ticket);
+        }
         self.provide_snapshot(step);
         true
     }
 
     /// The node that leads the group, as far as this one knows.
     fn leader(&self) -> Option<(NodeId, Term)> {
-        match &self.member {
-            Some(member) => member.raft.leader().map(|leader| (leader, member.raft.term())),
-            None => self.hint.map(|hint| (hint.leader, hint.term)),
+        let raft = &self.member.raft;
+        if self.takes_part() {
+            return raft.leader().map(|leader| (leader, raft.term()));
         }
+        self.hint.map(|hint| (hint.leader, hint.term))
     }
 
     fn leads(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| member.raft.role() == raft::Role::Leader)
+        self.member.raft.role() == raft::Role::Leader
+    }
+
+    /// Whether this node has a replica of the group that votes or learns, by its own log; one that leads does, to the end.
+    fn takes_part(&self) -> bool {
+        let raft = &self.member.raft;
+        raft.membership().contains(raft.replica()) || self.leads()
     }
 
     /// How this node stands as a leader at the instant of the step.
     fn standing(&self, now: Now) -> Standing {
-        let member = self.member.as_ref();
+        let member = &self.member;
         // The first entry of a leader's term is its no-op: with it, all of earlier terms is applied.
-        let settled = R::without(Rule::HomeBeforeNoOp)
-            || member.is_some_and(|member| member.machine.applied().term == member.raft.term());
-        Standing { now_us: now.mono_us, leader_until_us: member.and_then(|m| m.raft.lease_until_us()), settled }
+        let settled = R::without(Rule::HomeBeforeNoOp) || member.machine.applied().term == member.raft.term();
+        Standing { now_us: now.mono_us, leader_until_us: member.raft.lease_until_us(), settled }
     }
 
-    /// The consensus part, where this node has one.
+    /// The consensus part, where this node takes part in the group.
     pub fn raft(&self) -> Option<&Raft<R>> {
-        self.member.as_ref().map(|member| &member.raft)
+        self.takes_part().then_some(&self.member.raft)
     }
 
-    /// The applied state, where this node has one.
+    /// The applied state, where this node takes part in the group.
     pub fn machine(&self) -> Option<&Machine> {
-        self.member.as_ref().map(|member| &member.machine)
+        self.takes_part().then_some(&self.member.machine)
+    }
+
+    /// The newest list of nodes that it knows.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// The cache's lines on this node.
@@ -353,7 +396,7 @@ impl<R: Rules> Replica<R> {
 
     /// The locks that ended since the last call, for the shell's measurements.
     pub fn take_ended_locks(&mut self) -> Vec<lock::Ended> {
-        self.member.as_mut().map(|member| member.machine.take_ended_locks()).unwrap_or_default()
+        self.member.machine.take_ended_locks()
     }
 
     /// How the group stands on this node.
@@ -378,6 +421,9 @@ impl<R: Rules> Replica<R> {
             bus_lease: self.agent.valid_tag(now.mono_us).is_some(),
             ready: why_not_ready.is_empty(),
             why_not_ready,
+            voters: raft.map_or(Vec::new(), |raft| names(raft.membership().all_voters())),
+            learners: raft.map_or(Vec::new(), |raft| names(raft.membership().learners.iter().copied())),
+            change: self.change_waits_for.clone(),
         }
     }
 
@@ -386,7 +432,8 @@ impl<R: Rules> Replica<R> {
         if self.leader().is_none() {
             return Some(format!("{group} has no leader that this node knows"));
         }
-        if let Some(member) = &self.member {
+        if self.takes_part() {
+            let member = &self.member;
             let (applied, commit) = (member.machine.applied().index, member.raft.commit());
             if !member.caught_up {
                 return Some(format!("{group} has applied {applied} of {commit} entries"));
@@ -402,6 +449,10 @@ impl<R: Rules> Replica<R> {
         }
         self.sequences.session().is_none().then(|| format!("{group} has opened no session for this node"))
     }
+}
+
+fn names(replicas: impl IntoIterator<Item = ReplicaId>) -> Vec<String> {
+    replicas.into_iter().map(|replica| replica.to_string()).collect()
 }
 
 /// What one step has led to so far.

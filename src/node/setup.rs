@@ -1,9 +1,9 @@
 //! What a replica is told when it is made.
 
-use std::collections::BTreeMap;
-
 use crate::ids::{GroupId, Incarnation, NodeId};
 use crate::{cache, raft};
+
+use super::roster::Roster;
 
 /// Everything that a replica cannot find out by itself.
 #[derive(Clone, Debug)]
@@ -14,16 +14,16 @@ pub struct Setup {
     pub node: NodeId,
     /// The node's data directory.
     pub incarnation: Incarnation,
-    /// Every node of the cluster: all of them are on the group's bus.
-    pub nodes: Vec<NodeId>,
-    /// The nodes that vote in the group; the first one leads it when all is calm. Where this node is none of them it has no log, only a place on the bus.
-    pub voters: Vec<NodeId>,
+    /// The node was not there when the cluster began, or has lost its disk since: it takes part when it is let in.
+    pub joins: bool,
+    /// The newest list of nodes that this node knows.
+    pub roster: Roster,
+    /// The nodes that the group began with, the one that is to lead first; none where the node joins.
+    pub founders: Vec<NodeId>,
     /// The cluster's generation, in the top bits of every token.
     pub generation: u16,
     /// Seed of the election timeouts.
     pub seed: u64,
-    /// Client addresses, for the hint of `NotLeader`.
-    pub addresses: BTreeMap<NodeId, String>,
     /// The times.
     pub timing: Timing,
 }
@@ -100,10 +100,11 @@ impl Setup {
             election_us_max: timing.election_us_max,
             lease_us: timing.leader_lease_us,
             drift_ppm: timing.drift_ppm,
-            first: timing.first_leads.then(|| self.voters.first().copied()).flatten(),
+            incarnation: if self.joins { self.incarnation } else { Incarnation::default() },
+            first: timing.first_leads.then(|| self.founders.first().copied()).flatten(),
             snapshot_chunk_bytes: timing.snapshot_chunk_bytes,
             append_bytes_max: timing.append_bytes_max,
-            ..raft::Config::new(self.node, self.voters.clone(), self.seed)
+            ..raft::Config::new(self.node, self.founders.clone(), self.seed)
         }
     }
 

@@ -22,11 +22,11 @@ impl Follower {
             group: GroupId(0),
             node: nodes[1],
             incarnation: Incarnation(1),
-            nodes: nodes.clone(),
-            voters: nodes,
+            joins: false,
+            roster: roster::testing::of(&nodes),
+            founders: nodes,
             generation: 0,
             seed: 1,
-            addresses: BTreeMap::new(),
             timing: Timing::default(),
         };
         let now = Now { mono_us: 1_000_000, wall_ms: 0 };

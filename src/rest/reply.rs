@@ -222,6 +222,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         | E::UnknownCommand
         | E::MalformedBody
         | E::WrongCluster
+        | E::LostData
         | E::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Opened {
 
 /// Opens the data directory, or makes it. Blocks.
 pub(super) fn open(config: &ServeConfig) -> Result<Opened, StorageError> {
-    let claim = Claim { node: config.node, cluster: config.cluster_id, groups: config.groups };
+    let claim = Claim { node: config.node, cluster: config.cluster_id, groups: config.groups, joins: config.join };
     let crate::storage::Opened { directory, log, state, recovered } =
         crate::storage::open(&config.data_dir, &claim, LogOptions::default())?;
     let cluster_id = directory.identity().cluster.ok_or_else(|| StorageError::Refused {
@@ -98,6 +98,12 @@ impl Writers {
 }
 
 impl Opened {
+    /// Whether this is a directory that has never been used: the node has neither voted nor heard of the other nodes in it.
+    pub(super) fn is_new(&self) -> bool {
+        let unused = |it: &Recovered| it.hard_state.term == 0 && it.base.index == 0 && it.entries.is_empty();
+        self.recovered.values().all(unused)
+    }
+
     /// Its parts: the directory, what was recovered, and the stores for [`Writers::start`].
     pub(super) fn into_parts(self) -> (DataDirectory, BTreeMap<GroupId, Recovered>, SegmentLog, SledStore) {
         (self.directory, self.recovered, self.log, self.state)

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use trine_protocol::cache::{Get, Got, LineState, Source};
-use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus};
+use trine_protocol::cluster::{GroupStatus, NodeStatus};
 use trine_protocol::placement::Ring;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
@@ -32,6 +32,7 @@ use super::disk;
 use super::gateway::{CallOptions, Gateway};
 use super::inbox::{Inbox, Queued};
 use super::lines::SharedLines;
+use super::nodes::{self, Nodes};
 use super::pending::{Pending, Place, RETRY_AFTER_MS};
 use super::replica_task::Standing;
 
@@ -45,7 +46,8 @@ pub(super) struct Identity {
     pub(super) node: NodeId,
     pub(super) cluster_id: u64,
     pub(super) incarnation: Incarnation,
-    pub(super) nodes: Vec<NodeAddresses>,
+    pub(super) joins: bool,
+    pub(super) nodes: Nodes,
 }
 
 /// One group as the door sees it.
@@ -196,20 +198,28 @@ impl Gateway for NodeGateway {
 
     fn status(&self) -> NodeStatus {
         let Shared { identity, started_us, .. } = &*self.shared;
+        let roster = identity.nodes.borrow();
         NodeStatus {
             node: identity.node.to_string(),
             cluster_id: identity.cluster_id,
             incarnation: identity.incarnation.0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: clock::mono_us().saturating_sub(*started_us) / 1_000,
-            nodes: identity.nodes.clone(),
+            nodes: nodes::addresses(&roster),
             groups: self.groups(),
+            nodes_version: roster.version,
+            outside: nodes::outside(&roster, identity.node, identity.joins, identity.incarnation),
         }
     }
 
     fn readiness(&self) -> Result<(), String> {
         if self.shared.shutting_down.load(Ordering::Relaxed) {
             return Err("the node is about to stop".to_owned());
+        }
+        let Identity { node, joins, incarnation, nodes, .. } = &self.shared.identity;
+        let outside = nodes::outside(&nodes.borrow(), *node, *joins, *incarnation);
+        if !outside.is_empty() {
+            return Err(outside);
         }
         let complaints: Vec<String> =
             self.groups().into_iter().filter(|group| !group.ready).map(|group| group.why_not_ready).collect();

@@ -3,6 +3,7 @@
 //! | input | bound | what happens above it |
 //! | --- | --- | --- |
 //! | `Persisted`, `Checkpointed` | one each: a later one says all that an earlier one said | merged |
+//! | `Roster` | one: the newest | replaced |
 //! | `Fetched` | one per ticket that the replica handed out | cannot happen |
 //! | `Peer` | [`PEER_MESSAGES_MAX`] and [`PEER_BYTES_MAX`] | dropped and counted; losing one is allowed |
 //! | `Request` | [`REQUESTS_MAX`] | refused with `Overloaded` |
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use trine_protocol::Request;
 
 use crate::ids::{Index, NodeId};
+use crate::node::Roster;
 use crate::node::effect::{Input, RequestId, SessionRef};
 use crate::node::message::GroupMessage;
 
@@ -51,6 +53,7 @@ struct State {
     persisted: Option<u64>,
     checkpointed: Option<Index>,
     drain: bool,
+    roster: Option<Roster>,
     fetched: VecDeque<(u64, Vec<Fetched>)>,
     peers: VecDeque<(NodeId, GroupMessage, usize)>,
     peer_bytes: usize,
@@ -83,6 +86,11 @@ impl Inbox {
     /// The node is about to stop.
     pub(super) fn drain(&self) {
         self.change(|state| state.drain = true);
+    }
+
+    /// The newest list of nodes.
+    pub(super) fn roster(&self, roster: Roster) {
+        self.change(|state| state.roster = Some(roster));
     }
 
     /// A message of a peer, of about so many bytes. False where it was dropped.
@@ -125,6 +133,7 @@ impl Inbox {
         inputs.extend(state.persisted.take().map(|sequence| Input::Persisted { sequence }));
         inputs.extend(state.checkpointed.take().map(|index| Input::Checkpointed { index }));
         inputs.extend(state.fetched.drain(..).map(|(ticket, records)| Input::Fetched { ticket, records }));
+        inputs.extend(state.roster.take().map(Input::Roster));
         if std::mem::take(&mut state.drain) {
             inputs.push(Input::Drain);
         }

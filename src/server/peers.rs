@@ -6,7 +6,7 @@
 //!
 //! # Caveats
 //! - Without credentials, whoever reaches the port first with a member's name and the cluster's number passes for it.
-//! - A member that lost its data directory is refused by the others until `peers` is removed from theirs.
+//! - A member that lost its data directory is refused by the others until it is let in anew.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,12 +14,14 @@ use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::{GroupId, Incarnation, NodeId};
 use crate::metrics;
+use crate::node::Roster;
 use crate::node::message::GroupMessage;
-use crate::storage::DataDirectory;
+use crate::storage::{DataDirectory, StorageError};
 use crate::transport::PeerDoor;
 
 use super::inbox::Inbox;
 use super::log_limit;
+use super::nodes::Nodes;
 
 /// The door for peers. Clones lead to the same node.
 #[derive(Clone, Debug)]
@@ -30,34 +32,46 @@ pub(super) struct NodePeers {
 #[derive(Debug)]
 struct Shared {
     node: NodeId,
-    nodes: Vec<NodeId>,
+    nodes: Nodes,
     inboxes: Vec<Arc<Inbox>>,
     directory: Mutex<DataDirectory>,
+    fatal: fn(&str),
 }
 
 impl NodePeers {
-    pub(super) fn new(node: NodeId, nodes: Vec<NodeId>, inboxes: Vec<Arc<Inbox>>, directory: DataDirectory) -> Self {
-        Self { shared: Arc::new(Shared { node, nodes, inboxes, directory: Mutex::new(directory) }) }
+    pub(super) fn new(
+        node: NodeId,
+        nodes: Nodes,
+        inboxes: Vec<Arc<Inbox>>,
+        directory: DataDirectory,
+        fatal: fn(&str),
+    ) -> Self {
+        Self { shared: Arc::new(Shared { node, nodes, inboxes, directory: Mutex::new(directory), fatal }) }
+    }
+
+    /// Keeps a list of nodes on disk. Blocks.
+    pub(super) fn keep_roster(&self, roster: &Roster) -> Result<(), StorageError> {
+        self.shared.directory.lock().unwrap_or_else(PoisonError::into_inner).keep_roster(roster)
     }
 }
 
 impl Shared {
     /// Blocks: the first time that a node is seen it is written down.
     fn admit(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Error> {
-        if node == self.node || !self.nodes.contains(&node) {
+        let listed = self.nodes.borrow().nodes.get(&node).map(|listed| listed.incarnation);
+        let Some(listed) = listed.filter(|_| node != self.node) else {
             let message = format!("{node} is not among the other members of this cluster");
             return Err(Error::new(ErrorCode::WrongCluster, message));
+        };
+        match listed {
+            Some(known) if known == incarnation => return Ok(()),
+            Some(known) => return Err(lost_data(node, known, incarnation)),
+            None => {}
         }
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         match directory.known_peer(node) {
             Some(known) if known == incarnation => Ok(()),
-            Some(known) => {
-                let (known, other) = (known.0, incarnation.0);
-                let message = format!(
-                    "{node} was {known:016x} here and is {other:016x} now: it has lost its data directory, and may not vote as if it had not"
-                );
-                Err(Error::new(ErrorCode::WrongCluster, message))
-            }
+            Some(known) => Err(lost_data(node, known, incarnation)),
             None => directory.remember_peer(node, incarnation).map_err(|error| {
                 tracing::error!(%error, %node, "a peer could not be written down");
                 Error::new(ErrorCode::Internal, "the node could not write this peer down")
@@ -66,11 +80,28 @@ impl Shared {
     }
 }
 
+fn lost_data(node: NodeId, known: Incarnation, other: Incarnation) -> Error {
+    let (known, other) = (known.0, other.0);
+    let message = format!(
+        "{node} was {known:016x} here and is {other:016x} now: it has lost its data directory, and may not vote as if it had not; `trine cluster replace {node}` lets it in anew"
+    );
+    Error::new(ErrorCode::LostData, message)
+}
+
 impl PeerDoor for NodePeers {
     async fn admit(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
         let admitted = tokio::task::spawn_blocking(move || shared.admit(node, incarnation)).await;
         admitted.unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error.to_string())))
+    }
+
+    fn lost_data(&self, error: &Error) {
+        let directory = self.shared.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        if !directory.identity().joins {
+            // It may have voted already. Started again, it asks first, and joins.
+            drop(directory);
+            (self.shared.fatal)(&error.to_string());
+        }
     }
 
     fn deliver(&self, from: NodeId, group: GroupId, message: GroupMessage, bytes: usize) {
@@ -94,9 +125,20 @@ mod tests {
 
     fn open(path: &std::path::Path) -> NodePeers {
         let node = NodeId::numbered(1);
-        let claim = Claim { node, cluster: Some(5), groups: 3 };
+        let claim = Claim { node, cluster: Some(5), groups: 3, joins: false };
         let directory = DataDirectory::open(path, &claim).unwrap();
-        NodePeers::new(node, [1, 2, 3].map(NodeId::numbered).into(), vec![Arc::default()], directory)
+        let listed = |life| crate::node::roster::Listed {
+            incarnation: life,
+            client: String::new(),
+            peer: String::new(),
+            http: String::new(),
+            standing: trine_protocol::cluster::NodeStanding::Voter,
+        };
+        let joined = (NodeId::numbered(5), listed(Some(Incarnation(9))));
+        let nodes =
+            [1, 2, 3].map(|number| (NodeId::numbered(number), listed(None))).into_iter().chain([joined]).collect();
+        let (_, nodes) = tokio::sync::watch::channel(Roster { version: 1, replicas: 3, nodes });
+        NodePeers::new(node, nodes, vec![Arc::default()], directory, |_| {})
     }
 
     #[tokio::test]
@@ -109,7 +151,8 @@ mod tests {
         assert_eq!(admit(2, 7).await, None);
         assert_eq!(admit(3, 8).await, None);
         assert_eq!(admit(2, 7).await, None);
-        assert_eq!(admit(2, 8).await, Some(ErrorCode::WrongCluster));
+        assert_eq!(admit(2, 8).await, Some(ErrorCode::LostData));
+        assert_eq!((admit(5, 9).await, admit(5, 8).await), (None, Some(ErrorCode::LostData)), "listed with its life");
         assert_eq!(admit(4, 1).await, Some(ErrorCode::WrongCluster), "no member");
         assert_eq!(admit(1, 1).await, Some(ErrorCode::WrongCluster), "this node itself");
         assert_eq!(admit(3, 8).await, None);

@@ -27,8 +27,8 @@ use trine_protocol::cluster::{GroupStatus, Role};
 use crate::clock;
 use crate::ids::{GroupId, Index, Now};
 use crate::lock::Ended;
-use crate::node::Replica;
 use crate::node::effect::{Checkpoint, Effects, Fetch, Input, Write};
+use crate::node::{Replica, Roster};
 use crate::raft::{self, Raft};
 use crate::rules::Faithful;
 use crate::transport::Outbox;
@@ -107,6 +107,8 @@ pub(super) struct Shell<D> {
     pub(super) outbox: Outbox,
     pub(super) disk: Arc<D>,
     pub(super) standing: watch::Sender<Standing>,
+    /// The newest list of nodes that any replica of this node has heard of.
+    pub(super) heard: watch::Sender<Roster>,
     pub(super) meter: Meter,
     pub(super) watch: Watch,
     /// Stops the node: called with the reason, at most once.
@@ -156,7 +158,7 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
 impl<D: Disk> Shell<D> {
     /// Performs effects in the order of their fields.
     async fn perform(&self, effects: Effects) {
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, fatal: _ } = effects;
+        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, roster, fatal: _ } = effects;
         self.lines.apply(self.group, retract);
         for write in persist {
             self.disk.persist(write).await;
@@ -173,6 +175,15 @@ impl<D: Disk> Shell<D> {
         }
         for fetch in fetch {
             self.disk.fetch(fetch).await;
+        }
+        if let Some(roster) = roster {
+            self.heard.send_if_modified(|known| {
+                let news = known.version < roster.version;
+                if news {
+                    *known = roster;
+                }
+                news
+            });
         }
     }
 
@@ -206,6 +217,9 @@ pub(super) fn not_started(group: GroupId) -> Standing {
         bus_lease: false,
         ready: false,
         why_not_ready: format!("{group} is starting"),
+        voters: Vec::new(),
+        learners: Vec::new(),
+        change: String::new(),
     };
     Standing { status, drained: false }
 }

@@ -12,7 +12,7 @@
 //! - What goes wrong with the disk, or in a replica, ends the process with code 1 and one line: nothing is acknowledged after it.
 //!
 //! # Caveats
-//! - That every node was started with the same members and the same `--replicas` is up to who starts them.
+//! - That the nodes of a new cluster were started with the same members and the same `--replicas` is up to who starts them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,19 +23,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trine_protocol::cluster::NodeAddresses;
 use trine_protocol::placement::Ring;
 
 use crate::clock;
 use crate::config::{ServeConfig, TimingArgs};
 use crate::ids::{GroupId, Incarnation};
 use crate::metrics;
-use crate::node::{Replica, Setup, Timing};
+use crate::node::{Replica, Roster, Setup, Timing};
 use crate::record::BadRecord;
 use crate::rest;
 use crate::rules::Faithful;
-use crate::storage::{Recovered, StorageError, StorageStats};
-use crate::transport::peer::{Arrivals, Peer};
+use crate::storage::{self, Recovered, StorageError, StorageStats};
+use crate::transport::peer::Arrivals;
 use crate::transport::{Local, Outbox, Permits, listener, peer, session};
 
 use super::disk::{self, NodeDisk, Writers};
@@ -44,11 +43,12 @@ use super::inbox::Inbox;
 use super::lines::SharedLines;
 use super::listen::{CannotListen, Listeners, raise_open_files};
 use super::measure::Meter;
+use super::nodes::Keeper;
 use super::peers::NodePeers;
 use super::pending::Pending;
-use super::process;
 use super::replica_task::{self, Shell, Standing};
 use super::watch::Watch;
+use super::{probe, process};
 
 /// Longest drain at a shutdown. What is not written back by then is in the journal.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -88,10 +88,20 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let listeners = Listeners::bind(&config).await?;
     warn_of_open_ports(&config);
     let blocking = config.clone();
-    let opened = tokio::task::spawn_blocking(move || disk::open(&blocking)).await.expect("opening does not panic")?;
+    let mut opened =
+        tokio::task::spawn_blocking(move || disk::open(&blocking)).await.expect("opening does not panic")?;
+    let identity = *opened.directory.identity();
+    if opened.is_new() && !identity.joins && probe::was_known(&config, identity.incarnation.0, opened.cluster_id).await
+    {
+        tracing::warn!(
+            "this node has lost its data directory, as others know it with another: it waits to be let in anew"
+        );
+        opened.directory.mark_joining()?;
+    }
     let mut node = Node::start(&config, listeners, opened)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
+        () = node.left.cancelled() => {}
         // A replica's task ends by itself only where it cannot go on, and has said why, or in a panic.
         ended = node.replicas.join_next() => die(&format!("a replica has ended: {ended:?}")),
     }
@@ -122,6 +132,8 @@ struct Node {
     standings: Vec<watch::Receiver<Standing>>,
     replicas: JoinSet<()>,
     writers: Writers,
+    /// Cancelled when this node has left the cluster.
+    left: CancellationToken,
     /// Cancelled to take no new connection and no new request.
     stop_accepting: CancellationToken,
     /// Cancelled to say goodbye to clients.
@@ -136,21 +148,23 @@ impl Node {
     fn start(config: &ServeConfig, listeners: Listeners, opened: disk::Opened) -> Result<Self, ServeError> {
         let cluster_id = opened.cluster_id;
         let (directory, recovered, log, state) = opened.into_parts();
-        let incarnation = directory.identity().incarnation;
-        let replicas = make_replicas(config, incarnation, recovered)?;
+        let storage::Identity { incarnation, joins, .. } = *directory.identity();
+        let roster = directory.roster()?.unwrap_or_else(|| config.roster());
+        let replicas = make_replicas(config, (incarnation, joins), &roster, recovered)?;
+        let (heard, hears) = watch::channel(roster.clone());
+        let (kept, nodes) = watch::channel(roster.clone());
         let inboxes: Vec<Arc<Inbox>> = replicas.iter().map(|_| Arc::default()).collect();
         let stats = Arc::new(StorageStats::default());
         let writers = Writers::start(log, state, &inboxes, &stats, die)?;
-        let others = config.members.iter().filter(|member| member.name != config.node);
-        let (outbox, senders) = Outbox::new(others.map(|member| (member.name, member.peer.to_string())));
+        let outbox = Outbox::default();
         let lines = Arc::new(SharedLines::new(config.groups));
         let pending = Arc::new(Pending::default());
-        let started = Started { inboxes: &inboxes, lines: &lines, pending: &pending, outbox: &outbox };
+        let started = Started { inboxes: &inboxes, lines: &lines, pending: &pending, outbox: &outbox, heard: &heard };
         let stop_replicas = CancellationToken::new();
         let (replicas, standings) = started.replicas(replicas, &Arc::new(writers.disk()), &stop_replicas);
         let doors = inboxes.iter().zip(&standings);
         let groups = doors.map(|(inbox, standing)| GroupDoor { inbox: Arc::clone(inbox), standing: standing.clone() });
-        let identity = identity(config, cluster_id, incarnation);
+        let identity = Identity { node: config.node, cluster_id, incarnation, joins, nodes: nodes.clone() };
         let ring = Ring::new(config.groups).expect("the number of groups was checked");
         let gateway = NodeGateway::new(identity, ring, groups.collect(), lines, pending, stats);
         let node = Self {
@@ -159,6 +173,7 @@ impl Node {
             standings,
             replicas,
             writers,
+            left: CancellationToken::new(),
             stop_accepting: CancellationToken::new(),
             close_clients: CancellationToken::new(),
             clients: TaskTracker::new(),
@@ -168,17 +183,28 @@ impl Node {
         };
         let credentials = config.credentials.clone();
         let local = Local { node: config.node, incarnation, cluster_id, groups: config.groups, credentials };
-        let door = NodePeers::new(config.node, config.nodes(), inboxes, directory);
-        node.connect(Arc::new(local), door, senders, listeners.peer);
+        let keeper = Keeper {
+            node: config.node,
+            outbox,
+            door: NodePeers::new(config.node, nodes, inboxes.clone(), directory, die),
+            local: Arc::new(local),
+            inboxes,
+            standings: node.standings.clone(),
+            peers: node.peers.clone(),
+            close: node.close_peers.clone(),
+            left: node.left.clone(),
+            fatal: die,
+        };
+        node.connect(&keeper, listeners.peer);
+        keeper.connect(&roster);
+        node.peers.spawn(keeper.run(hears, kept));
         node.open(config, cluster_id, incarnation, listeners.client, listeners.http);
         Ok(node)
     }
 
-    /// Connects to the other nodes, and lets them connect.
-    fn connect(&self, local: Arc<Local>, door: NodePeers, senders: Vec<Peer>, listener: TcpListener) {
-        for sender in senders {
-            self.peers.spawn(sender.run(Arc::clone(&local), door.clone(), self.close_peers.clone()));
-        }
+    /// Lets the other nodes connect.
+    fn connect(&self, keeper: &Keeper, listener: TcpListener) {
+        let (local, door) = (Arc::clone(&keeper.local), keeper.door.clone());
         let (arrivals, close) = (Arrivals::default(), self.close_peers.clone());
         let serve = move |connection| {
             peer::serve(connection, Arc::clone(&local), door.clone(), arrivals.clone(), close.clone())
@@ -263,21 +289,13 @@ async fn measure(gateway: NodeGateway, data_dir: PathBuf, close: CancellationTok
     }
 }
 
-fn identity(config: &ServeConfig, cluster_id: u64, incarnation: Incarnation) -> Identity {
-    let addresses = |member: &crate::config::Member| NodeAddresses {
-        node: member.name.to_string(),
-        client: member.client.to_string(),
-        http: member.http.to_string(),
-    };
-    Identity { node: config.node, cluster_id, incarnation, nodes: config.members.iter().map(addresses).collect() }
-}
-
 /// What every replica of a node shares.
 struct Started<'a> {
     inboxes: &'a [Arc<Inbox>],
     lines: &'a Arc<SharedLines>,
     pending: &'a Arc<Pending>,
     outbox: &'a Outbox,
+    heard: &'a watch::Sender<Roster>,
 }
 
 impl Started<'_> {
@@ -300,6 +318,7 @@ impl Started<'_> {
                 outbox: self.outbox.clone(),
                 disk: Arc::clone(disk),
                 standing,
+                heard: self.heard.clone(),
                 meter: Meter::new(group),
                 watch: Watch::default(),
                 fatal: die,
@@ -312,11 +331,14 @@ impl Started<'_> {
 
 fn make_replicas(
     config: &ServeConfig,
-    incarnation: Incarnation,
+    (incarnation, joins): (Incarnation, bool),
+    roster: &Roster,
     mut recovered: std::collections::BTreeMap<GroupId, Recovered>,
 ) -> Result<Vec<Replica<Faithful>>, ServeError> {
     let now = clock::now();
     let timing = timing(config.timing);
+    // The groups began with what every first node was started with, whatever the list of nodes says today.
+    let founders = config.roster();
     let make = |number: u32| {
         let group = GroupId(number);
         let mut seed = [0; 8];
@@ -325,11 +347,15 @@ fn make_replicas(
             group,
             node: config.node,
             incarnation,
-            nodes: config.nodes(),
-            voters: config.voters(number),
+            joins,
+            roster: roster.clone(),
+            founders: if joins {
+                Vec::new()
+            } else {
+                founders.placement(group, false).iter().map(|id| id.node).collect()
+            },
             generation: 0,
             seed: u64::from_le_bytes(seed),
-            addresses: config.members.iter().map(|member| (member.name, member.client.to_string())).collect(),
             timing: timing.clone(),
         };
         let found = recovered.remove(&group).unwrap_or_default();

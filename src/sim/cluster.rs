@@ -170,7 +170,8 @@ impl<R: Rules> Cluster<R> {
         }
         let node = |place: usize, random: &mut Random| {
             let clock = Clock::new(random, swarm.rates_ppm.get(place).copied().unwrap_or(0));
-            Node::new(NodeId::numbered(place), random, clock, NodeDisk::new(swarm.disk.clone()))
+            let roster = super::node::founding_roster(swarm.nodes, swarm.replicas);
+            Node::new(NodeId::numbered(place), random, clock, NodeDisk::new(swarm.disk.clone()), roster)
         };
         let nodes = (0..swarm.nodes).map(|place| node(place, &mut random)).collect();
         Self {
@@ -296,18 +297,18 @@ impl<R: Rules> Cluster<R> {
     }
 
     fn setup(&self, place: Place, group: GroupId) -> Setup {
-        let nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
-        let count = nodes.len().min(self.swarm.replicas);
-        let voters = (0..count).map(|offset| nodes[(group.0 as usize + offset) % nodes.len()]).collect();
-        let boot = self.nodes[place].boots;
+        let founding = super::node::founding_roster(self.swarm.nodes, self.swarm.replicas);
+        let founders = founding.placement(group, false).iter().map(|replica| replica.node).collect();
+        let node = &self.nodes[place];
+        let boot = node.boots;
         let mut state = self.seed ^ (place as u64) << 32 ^ u64::from(group.0) << 40 ^ boot << 48;
         Setup {
             group,
-            node: self.nodes[place].id,
-            incarnation: self.nodes[place].incarnation,
-            addresses: nodes.iter().map(|node| (*node, format!("{node}:4100"))).collect(),
-            nodes,
-            voters,
+            node: node.id,
+            incarnation: node.incarnation,
+            joins: node.joins,
+            roster: node.roster.clone(),
+            founders: if node.joins { Vec::new() } else { founders },
             generation: 1,
             seed: split_mix(&mut state),
             timing: self.timing(),
@@ -458,7 +459,7 @@ impl<R: Rules> Cluster<R> {
 
     /// Does what a replica asks for, in the order of the fields.
     pub(crate) fn perform(&mut self, place: Place, group: GroupId, effects: Effects) -> Check {
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, fatal: _ } = effects;
+        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, roster, fatal: _ } = effects;
         for change in retract {
             self.change_lines(place, group, change)?;
         }
@@ -487,8 +488,24 @@ impl<R: Rules> Cluster<R> {
         for fetch in fetch {
             self.nodes[place].disk.fetch(fetch);
         }
+        if let Some(roster) = roster {
+            self.keep_roster(place, roster)?;
+        }
         self.compare_states(place, group)?;
         self.begin_storage(place)
+    }
+
+    /// A node has heard of a newer list of nodes: it is on disk, and told to all of its replicas.
+    fn keep_roster(&mut self, place: Place, roster: crate::node::Roster) -> Check {
+        if roster.version <= self.nodes[place].roster.version {
+            return Ok(());
+        }
+        self.note(|| format!("n{place} keeps list {}", roster.version));
+        self.nodes[place].roster = roster.clone();
+        for group in (0..self.swarm.groups).map(GroupId) {
+            self.handle(place, group, Input::Roster(roster.clone()))?;
+        }
+        Ok(())
     }
 
     /// One change of what readers see on a node, and the check of what they may see now.
@@ -564,6 +581,8 @@ fn detail(message: &GroupMessage) -> u64 {
         GroupMessage::Forward(forward) => forward.id,
         GroupMessage::Answer(answer) => answer.id,
         GroupMessage::OutOfOrder(stream) => *stream,
+        GroupMessage::Roster(roster) => roster.version,
+        GroupMessage::RosterSeen(version) => *version,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::node::message::GroupMessage;
 use crate::raft::Body;
 
 /// Every name that `name` gives.
-pub const KINDS: [&str; 31] = [
+pub const KINDS: [&str; 32] = [
     "PreVote",
     "PreVoteReply",
     "Vote",
@@ -37,6 +37,7 @@ pub const KINDS: [&str; 31] = [
     "Forward",
     "Answer",
     "OutOfOrder",
+    "Roster",
 ];
 
 /// What a message is.
@@ -84,5 +85,6 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
         GroupMessage::Forward(_) => 28,
         GroupMessage::Answer(_) => 29,
         GroupMessage::OutOfOrder(_) => 30,
+        GroupMessage::Roster(_) | GroupMessage::RosterSeen(_) => 31,
     }
 }

@@ -7,8 +7,9 @@ use super::random::Random;
 use super::swarm::RATE_PPM_MAX;
 use crate::cache::Lines;
 use crate::ids::{GroupId, Incarnation, NodeId, Now};
-use crate::node::Replica;
 use crate::node::effect::{Effects, Input, RequestId};
+use crate::node::roster::Listed;
+use crate::node::{Replica, Roster};
 use crate::rules::Rules;
 
 /// A node's clock: a speed and an offset of its own. It goes on while the node is down.
@@ -64,6 +65,10 @@ impl<T> Default for Halt<T> {
 pub(crate) struct Node<R: Rules, E> {
     pub(crate) id: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// It was not there when the cluster began.
+    pub(crate) joins: bool,
+    /// The newest list of nodes that it has kept.
+    pub(crate) roster: Roster,
     pub(crate) clock: Clock,
     pub(crate) disk: NodeDisk,
     /// Empty while the process is down.
@@ -84,11 +89,26 @@ pub(crate) struct Node<R: Rules, E> {
     pub(crate) draining: bool,
 }
 
+/// The list of nodes that a cluster of that size begins with. (A node's place is the number in its name.)
+pub(crate) fn founding_roster(nodes: usize, replicas: usize) -> Roster {
+    let nodes = (0..nodes).map(|place| (NodeId::numbered(place), listed(place, None))).collect();
+    Roster { version: 0, replicas: u32::try_from(replicas).expect("a few"), nodes }
+}
+
+/// A node as the list has it.
+fn listed(place: usize, incarnation: Option<Incarnation>) -> Listed {
+    let at = |port: u32| format!("node{place}:{port}");
+    let standing = trine_protocol::cluster::NodeStanding::Voter;
+    Listed { incarnation, client: at(4100), peer: at(4200), http: at(9000), standing }
+}
+
 impl<R: Rules, E> Node<R, E> {
-    pub(crate) fn new(id: NodeId, random: &mut Random, clock: Clock, disk: NodeDisk) -> Self {
+    pub(crate) fn new(id: NodeId, random: &mut Random, clock: Clock, disk: NodeDisk, roster: Roster) -> Self {
         Self {
             id,
-            incarnation: Incarnation(random.any()),
+            incarnation: Incarnation(random.any().max(1)),
+            joins: false,
+            roster,
             clock,
             disk,
             replicas: BTreeMap::new(),

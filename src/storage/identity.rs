@@ -4,6 +4,7 @@
 //! <data>/lock        locked while a process uses the directory (flock); holds its process id
 //! <data>/identity    format, node, incarnation, cluster, groups; written once, and again as below
 //! <data>/peers       the incarnation that each peer had when it was last accepted
+//! <data>/nodes       the newest list of nodes that was heard of
 //! <data>/log/        the segments
 //! <data>/state/      sled
 //! ```
@@ -29,6 +30,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, NodeId};
+use crate::node::Roster;
 
 use super::StorageError;
 use super::files::{create_directory, failed, read_if_there, replace};
@@ -45,6 +47,8 @@ pub struct Claim {
     pub cluster: Option<u64>,
     /// How many groups the cluster has.
     pub groups: u32,
+    /// Whether a new directory is that of a node that joins a cluster, and was not there when it began.
+    pub joins: bool,
 }
 
 /// Whose a data directory is.
@@ -62,6 +66,9 @@ pub struct Identity {
     pub groups: u32,
     /// Whether log and state have been made: then they must be there.
     pub ready: bool,
+    /// The node was not there when the cluster began, or this is not its first data directory: it votes when it was let in.
+    #[serde(default)]
+    pub joins: bool,
 }
 
 /// A data directory in use by this process.
@@ -132,6 +139,34 @@ impl DataDirectory {
             Some(known) => Err(mismatch(&self.path, "cluster", &format!("{known:016x}"), &format!("{cluster:016x}"))),
             None => self.write_identity(Identity { cluster: Some(cluster), ..self.identity }),
         }
+    }
+
+    /// Others knew this node with another data directory: it joins, and takes back nothing of what it may have promised.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn mark_joining(&mut self) -> Result<(), StorageError> {
+        self.write_identity(Identity { joins: true, ..self.identity })
+    }
+
+    /// The newest list of nodes that was kept.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or what is there is no list.
+    pub fn roster(&self) -> Result<Option<Roster>, StorageError> {
+        let path = self.path.join("nodes");
+        let bad = |error: serde_json::Error| StorageError::Corrupt {
+            what: format!("{}: no list of nodes: {error}", path.display()),
+        };
+        read_if_there(&path)?.map(|bytes| serde_json::from_slice(&bytes).map_err(bad)).transpose()
+    }
+
+    /// Keeps a list of nodes, durably.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn keep_roster(&self, roster: &Roster) -> Result<(), StorageError> {
+        write_json(&self.path.join("nodes"), roster)
     }
 
     fn write_identity(&mut self, identity: Identity) -> Result<(), StorageError> {
@@ -221,6 +256,7 @@ fn claim_new(path: &Path, claim: &Claim) -> Result<Identity, StorageError> {
         cluster: claim.cluster,
         groups: claim.groups,
         ready: false,
+        joins: claim.joins,
     };
     write_json(&path.join("identity"), &identity)?;
     Ok(identity)
@@ -260,7 +296,7 @@ mod tests {
     use super::*;
 
     fn claim() -> Claim {
-        Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3 }
+        Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3, joins: false }
     }
 
     fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {

@@ -69,7 +69,7 @@ impl RealDisk {
 }
 
 fn claim() -> Claim {
-    Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3 }
+    Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3, joins: false }
 }
 
 impl Disk for RealDisk {

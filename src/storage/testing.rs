@@ -17,7 +17,7 @@ pub(super) const G: GroupId = GroupId(1);
 /// The identity of the tests' node.
 pub(super) fn identity(ready: bool) -> Identity {
     let (node, incarnation) = (NodeId::numbered(1), Incarnation(0xfeed));
-    Identity { format: FORMAT_VERSION, node, incarnation, cluster: Some(7), groups: 3, ready }
+    Identity { format: FORMAT_VERSION, node, incarnation, cluster: Some(7), groups: 3, ready, joins: false }
 }
 
 /// An entry whose data names it.

@@ -21,7 +21,7 @@ const OPTIONS: LogOptions = LogOptions { segment_bytes: 8192 };
 const CHECKPOINT_EVERY: u64 = 10;
 
 fn open_at(path: &Path) -> Opened {
-    let claim = Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3 };
+    let claim = Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3, joins: false };
     open(path, &claim, OPTIONS).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use trine::server::{CallOptions, Gateway};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
-use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStatus, Role, SessionOpened};
+use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Granted, Released};
 use trine_protocol::queue::{AckWhich, Acked, Delivery, Dequeued, Enqueued};
 use trine_protocol::{Error, ErrorCode, Request, Response};
@@ -46,6 +46,9 @@ fn group(group: u32, role: Role, leader: Option<&str>) -> GroupStatus {
         bus_lease: true,
         ready: true,
         why_not_ready: String::new(),
+        voters: Vec::new(),
+        learners: Vec::new(),
+        change: String::new(),
     }
 }
 
@@ -56,6 +59,8 @@ impl Fake {
             node: format!("node{number}"),
             client: format!("127.0.0.1:{}", 4100 + number),
             http: format!("127.0.0.1:{}", 8999 + number),
+            peer: String::new(),
+            standing: NodeStanding::Voter,
         });
         let status = NodeStatus {
             node: "node1".into(),
@@ -69,6 +74,8 @@ impl Fake {
                 group(1, Role::Leader, Some("node1")),
                 group(2, Role::Leader, Some("node1")),
             ],
+            nodes_version: 0,
+            outside: String::new(),
         };
         Self(Arc::new(Mutex::new(World {
             status,
@@ -129,6 +136,9 @@ impl World {
         let index = self.next;
         let refuse = |code| Err(Error::new(code, "refused by the fake"));
         Ok(match request {
+            Request::Reshape(_) | Request::Transfer(_) | Request::Inspect(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
                 Response::Enqueue(Enqueued { id: index })

@@ -51,6 +51,10 @@ impl PeerDoor for Kept {
         }
     }
 
+    fn lost_data(&self, error: &trine_protocol::Error) {
+        panic!("no peer of these tests has lost anything: {error}");
+    }
+
     fn deliver(&self, from: NodeId, group: GroupId, message: GroupMessage, bytes: usize) {
         assert!(from == NodeId::numbered(2) && bytes > 0);
         let GroupMessage::Raft(message) = message else { panic!("{message:?}") };

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::codec::Decoder;
-use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus, Role, SessionOpened};
+use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Welcome, welcome};
 use trine_protocol::{Request, Response, codec};
@@ -152,6 +152,9 @@ fn status(inner: &Inner) -> NodeStatus {
         bus_lease: true,
         ready: true,
         why_not_ready: String::new(),
+        voters: Vec::new(),
+        learners: Vec::new(),
+        change: String::new(),
     };
     let client = inner.address.clone();
     NodeStatus {
@@ -160,7 +163,15 @@ fn status(inner: &Inner) -> NodeStatus {
         incarnation: 1,
         version: "0".into(),
         uptime_ms: 1,
-        nodes: vec![NodeAddresses { node: "node1".into(), client, http: String::new() }],
+        nodes: vec![NodeAddresses {
+            node: "node1".into(),
+            client,
+            http: String::new(),
+            peer: String::new(),
+            standing: NodeStanding::Voter,
+        }],
         groups: (0..GROUPS).map(group).collect(),
+        nodes_version: 0,
+        outside: String::new(),
     }
 }

@@ -46,11 +46,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cache::{Delete, Get, Got, Put, WriteBack, Written, WrittenBack};
-use crate::cluster::{NodeStatus, Status};
+use crate::cluster::{NodeStatus, Status, Transfer, Transferring};
 use crate::command::{Request, Response};
 use crate::error::{Error, ErrorCode};
 use crate::limits::{CREDENTIALS_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, NAME_BYTES_MAX};
-use crate::lock::{Acquire, Granted, Release, Released, Renew};
+use crate::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
 use crate::placement::Ring;
 use crate::queue::{Ack, AckWhich, Acked, Dequeue, Dequeued, Enqueue, Enqueued};
 
@@ -176,6 +176,14 @@ answers! {
     /// Gives a lock back; token 0 means whatever `client` holds.
     release(lock: impl Into<String>, client: impl Into<String>, token: u64) -> Released {
         Release Release { lock: lock.into(), client: client.into(), token }
+    }
+    /// Says who holds a lock.
+    inspect(lock: impl Into<String>) -> Inspected {
+        Inspect Inspect { lock: lock.into() }
+    }
+    /// Hands the leadership of a group to one of its voters.
+    transfer(group: u32, node: impl Into<String>) -> Transferring {
+        Transfer Transfer { group, node: node.into() }
     }
     /// Starts the lease of a held lock anew.
     renew(lock: impl Into<String>, client: impl Into<String>, token: u64, lease_ms: u32) -> Granted {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
 use trine_protocol::client::ClientConfig;
-use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStatus, Role, SessionOpened};
+use trine_protocol::cluster::{GroupStatus, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind, LENGTH_BYTES};
 use trine_protocol::handshake::{Hello, Welcome, welcome};
@@ -267,8 +267,13 @@ fn greet(frame: &Frame, inner: &Inner) -> Frame {
 
 fn status(inner: &Inner) -> NodeStatus {
     let leader = inner.manner.leader.as_ref().map(|_| "node2".to_string());
-    let addresses =
-        |client: &String| NodeAddresses { node: "node2".into(), client: client.clone(), http: String::new() };
+    let addresses = |client: &String| NodeAddresses {
+        node: "node2".into(),
+        client: client.clone(),
+        http: String::new(),
+        peer: String::new(),
+        standing: NodeStanding::Voter,
+    };
     let group = |group| GroupStatus {
         group,
         role: Role::Follower,
@@ -281,6 +286,9 @@ fn status(inner: &Inner) -> NodeStatus {
         bus_lease: true,
         ready: true,
         why_not_ready: String::new(),
+        voters: Vec::new(),
+        learners: Vec::new(),
+        change: String::new(),
     };
     NodeStatus {
         node: "node1".into(),
@@ -290,5 +298,7 @@ fn status(inner: &Inner) -> NodeStatus {
         uptime_ms: 1,
         nodes: inner.manner.leader.iter().map(addresses).collect(),
         groups: (0..inner.manner.groups).map(group).collect(),
+        nodes_version: 0,
+        outside: String::new(),
     }
 }

@@ -231,9 +231,10 @@ fn every_struct_and_enum_is_described_as_it_is() {
     fields! {
         RequestHeader Hello Welcome Limits Error
         cluster::Status cluster::NodeStatus cluster::NodeAddresses cluster::GroupStatus cluster::OpenSession
-        cluster::SessionOpened cluster::KeepAlive cluster::Kept
+        cluster::SessionOpened cluster::KeepAlive cluster::Kept cluster::Reshape cluster::Reshaped cluster::NewNode
+        cluster::Transfer cluster::Transferring
         queue::Enqueue queue::Enqueued queue::Dequeue queue::Dequeued queue::Delivery queue::Ack queue::Acked
-        lock::Acquire lock::Granted lock::Release lock::Released lock::Renew
+        lock::Acquire lock::Granted lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
         cache::Get cache::Got cache::Version cache::Put cache::Written cache::Delete cache::WriteBack cache::WrittenBack
     }
     for command in Command::ALL {
@@ -243,6 +244,8 @@ fn every_struct_and_enum_is_described_as_it_is() {
     }
     check_cases::<handshake::Role>(&text, " in a hello");
     check_cases::<cluster::Role>(&text, " in a status");
+    check_cases::<cluster::NodeStanding>(&text, "");
+    check_cases::<cluster::Reshaping>(&text, "");
     check_cases::<queue::AckWhich>(&text, "");
     check_cases::<cache::LineState>(&text, "");
     check_cases::<cache::Source>(&text, "");

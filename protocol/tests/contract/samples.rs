@@ -4,12 +4,13 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 use trine_protocol::cache::{Delete, Get, Got, LineState, Put, Source, Version, WriteBack, Written, WrittenBack};
 use trine_protocol::cluster::{
-    GroupStatus, KeepAlive, Kept, NodeAddresses, NodeStatus, OpenSession, Role, SessionOpened, Status,
+    GroupStatus, KeepAlive, Kept, NewNode, NodeAddresses, NodeStanding, NodeStatus, OpenSession, Reshape, Reshaped,
+    Reshaping, Role, SessionOpened, Status, Transfer, Transferring,
 };
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, Release, Released, Renew};
+use trine_protocol::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Request, Response, codec};
 
@@ -118,6 +119,17 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("status", none, Status {}.into()),
         ("open session", cache, OpenSession { group: 2 }.into()),
         ("keep alive", HEADER, KeepAlive { group: 2 }.into()),
+        ("reshape: add", HEADER, Reshape { change: Reshaping::Add(new_node()) }.into()),
+        ("reshape: promote", HEADER, Reshape { change: Reshaping::Promote(text("node4")) }.into()),
+        ("reshape: remove", HEADER, Reshape { change: Reshaping::Remove { node: text("node2"), force: true } }.into()),
+        (
+            "reshape: replace",
+            HEADER,
+            Reshape { change: Reshaping::Replace { node: text("node3"), by: new_node() } }.into(),
+        ),
+        ("reshape: forget", HEADER, Reshape { change: Reshaping::Forget(text("node3")) }.into()),
+        ("transfer", cache, Transfer { group: 2, node: text("node3") }.into()),
+        ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
         ("enqueue", HEADER, Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello") }.into()),
         (
             "enqueue nothing",
@@ -156,6 +168,10 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to status", Response::Status(status())),
         ("answer to open session", Response::OpenSession(SessionOpened { session: 1_000, timeout_ms: 60_000 })),
         ("answer to keep alive", Response::KeepAlive(Kept {})),
+        ("answer to reshape", Response::Reshape(Reshaped { version: 12 })),
+        ("answer to transfer", Response::Transfer(Transferring {})),
+        ("answer to inspect", Response::Inspect(Inspected { client: "c1".into(), token: 99 })),
+        ("answer to inspect, not held", Response::Inspect(Inspected { client: String::new(), token: 0 })),
         ("answer to enqueue", Response::Enqueue(Enqueued { id: 41 })),
         ("answer to dequeue", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
         ("answer to dequeue, empty", Response::Dequeue(Dequeued { deliveries: vec![] })),
@@ -174,11 +190,23 @@ fn responses() -> Vec<(String, Response)> {
     list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
 }
 
+fn new_node() -> NewNode {
+    NewNode {
+        node: "node4".into(),
+        incarnation: 0x99aa_bbcc_ddee_ff00,
+        client: "127.0.0.1:4104".into(),
+        peer: "127.0.0.1:4204".into(),
+        http: "127.0.0.1:9003".into(),
+    }
+}
+
 fn status() -> NodeStatus {
     let node = |number: u16| NodeAddresses {
         node: format!("node{number}"),
         client: format!("127.0.0.1:{}", 4100 + number),
         http: format!("127.0.0.1:{}", 8999 + number),
+        peer: format!("127.0.0.1:{}", 4200 + number),
+        standing: if number == 1 { NodeStanding::Voter } else { NodeStanding::Learner },
     };
     let group = |group, role, leader: Option<&str>, ready| GroupStatus {
         group,
@@ -192,6 +220,9 @@ fn status() -> NodeStatus {
         bus_lease: ready,
         ready,
         why_not_ready: if ready { String::new() } else { "no leader".into() },
+        voters: vec!["node1".into(), "node3.00000000000000af".into()],
+        learners: if ready { vec!["node2".into()] } else { Vec::new() },
+        change: if ready { "node2 to catch up".into() } else { String::new() },
     };
     NodeStatus {
         node: "node1".into(),
@@ -206,5 +237,7 @@ fn status() -> NodeStatus {
             group(2, Role::Candidate, None, false),
             group(3, Role::Outside, None, false),
         ],
+        nodes_version: 12,
+        outside: String::new(),
     }
 }

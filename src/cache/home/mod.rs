@@ -253,6 +253,11 @@ impl<R: Rules> Home<R> {
         self.leases.keys().filter(|node| self.number(**node, now_us).is_some()).count()
     }
 
+    /// Whether that node has a bus lease that holds.
+    pub fn has_lease(&self, node: NodeId, now_us: u64) -> bool {
+        self.number(node, now_us).is_some()
+    }
+
     /// Whether it answers bus requests, and if not, why.
     ///
     /// # Errors

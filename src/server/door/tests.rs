@@ -9,6 +9,8 @@ use crate::node::effect::{Input, SessionRef};
 use crate::server::inbox::REQUESTS_MAX;
 use crate::server::replica_task::not_started;
 
+use crate::node::Roster;
+
 use super::*;
 
 const GROUPS: u32 = 3;
@@ -31,8 +33,13 @@ fn bench() -> Bench {
     let doors = inboxes.iter().zip(&standings);
     let groups =
         doors.map(|(inbox, standing)| GroupDoor { inbox: Arc::clone(inbox), standing: standing.subscribe() }).collect();
-    let identity =
-        Identity { node: NodeId::numbered(1), cluster_id: 5, incarnation: Incarnation(7), nodes: Vec::new() };
+    let identity = Identity {
+        node: NodeId::numbered(1),
+        cluster_id: 5,
+        incarnation: Incarnation(7),
+        joins: false,
+        nodes: watch::channel(Roster::default()).1,
+    };
     let gateway =
         NodeGateway::new(identity, ring.clone(), groups, Arc::clone(&lines), Arc::clone(&pending), Arc::default());
     Bench { gateway, inboxes, standings, lines, pending, ring }

@@ -352,7 +352,7 @@ async fn bulk_does_not_hold_up_votes_and_groups_keep_their_order() {
 #[tokio::test]
 async fn both_threads_work_on_real_storage() {
     let directory = tempfile::tempdir().unwrap();
-    let claim = Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3 };
+    let claim = Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3, joins: false };
     let options = LogOptions { segment_bytes: 4096 };
     let Opened { directory: locked, log, state, .. } = open(directory.path(), &claim, options.clone()).unwrap();
     let (journal, heard) = Journal::new();

@@ -34,6 +34,9 @@ pub trait PeerDoor: Clone + Send + Sync + 'static {
     /// `WrongCluster` for an unknown name, or another incarnation of a known one.
     fn admit(&self, node: NodeId, incarnation: Incarnation) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Another node says that it knows this one with another data directory.
+    fn lost_data(&self, error: &Error);
+
     /// Takes a message, of about so many bytes, or drops it where its group is unknown or has too much waiting. Does not wait.
     fn deliver(&self, from: NodeId, group: GroupId, message: GroupMessage, bytes: usize);
 }

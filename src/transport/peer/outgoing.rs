@@ -15,7 +15,7 @@
 //!   every [`Silence::ping_every`], and the other side must answer it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::metrics::Gauge;
@@ -70,28 +70,49 @@ type Queued = (GroupId, Arc<GroupMessage>);
 /// Where messages for other nodes are put. Never waits.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox {
-    queues: BTreeMap<NodeId, mpsc::Sender<Queued>>,
+    queues: Arc<RwLock<BTreeMap<NodeId, Queue>>>,
+}
+
+/// One peer's queue; its task ends when this is dropped.
+#[derive(Debug)]
+struct Queue {
+    address: String,
+    sender: mpsc::Sender<Queued>,
 }
 
 impl Outbox {
     /// One queue for each peer, and the end that its task takes from.
     pub fn new(peers: impl IntoIterator<Item = (NodeId, String)>) -> (Self, Vec<Peer>) {
-        let (mut outbox, mut ends) = (Self::default(), Vec::new());
+        let outbox = Self::default();
+        let ends = outbox.set(peers.into_iter().collect());
+        (outbox, ends)
+    }
+
+    /// These are the peers from now on: returns the ends for those that are new, or have another address. The tasks of those that are
+    /// gone end by themselves.
+    pub fn set(&self, peers: BTreeMap<NodeId, String>) -> Vec<Peer> {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|node, queue| peers.get(node) == Some(&queue.address));
+        let mut ends = Vec::new();
         for (node, address) in peers {
+            if queues.contains_key(&node) {
+                continue;
+            }
             let (sender, queue) = mpsc::channel(QUEUE_MESSAGES_MAX);
-            outbox.queues.insert(node, sender);
+            queues.insert(node, Queue { address: address.clone(), sender });
             let connected = metrics::peer_connected(node.as_str());
             ends.push(Peer { node, address, queue, connected, silence: Silence::default() });
         }
-        (outbox, ends)
+        ends
     }
 
     /// Sends a message, or drops it.
     pub fn send(&self, to: NodeId, group: GroupId, message: Arc<GroupMessage>) {
-        let Some(queue) = self.queues.get(&to) else {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queues.get(&to) else {
             return metrics::node().dropped_away.increment(1);
         };
-        if queue.try_send((group, message)).is_err() {
+        if queue.sender.try_send((group, message)).is_err() {
             metrics::node().dropped_full.increment(1);
         }
     }
@@ -154,6 +175,11 @@ impl Peer {
                 }
                 Err(broken) => broken,
             };
+            if let Broken::Refused(error) = &broken
+                && error.code == ErrorCode::LostData
+            {
+                door.lost_data(error);
+            }
             if let Some(suppressed) = log_limit::allow("peer unreachable") {
                 tracing::warn!(peer = %self.node, address = self.address, error = %broken, suppressed, "no connection to peer");
             }
