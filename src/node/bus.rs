@@ -128,6 +128,7 @@ impl<R: Rules> Replica<R> {
             member.tick_index = None;
             member.home = Some(Home::new(self.setup.node, term, self.setup.cache(), step.now.mono_us));
         }
+        self.remember_leader(step.now);
         if let Some((leader, term)) = self.leader() {
             self.with_agent(step, |agent, turn| agent.home_changed(turn, term));
             self.dispatch_to(step, leader, term);

@@ -81,6 +81,8 @@ pub struct Replica<R: Rules = Faithful> {
     leaving_us: u64,
     /// What a change of the members waits for.
     change_waits_for: String,
+    /// Whom it followed last while it took part.
+    followed: Option<(NodeId, Term)>,
     fatal: Option<String>,
 }
 
@@ -169,6 +171,7 @@ impl<R: Rules> Replica<R> {
             founding_us: 0,
             leaving_us: 0,
             change_waits_for: String::new(),
+            followed: None,
             fatal: None,
         })
     }
@@ -185,11 +188,7 @@ impl<R: Rules> Replica<R> {
             Input::Persisted { sequence } => self.persisted(&mut step, sequence),
             Input::Checkpointed { index } => self.checkpointed(&mut step, index),
             Input::Fetched { ticket, records } => self.fetched(&mut step, ticket, &records),
-            Input::Roster(roster) => {
-                if roster.version > self.roster.version {
-                    self.roster = roster;
-                }
-            }
+            Input::Roster(roster) => drop(self.know_roster(&roster)),
             Input::Drain => self.drain(&mut step),
         }
         self.settle(&mut step);
@@ -354,6 +353,19 @@ impl<R: Rules> Replica<R> {
             return raft.leader().map(|leader| (leader, raft.term()));
         }
         self.hint.map(|hint| (hint.leader, hint.term))
+    }
+
+    /// A replica that takes part no more knows whom it followed last: there the search for the home begins.
+    fn remember_leader(&mut self, now: Now) {
+        let (raft, last) = (&self.member.raft, self.followed);
+        if self.takes_part() {
+            self.followed = raft.leader().map(|leader| (leader, raft.term())).or(last);
+        } else if let Some((leader, term)) = last {
+            self.followed = None;
+            if self.hint.is_none_or(|hint| hint.term < term) && leader != self.setup.node {
+                self.hint = Some(Hint { leader, term, heard_us: now.mono_us });
+            }
+        }
     }
 
     fn leads(&self) -> bool {

@@ -63,10 +63,19 @@ impl<R: Rules> Replica<R> {
 
     /// A list of nodes, from whoever knows a newer one.
     pub(super) fn hear_roster(&mut self, step: &mut Step, roster: super::Roster) {
-        if roster.version > self.roster.version {
-            self.roster = roster.clone();
+        if self.know_roster(&roster) {
             step.effects.roster = Some(roster);
         }
+    }
+
+    /// Takes a list where it is newer. What follows from it is looked at with the next tick, and until then is not done.
+    pub(super) fn know_roster(&mut self, roster: &super::Roster) -> bool {
+        let news = roster.version > self.roster.version;
+        if news {
+            self.roster = roster.clone();
+            self.change_waits_for = "a look at the new list of nodes".into();
+        }
+        news
     }
 
     /// A node says which list it knows.

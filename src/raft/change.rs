@@ -11,7 +11,8 @@
 //!   (section 4.2.2 of Ongaro's thesis): the majority before may need it.
 //! - A leader that is no voter any more goes on until the entry that says so is committed, without counting itself, and then hands
 //!   over to a voter that has everything.
-//! - A replica that is no member any more is sent entries until it has heard of it, or is silent: so it does not campaign.
+//! - A replica that is no member any more is sent entries until it has heard of it, or is silent; and again when it asks whether it
+//!   could be elected. So one that was away when it was removed does not ask for ever.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -124,6 +125,14 @@ impl<R: Rules> Node<R> {
             self.send(successor, Body::TimeoutNow);
         }
         self.become_follower(self.term());
+    }
+
+    /// A replica that takes part no more does not know it, and would like to be elected: it is sent the log until it does.
+    pub(super) fn tell_the_removed(&mut self, from: ReplicaId) {
+        let (now_us, next) = (self.now.mono_us, self.log.last_index() + 1);
+        if let RoleState::Leader(leader) = &mut self.role {
+            leader.followers.entry(from).or_insert_with(|| Progress::new(next, now_us));
+        }
     }
 
     /// Forgets replicas that take part no more, when they have heard of it or are silent.

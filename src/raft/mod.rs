@@ -55,7 +55,6 @@
 //!
 //! # Caveats
 //!
-//! - A replica that was removed while it was cut off does not hear of it; it asks in vain whether it could be elected, for ever.
 //! - A follower that has lost what it acknowledged is not repaired: the leader knows better than to believe that, asks again with
 //!   each heartbeat, and sends it nothing. Its group goes on with the others.
 //! - A partial partition in which every replica hears some other, but none a majority, has no leader, and one in which a leader hears a

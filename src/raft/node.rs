@@ -162,7 +162,10 @@ impl<R: Rules> Node<R> {
             return;
         }
         match message.body {
-            Body::PreVote { last_index, last_term } => self.on_pre_vote(from, message.term, (last_term, last_index)),
+            Body::PreVote { last_index, last_term } => {
+                self.tell_the_removed(from);
+                self.on_pre_vote(from, message.term, (last_term, last_index));
+            }
             Body::PreVoteReply { granted } => self.on_pre_vote_reply(from, granted),
             Body::Vote { last_index, last_term, .. } => self.on_vote(from, (last_term, last_index)),
             Body::VoteReply { granted } => self.on_vote_reply(from, granted),

@@ -56,6 +56,12 @@ impl Supervised {
                 () = self.stop.cancelled() => return self.end(child).await,
             };
             drop(input);
+            if status.as_ref().is_ok_and(ExitStatus::success) {
+                // Nobody has told it to stop: it was taken out of the cluster.
+                self.terminal.print(&format!("trine: {name} (pid {pid}) has left the cluster"));
+                self.report("has left the cluster".to_owned(), true);
+                return true;
+            }
             let how = status.as_ref().map_or_else(|error| format!("is lost: {error}"), words);
             let then = if self.restart {
                 format!("starting again in {} s", RESTART_MS / 1_000)
