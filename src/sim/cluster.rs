@@ -322,15 +322,21 @@ impl<R: Rules> Cluster<R> {
             retain_bytes: bounds.retain_bytes,
             snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
             append_bytes_max: bounds.append_bytes_max,
+            in_flight_max: bounds.in_flight_max,
+            uncommitted_bytes_max: bounds.uncommitted_bytes_max,
+            pending_max: bounds.pending_max,
             ..Timing::default()
         };
+        timing.cache.waiting_max = bounds.waiting_max;
+        timing.cache.directory_max = bounds.directory_max;
         timing.cache.lines_bytes_max = bounds.lines_bytes_max;
         timing.cache.dirty_us_max = bounds.dirty_us_max;
         timing
     }
 
     fn deliver(&mut self, from: Place, to: Place, group: GroupId, message: &GroupMessage, passage: Passage) -> Check {
-        if !self.nodes[to].is_up() || !self.network.arrives(from, to, passage) {
+        let arrives = self.network.arrives(from, to, passage);
+        if !self.nodes[to].is_up() || !arrives {
             return Ok(());
         }
         let kind = kinds::number(message);
@@ -394,7 +400,11 @@ impl<R: Rules> Cluster<R> {
             return Ok(());
         }
         if let Some(halt) = node.starved.get_mut(&group) {
-            halt.came.push_back(input);
+            // What a peer sent is dropped where the inbox is full; the rest has room of its own.
+            let room = halt.came.len() < self.swarm.network.inbox_messages_max;
+            if room || !matches!(input, Input::Peer { .. }) {
+                halt.came.push_back(input);
+            }
             return Ok(());
         }
         let now = node.clock.at(now_us);

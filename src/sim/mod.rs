@@ -12,9 +12,11 @@
 //!
 //! # What a seed is like
 //! Each draws its own [`Swarm`]: 1 to 7 nodes, 1 to 64 groups, clients, a few hot keys, clocks that run at different rates, small
-//! bounds, and some of the faults: messages lost, doubled, late, overtaking, cut off one way or both; processes that stand
-//! still or crash, with the writes that no sync covered lost; disks that are slow or stall. A phase with faults is followed by
-//! a healthy one, in which every group must have a leader and every client its answer.
+//! bounds (some so small that whoever is behind by a few entries needs a snapshot), and some of the faults: messages lost,
+//! doubled, late, overtaking, dropped by a full inbox; connections that break; links cut one way or both, in the shapes that have
+//! stopped real clusters (`partitions`); processes that stand still or crash, with the writes that no sync covered lost; disks
+//! that are slow or stall. A phase with faults is followed by a healthy one, in which every group must have a leader and every
+//! client its answer.
 //!
 //! # What is checked
 //! After every event: one leader per term, none elected while another holds the leader lease, log matching, nothing committed
@@ -43,6 +45,7 @@ mod flights;
 mod kinds;
 mod network;
 mod node;
+mod partitions;
 mod phases;
 mod random;
 mod schedule;
@@ -56,6 +59,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use bank::{BANK, Bug};
 use cluster::Cluster;
+pub use faults::fault_names;
 pub use kinds::KINDS;
 pub use random::Random;
 pub use swarm::{Bounds, DiskFaults, Every, NetworkFaults, Options, ProcessFaults, RATE_PPM_MAX, Swarm};
