@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::NodeId;
+use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
 use super::message::{Body, HardState, Message, TERM_MAX};
@@ -92,7 +93,10 @@ impl<R: Rules> Node<R> {
         let RoleState::Candidate(ballot) = &mut self.role else { return };
         match ballot.count(from, granted, self.config.voters.len()) {
             Tally::Won => self.become_leader(),
-            Tally::Lost => self.become_follower(self.term()),
+            Tally::Lost => {
+                mark(Rare::ElectionLost);
+                self.become_follower(self.term());
+            }
             Tally::Open => {}
         }
     }

@@ -5,6 +5,7 @@
 //! answered at once with what is durable so far, because the leader lease counts these answers and must not wait for a disk.
 
 use crate::ids::{Index, NodeId, Term};
+use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
 use super::message::{Body, Entry};
@@ -53,6 +54,7 @@ impl<R: Rules> Node<R> {
         let round = follower.round;
         if self.installing.is_some() {
             // The log begins anew when the snapshot is durable. Until then: alive, and nothing agreed.
+            mark(Rare::AppendDuringInstall);
             self.promise(from, Body::Appended { index: 0, round });
             return;
         }
@@ -60,6 +62,7 @@ impl<R: Rules> Node<R> {
         let (mut prev_index, prev_term) = previous;
         if prev_index < self.commit {
             // What is committed here is in every later leader's log: it agrees, and an old message cannot take it back.
+            mark(Rare::AppendBelowCommit);
             let known = (self.commit - prev_index).min(entries.len() as u64);
             entries.drain(..known as usize);
             prev_index = self.commit;
@@ -72,6 +75,9 @@ impl<R: Rules> Node<R> {
             self.clock.observe_entry(self.now, self.hard_state.term, entry);
         }
         let cut = self.log.merge(entries, self.commit);
+        if cut.is_some() {
+            mark(Rare::SuffixCut);
+        }
         let cut = if R::APPEND_CUTS_WITHOUT_CONFLICT && !is_empty { self.log.cut_after(proven) } else { cut };
         if let Some(cut) = cut.filter(|_| !R::COMPLETION_SPEAKS_FOR_LATER_ENTRIES) {
             self.writes.cut(cut);

@@ -17,6 +17,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::ids::GroupId;
+use crate::marks::{Rare, mark};
 use crate::node::effect::Write;
 use crate::raft::{HardState, Persist, Snapshot, SnapshotMeta};
 
@@ -90,6 +91,7 @@ pub fn assemble(
         let what = format!("{group}: at {} the state store has term {stands}, the log {begins}", base.index);
         return Err(StorageError::Corrupt { what });
     }
+    mark(Rare::InstallFinished);
     let raised = (hard_state.term < applied.term).then_some(HardState { term: applied.term, vote: None });
     let snapshot = Snapshot { meta: applied.clone(), data: Bytes::new() };
     let raft = Persist { hard_state: raised, snapshot: Some(snapshot), ..Persist::default() };

@@ -6,6 +6,7 @@ use trine_protocol::{Error, ErrorCode, Response};
 use crate::cache::journal::JournalRecord;
 use crate::cache::message::{LeaseTag, ToNode, Versioned, WriteId};
 use crate::ids::{Index, NodeId};
+use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
 use super::serve::got;
@@ -59,6 +60,9 @@ impl<R: Rules> Agent<R> {
         self.set(&fill.key, State::Invalid);
         self.schedule(&fill.key, None);
         let poisoned = reading.poisoned && !R::FILL_INSTALLED_AFTER_INVALIDATION;
+        if poisoned {
+            mark(Rare::FillPoisoned);
+        }
         let kept = if poisoned { LineState::I } else { fill.state };
         let mut usable = reading.usable;
         // A line that is kept is answered for by every later invalidation, so whoever waits may have it.
@@ -159,6 +163,7 @@ impl<R: Rules> Agent<R> {
             Some(State::Leaving(leaving)) if leaving.epoch == epoch => {}
             Some(State::Owned(owned)) if owned.epoch == epoch => {
                 // The home knows better than we do. Nothing of this line may be served or acknowledged any more.
+                mark(Rare::OwnershipEndedByHome);
                 turn.out.retract(key);
                 self.lapse_line(key);
             }
@@ -170,6 +175,7 @@ impl<R: Rules> Agent<R> {
         self.journaled += 1;
         self.counts.write_backs += u64::from(leaving.dirty && version == leaving.value.version);
         if leaving.dirty && version < leaving.value.version {
+            mark(Rare::DirtyValueLost);
             self.counts.lost += 1;
         }
         for (caller, written) in &leaving.callers {

@@ -42,6 +42,7 @@ use std::path::Path;
 
 use crate::cache::JournalRecord;
 use crate::ids::GroupId;
+use crate::marks::{Rare, mark};
 use crate::node::effect::Write;
 
 use super::fold::{Fold, Place};
@@ -240,6 +241,7 @@ impl SegmentLog {
 
     /// Begins the next segment, with room for `bytes` after its base.
     fn rotate(&mut self, bytes: u64) -> Result<(), StorageError> {
+        mark(Rare::Rotated);
         self.sync_segment()?;
         let needed = self.oldest_needed();
         let base = Base { oldest: needed, groups: recover::group_bases(&self.groups) };
@@ -292,6 +294,7 @@ impl SegmentLog {
     fn tidy(&mut self) -> Result<(), StorageError> {
         let (needed, said_by) = self.needed;
         while self.oldest < needed && said_by <= self.durable_through {
+            mark(Rare::SegmentRemoved);
             self.directory.remove(self.oldest)?;
             self.oldest += 1;
         }
@@ -366,6 +369,7 @@ impl SegmentLog {
         if carried.entries.is_empty() && carried.journal.is_empty() {
             return Ok(0);
         }
+        mark(Rare::RecordCarried);
         let payload = crate::record::encode(&carried);
         let place = self.put(Kind::Carried, &payload)?;
         let fold = self.groups.entry(carried.group).or_default();

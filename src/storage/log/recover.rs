@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::GroupId;
+use crate::marks::{Rare, mark};
 use crate::storage::StorageError;
 use crate::storage::fold::{Fold, Misfit, Place};
 
@@ -69,6 +70,7 @@ fn missing(directory: &Directory, number: u64) -> StorageError {
 }
 
 fn damaged(directory: &Directory, number: u64, offset: u64, why: &str) -> StorageError {
+    mark(Rare::DamageFound);
     let path = directory.path_of(number);
     StorageError::Corrupt { what: format!("{}: offset {offset}: {why}", path.display()) }
 }
@@ -138,11 +140,16 @@ impl Recovery {
         for offset in from + 1..data.len() {
             if Record::peek_sequence(data, offset).is_some_and(|sequence| sequences.contains(&sequence))
                 && let Some(record) = Record::read(&directory.owner, self.last, data, offset)
-                && record.durable_through >= self.next_sequence
             {
-                let sequence = self.next_sequence;
-                return behind(&format!("record {sequence} is damaged: offset {offset} says that it was on disk"));
+                if record.durable_through >= self.next_sequence {
+                    let sequence = self.next_sequence;
+                    return behind(&format!("record {sequence} is damaged: offset {offset} says that it was on disk"));
+                }
+                mark(Rare::WholeRecordCut);
             }
+        }
+        if data[from..].iter().any(|byte| *byte != 0) {
+            mark(Rare::TailCut);
         }
         Ok(())
     }
