@@ -81,6 +81,7 @@ rare! {
     OwnershipEndedByHome "cache: the home ends an ownership that its holder still believes in";
     DirtyValueLost "cache: a dirty value is superseded while its owner is away";
     OwnerAway "cache: the owner of the newest value is away";
+    RefusalInDoubt "cache: a write is refused that an earlier send may have done";
     WriteRepeated "cache: a write that the log has already is acknowledged without the line";
     CommandVoid "cache: what a command counted on has changed";
     DirectoryFull "cache: a home has no room to remember one more copy";

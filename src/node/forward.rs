@@ -426,6 +426,8 @@ impl<R: Rules> Replica<R> {
                 let error = self.not_leader();
                 self.answer(step, from, id, Err(error));
             }
+            // It is in the log, and will be answered from there: a copy of it must not be told that nothing happened.
+            Err(ProposeError::Overloaded) if member.streams.has(sender, at) => {}
             Err(ProposeError::Overloaded) => {
                 mark(Rare::LeaderOverloaded);
                 let what = format!("the leader of {} has too many bytes that are not committed", self.setup.group);
