@@ -92,7 +92,7 @@ impl Sum {
     fn line(&self, took: Duration) -> String {
         let seconds = took.as_secs_f64().max(1e-9);
         format!(
-            "{} seeds in {seconds:.0} s: {:.0} events/s, {:.1} simulated hours/s, {} operations checked, {} elections",
+            "{} seeds in {seconds:.0} s: {:.0} events/s, {:.2} simulated hours/s, {} operations checked, {} elections",
             self.runs,
             self.events as f64 / seconds,
             self.virtual_us as f64 / 3.6e9 / seconds,

@@ -24,6 +24,9 @@ pub(crate) enum Fault {
     Partition,
     Reset,
     Stall,
+    DiskError,
+    DiskFull,
+    Rot,
     Crash,
     Blackout,
     Pause,
@@ -32,10 +35,13 @@ pub(crate) enum Fault {
     WallJump,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 12] = [
     Fault::Partition,
     Fault::Reset,
     Fault::Stall,
+    Fault::DiskError,
+    Fault::DiskFull,
+    Fault::Rot,
     Fault::Crash,
     Fault::Blackout,
     Fault::Pause,
@@ -50,6 +56,9 @@ impl Fault {
             Self::Partition => "partition",
             Self::Reset => "reset",
             Self::Stall => "stall",
+            Self::DiskError => "disk error",
+            Self::DiskFull => "disk full",
+            Self::Rot => "flipped bit",
             Self::Crash => "crash",
             Self::Blackout => "blackout",
             Self::Pause => "pause",
@@ -73,6 +82,9 @@ impl<R: Rules> Cluster<R> {
             Fault::Partition => self.swarm.network.partition.filter(|_| self.nodes.len() > 1),
             Fault::Reset => self.swarm.network.reset.filter(|_| self.nodes.len() > 1),
             Fault::Stall => self.swarm.disk.stall,
+            Fault::DiskError => self.swarm.disk.error,
+            Fault::DiskFull => self.swarm.disk.full,
+            Fault::Rot => self.swarm.disk.rot.filter(|_| self.swarm.disk.segment_bytes.is_some()),
             Fault::Crash => process.crash,
             Fault::Blackout => process.blackout,
             Fault::Pause => process.pause,
@@ -112,8 +124,14 @@ impl<R: Rules> Cluster<R> {
                 let until_us = self.now_us() + self.random.between(300_000, 2_000_000);
                 self.nodes[place].disk.stall(until_us);
             }
-            Fault::Crash => self.crash(place),
-            Fault::Blackout => (0..self.nodes.len()).for_each(|place| self.crash(place)),
+            Fault::DiskError => self.fail_disk(place),
+            Fault::DiskFull => self.fill_disk(place),
+            Fault::Rot => self.rot(place),
+            Fault::Crash => {
+                let power = self.random.chance(500);
+                self.crash(place, power);
+            }
+            Fault::Blackout => (0..self.nodes.len()).for_each(|place| self.crash(place, true)),
             Fault::Pause if self.random.chance(500) => self.nodes[place].pause_armed = true,
             Fault::Pause => self.pause(place, Vec::new()),
             Fault::Starve => self.starve(place),
@@ -170,11 +188,16 @@ impl<R: Rules> Cluster<R> {
         self.network.reset(place, other);
     }
 
-    fn crash(&mut self, place: Place) {
+    pub(crate) fn crash(&mut self, place: Place, power: bool) {
         if !self.nodes[place].is_up() {
             return;
         }
-        self.stop(place);
+        self.stop(place, power);
+        self.start_later(place);
+    }
+
+    /// A dead process is started again after a while.
+    pub(crate) fn start_later(&mut self, place: Place) {
         let (low_us, high_us) = self.swarm.process.down_us;
         let delay_us = self.random.between(low_us, high_us);
         self.schedule.after(delay_us, Event::Repair(Repair::Start { place }));
@@ -185,13 +208,14 @@ impl<R: Rules> Cluster<R> {
         if self.phase == Phase::Faulty && self.is_up(place, boot) && self.nodes[place].paused.is_none() {
             *self.counts.faults.entry(NEW_LEADER_DIES).or_default() += 1;
             self.record(&[10, place as u64], || format!("fault: the new leader n{place} dies"));
-            self.crash(place);
+            let power = self.random.chance(500);
+            self.crash(place, power);
         }
     }
 
     /// The process ends: its connections break, and its clients notice.
-    fn stop(&mut self, place: Place) {
-        self.note(|| format!("n{place} stops"));
+    pub(crate) fn stop(&mut self, place: Place, power: bool) {
+        self.note(|| format!("n{place} stops, its power is {}", if power { "cut" } else { "on" }));
         let came = self.nodes[place].paused.take().map(|halt| halt.came).unwrap_or_default();
         for event in came {
             if let Event::Deliver { from, to, passage, .. } = event {
@@ -199,7 +223,7 @@ impl<R: Rules> Cluster<R> {
             }
         }
         let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
-        node.stop(&mut self.random);
+        node.stop(&mut self.random, power);
         node.disturbed_us = node.disturbed_us.max(now_us);
         self.network.break_connections(place);
         for id in self.flights.waiting_for(place) {
@@ -247,8 +271,12 @@ impl<R: Rules> Cluster<R> {
                 self.network.heal(partition);
                 Ok(())
             }
-            Repair::Start { place } if self.nodes[place].is_up() => Ok(()),
+            Repair::Start { place } if self.nodes[place].is_up() || self.nodes[place].lost => Ok(()),
             Repair::Start { place } => self.start(place),
+            Repair::Room { place } => {
+                self.nodes[place].disk.make_room();
+                Ok(())
+            }
             Repair::Resume { place, boot } if self.is_up(place, boot) => self.resume(place),
             Repair::Feed { place, boot, group } if self.is_up(place, boot) => self.feed(place, group),
             Repair::Drained { place, boot, tries } if self.is_up(place, boot) => self.look_at_drained(place, tries),
@@ -287,7 +315,7 @@ impl<R: Rules> Cluster<R> {
         let drained = self.nodes[place].replicas.values().all(|replica| replica.is_drained(now));
         if drained || tries >= DRAIN_LOOKS_MAX {
             self.note(|| format!("n{place} is drained: {drained}"));
-            self.crash(place);
+            self.crash(place, false);
             return Ok(());
         }
         let boot = self.nodes[place].boots;
@@ -310,9 +338,9 @@ impl<R: Rules> Cluster<R> {
                 self.feed(place, group)?;
             }
             if self.nodes[place].draining {
-                self.stop(place);
+                self.stop(place, false);
             }
-            if !self.nodes[place].is_up() {
+            if !self.nodes[place].is_up() && !self.nodes[place].lost {
                 self.start(place)?;
             }
         }

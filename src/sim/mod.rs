@@ -14,9 +14,11 @@
 //! Each draws its own [`Swarm`]: 1 to 7 nodes, 1 to 64 groups, clients, a few hot keys, clocks that run at different rates, small
 //! bounds (some so small that whoever is behind by a few entries needs a snapshot), and some of the faults: messages lost,
 //! doubled, late, overtaking, dropped by a full inbox; connections that break; links cut one way or both, in the shapes that have
-//! stopped real clusters (`partitions`); processes that stand still or crash, with the writes that no sync covered lost; disks
-//! that are slow or stall. A phase with faults is followed by a healthy one, in which every group must have a leader and every
-//! client its answer.
+//! stopped real clusters (`partitions`); processes that stand still or crash, alone or with the power; disks that are slow, stall,
+//! are full, or refuse a write or a sync. In half of the seeds the log on those disks is the real one over bytes in memory
+//! ([`ByteDisk`](crate::storage::ByteDisk)): any of the blocks that no sync covered is lost, one is torn, and bits flip in what is durable. A
+//! node that finds such damage stays down for good. A phase with faults is followed by a healthy one, in which every group must
+//! have a leader and every client its answer.
 //!
 //! # What is checked
 //! After every event: one leader per term, none elected while another holds the leader lease, log matching, nothing committed
@@ -35,8 +37,9 @@
 //! `tests/seeds.rs` asserts that those seeds find them, and that the same seeds pass without.
 //!
 //! # Caveats
-//! Disks lose a suffix of what was not synced, never a part in the middle, and flip no bits; membership does not change; the
-//! shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
+//! - Bits flip in fewer nodes than a majority of any group's voters, and not in the state store, which is a model of sled.
+//! - Membership does not change, so a node whose disk is damaged is never replaced.
+//! - The shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
 
 mod audit;
 mod bank;
@@ -53,6 +56,7 @@ mod partitions;
 mod phases;
 mod random;
 mod schedule;
+mod storage;
 mod swarm;
 mod trace;
 mod workload;

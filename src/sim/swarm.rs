@@ -126,6 +126,14 @@ pub struct DiskFaults {
     pub sync_us: (u64, u64),
     /// A disk that answers only after 1 to 2 s.
     pub stall: Every,
+    /// Bytes of a segment, where the log is true to the byte; None where it is a list of writes.
+    pub segment_bytes: Option<u64>,
+    /// A write or a sync that fails.
+    pub error: Every,
+    /// A disk without room for a while.
+    pub full: Every,
+    /// A bit that flips in what is durable.
+    pub rot: Every,
 }
 
 /// What happens to nodes.
@@ -241,7 +249,19 @@ impl NetworkFaults {
 impl DiskFaults {
     fn draw(random: &mut Random) -> Self {
         let sync_us = *random.pick(&[(100, 600), (100, 2_000), (1_000, 20_000)]);
-        Self { sync_us, stall: every(random, 250, 2_000_000, 8_000_000) }
+        Self {
+            sync_us,
+            stall: every(random, 250, 2_000_000, 8_000_000),
+            segment_bytes: random.chance(500).then(|| *random.pick(&[2_048, 8_192, 65_536])),
+            error: every(random, 250, 1_000_000, 6_000_000),
+            full: every(random, 150, 2_000_000, 8_000_000),
+            rot: every(random, 300, 2_000_000, 12_000_000),
+        }
+    }
+
+    /// A quick disk with a list of writes, and no fault at all.
+    pub fn none() -> Self {
+        Self { sync_us: (100, 600), stall: None, segment_bytes: None, error: None, full: None, rot: None }
     }
 }
 
