@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod ids;
 pub mod lock;
+pub mod marks;
 pub mod metrics;
 pub mod node;
 pub mod queue;

@@ -18,17 +18,18 @@ const ESSAY_LINES_MIN: usize = 5;
 /// What each module of `src` may name with `crate::`. A module that is not in this table is a complaint of its own.
 const LAYERS: &[(&str, &[&str])] = &[
     ("ids", &[]),
+    ("marks", &[]),
     ("record", &[]),
     ("rules", &[]),
     ("sequence", &[]),
     ("metrics", &[]),
     ("clock", &["ids"]),
-    ("raft", &["ids", "record", "rules"]),
+    ("raft", &["ids", "marks", "record", "rules"]),
     ("queue", &["ids", "record", "rules"]),
     ("lock", &["ids", "record", "rules"]),
-    ("cache", &["ids", "record", "rules", "sequence"]),
-    ("node", &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache"]),
-    ("storage", &["ids", "record", "rules", "raft", "cache", "node", "metrics"]),
+    ("cache", &["ids", "marks", "record", "rules", "sequence"]),
+    ("node", &["ids", "marks", "record", "rules", "sequence", "raft", "queue", "lock", "cache"]),
+    ("storage", &["ids", "marks", "record", "rules", "raft", "cache", "node", "metrics"]),
     ("transport", &["ids", "node", "server", "metrics", "clock"]),
     ("rest", &["ids", "node", "server", "metrics", "clock"]),
     ("config", &["ids", "node"]),
@@ -51,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("sim", &["ids", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "storage"]),
+    ("sim", &["ids", "marks", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "storage"]),
     ("cli", &["ids", "config", "server", "rest", "metrics", "clock"]),
 ];
 

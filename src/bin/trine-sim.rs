@@ -7,19 +7,27 @@
 //! ```
 //!
 //! A failure prints its seed, what is wrong, and the line that replays it. What a seed is like stands in [`trine::sim`].
+//!
+//! While it runs it shows a bar where standard error is a terminal, and a plain line every few seconds anywhere else. At the end it tells
+//! how often each rare branch of the code ran ([`trine::marks`]), and what no seed reached: a branch, a kind of message, a fault.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use trine::marks::Rare;
 use trine::rules::Faithful;
-use trine::sim::{BANK, Bug, Options, Report, Sim};
+use trine::sim::{BANK, Bug, KINDS, Options, Report, Sim, fault_names};
 
 /// Of so many seeds one is run twice, and both runs have to leave the same trace.
 const TWICE_EVERY: u64 = 100;
-/// Time between two lines about the progress.
+/// Time between two pictures of the bar, and between two lines where there is none.
+const DRAW_EVERY: Duration = Duration::from_millis(250);
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// Lines of the trace that a failure shows.
 const LAST_LINES: usize = 60;
@@ -61,34 +69,93 @@ fn now() -> Instant {
 struct Sum {
     runs: u64,
     events: u64,
-    answered: u64,
+    checked: u64,
     elections: u64,
     virtual_us: u64,
-    /// Kinds of messages that arrived in some run, and of faults that struck.
-    reached: std::collections::BTreeSet<&'static str>,
+    /// How often each kind of message arrived, each fault struck and each rare branch ran.
+    reached: BTreeMap<&'static str, u64>,
 }
 
 impl Sum {
     fn add(&mut self, report: &Report) {
         self.runs += 1;
         self.events += report.events;
-        self.answered += report.answered;
+        // What was refused is checked as well: it must never take effect.
+        self.checked += report.answered + report.failed.values().sum::<u64>();
         self.elections += report.elections;
         self.virtual_us += report.virtual_us;
-        let arrived = report.delivered.iter().chain(&report.faults);
-        self.reached.extend(arrived.filter(|(_, count)| **count > 0).map(|(name, _)| *name));
+        for (name, count) in report.delivered.iter().chain(&report.faults).chain(&report.marks) {
+            *self.reached.entry(name).or_default() += count;
+        }
     }
 
-    fn line(&self, of: u64, took: Duration) -> String {
+    fn line(&self, took: Duration) -> String {
         let seconds = took.as_secs_f64().max(1e-9);
         format!(
-            "{} of {of} seeds in {seconds:.0} s: {:.0} events/s, {:.1} simulated hours/s; {} operations answered, {} elections",
+            "{} seeds in {seconds:.0} s: {:.0} events/s, {:.2} simulated hours/s, {} operations checked, {} elections",
             self.runs,
             self.events as f64 / seconds,
             self.virtual_us as f64 / 3.6e9 / seconds,
-            self.answered,
+            self.checked,
             self.elections,
         )
+    }
+
+    /// How often each of these names was reached, the rarest first; those that never were by themselves.
+    fn print(&self, title: &str, names: impl IntoIterator<Item = &'static str>) {
+        let count = |name: &'static str| (self.reached.get(name).copied().unwrap_or(0), name);
+        let mut counts: Vec<(u64, &str)> = names.into_iter().map(count).collect();
+        counts.sort_unstable();
+        let never = counts.partition_point(|(count, _)| *count == 0);
+        println!("{title}, and how often:");
+        for (count, name) in &counts[never..] {
+            println!("{count:>12}  {name}");
+        }
+        for (_, name) in &counts[..never] {
+            println!("       never  {name}");
+        }
+    }
+}
+
+/// Tells a person how far it is.
+struct Progress {
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    /// When it was told last.
+    told: Mutex<Instant>,
+}
+
+impl Progress {
+    fn new(seeds: u64) -> Self {
+        // The wide message is cut to the terminal: a line that wraps cannot be drawn over.
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg}").expect("a constant template");
+        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(seeds).with_style(style));
+        Self { bar, begun: now(), told: Mutex::new(now()) }
+    }
+
+    /// So many seeds are done; `line` says what came of them.
+    fn at(&self, seeds: u64, line: impl FnOnce(Duration) -> String) {
+        let mut told = locked(&self.told);
+        if told.elapsed() < if self.bar.is_some() { DRAW_EVERY } else { SAY_EVERY } {
+            return;
+        }
+        *told = now();
+        let line = line(self.begun.elapsed());
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(seeds);
+                bar.set_message(line);
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Leaves the terminal as it was; tells how long it took.
+    fn end(&self) -> Duration {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.begun.elapsed()
     }
 }
 
@@ -132,32 +199,30 @@ fn explain(report: &Report, what: &str, flags: &str) {
 /// Every promise under many seeds.
 fn check(arguments: &Arguments) -> ExitCode {
     let options = Options::default();
-    let (begun, sum) = (now(), Mutex::new((Sum::default(), now())));
+    let (progress, sum) = (Progress::new(arguments.seeds), Mutex::new(Sum::default()));
     let failed = sweep(arguments, |seed| {
         let report = Sim::<Faithful>::run(seed, &options);
         if seed % TWICE_EVERY == 0 && Sim::<Faithful>::run(seed, &options).trace_hash != report.trace_hash {
             return Some((report, "two runs of it differ".to_owned()));
         }
-        let (sum, said) = &mut *locked(&sum);
+        let mut sum = locked(&sum);
         sum.add(&report);
-        if said.elapsed() >= SAY_EVERY {
-            *said = now();
-            eprintln!("{}", sum.line(arguments.seeds, begun.elapsed()));
-        }
+        progress.at(sum.runs, |took| sum.line(took));
         let what = report.violation.as_ref().map(|violation| violation.what.clone());
         what.map(|what| (report, what))
     });
+    let took = progress.end();
+    let sum = &*locked(&sum);
     if let Some((report, what)) = failed {
         let again = Sim::<Faithful>::run(report.seed, &Options { trace: true, ..options });
         explain(&again, &what, "");
+        println!("{}, then this one failed", sum.line(took));
         return ExitCode::FAILURE;
     }
-    let sum = &locked(&sum).0;
-    println!("{}", sum.line(arguments.seeds, begun.elapsed()));
-    let never: Vec<&str> = trine::sim::KINDS.into_iter().filter(|kind| !sum.reached.contains(kind)).collect();
-    if !never.is_empty() {
-        println!("never reached: {}", never.join(", "));
-    }
+    sum.print("messages", KINDS);
+    sum.print("faults", fault_names());
+    sum.print("rare branches", Rare::ALL.iter().map(|branch| branch.text()));
+    println!("{}; every promise kept", sum.line(took));
     ExitCode::SUCCESS
 }
 
@@ -180,13 +245,14 @@ fn find(arguments: &Arguments, bugs: &[&Bug]) -> ExitCode {
     let mut missed = 0;
     println!("{:<36} {:>6} {:>7} {:>8}  precedent", "rule left out", "found", "seeds", "seconds");
     for bug in bugs {
-        let (begun, options, tried) = (now(), bug.options(), AtomicU64::new(0));
+        let (progress, options, tried) = (Progress::new(arguments.seeds), bug.options(), AtomicU64::new(0));
         let found = sweep(arguments, |seed| {
-            tried.fetch_add(1, Ordering::Relaxed);
+            let so_far = tried.fetch_add(1, Ordering::Relaxed);
+            progress.at(so_far, |_| format!("{}: {so_far} seeds so far", bug.name));
             let report = bug.run(seed, &options);
             report.violation.map(|violation| (seed, violation.what))
         });
-        let (tried, took) = (tried.into_inner(), begun.elapsed().as_secs_f64());
+        let (tried, took) = (tried.into_inner(), progress.end().as_secs_f64());
         match found {
             Some((seed, what)) => {
                 println!("{:<36} {seed:>6} {tried:>7} {took:>8.1}  {}\n    {what}", bug.name, bug.precedent);

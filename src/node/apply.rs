@@ -8,6 +8,7 @@ use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache::{self, Committed, Proposal};
 use crate::ids::{Index, NodeId};
+use crate::marks::{Rare, mark};
 use crate::raft::Entry;
 use crate::rules::Rules;
 use crate::{lock, queue, record};
@@ -100,6 +101,7 @@ impl<R: Rules> Replica<R> {
         let missing: Vec<Index> =
             handed.iter().map(|handed| handed.id).filter(|id| *id <= base && !fetched.contains_key(id)).collect();
         if !missing.is_empty() && fetched.is_empty() {
+            mark(Rare::BodyFetched);
             member.next_ticket += 1;
             let ticket = member.next_ticket;
             let keys = missing.iter().map(|id| body_key(*id)).collect();

@@ -4,6 +4,7 @@ use trine_protocol::{Error, ErrorCode};
 
 use crate::cache::{Agent, AgentOut, BusMessage, Committed, Home, HomeOut, LineChange, Proposal, ToHome, ToNode, Turn};
 use crate::ids::{NodeId, Term};
+use crate::marks::{Rare, mark};
 use crate::raft;
 use crate::record;
 use crate::rules::{Rule, Rules};
@@ -103,6 +104,7 @@ impl<R: Rules> Replica<R> {
     fn doubt_hint(&mut self, step: &Step) {
         let old = |hint: Hint| step.now.mono_us >= hint.heard_us + self.setup.timing.election_us_max;
         if self.hint.is_some_and(old) && self.agent.valid_tag(step.now.mono_us).is_none() {
+            mark(Rare::HintDoubted);
             self.hint = None;
         }
     }

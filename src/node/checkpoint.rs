@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::ids::Index;
+use crate::marks::{Rare, mark};
 use crate::raft::{Entry, Raft, Snapshot};
 use crate::record::{self, Change};
 use crate::rules::{Rule, Rules};
@@ -122,8 +123,11 @@ impl<R: Rules> Replica<R> {
         }
         for index in member.machine.queue().live_bodies(0, member.machine.applied().index) {
             let body = fetched.get(&index).cloned().or_else(|| member.raft.entry(index).and_then(body_of));
-            // Compaction went on while the bodies were looked up: look again, from where it stands now.
-            let Some(body) = body else { return self.provide_snapshot(step) };
+            let Some(body) = body else {
+                // Compaction went on while the bodies were looked up: look again, from where it stands now.
+                mark(Rare::SnapshotRebuilt);
+                return self.provide_snapshot(step);
+            };
             records.push((body_key(index), body.to_vec()));
         }
         records.sort();

@@ -13,6 +13,7 @@ use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache;
 use crate::ids::{NodeId, Term};
+use crate::marks::{Rare, mark};
 use crate::raft::{self, ProposeError};
 use crate::record;
 use crate::rules::{Rule, Rules};
@@ -131,6 +132,7 @@ impl<R: Rules> Replica<R> {
         let refusal = if self.draining_since_us.is_some() {
             Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
         } else if self.pending.table.len() >= self.setup.timing.pending_max {
+            mark(Rare::NodeOverloaded);
             let what = format!("{} requests of {} wait already", self.pending.table.len(), self.setup.group);
             Some(Error::new(ErrorCode::Overloaded, what).retry_after(100))
         } else {
@@ -341,6 +343,7 @@ impl<R: Rules> Replica<R> {
                 return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 10);
             }
             Some(ErrorCode::SessionExpired) if own => {
+                mark(Rare::SessionLostUnderCommand);
                 let Some(Entry { kind: Kind::Log { place, at, .. }, .. }) = self.pending.table.get_mut(&id) else {
                     return;
                 };
@@ -409,6 +412,7 @@ impl<R: Rules> Replica<R> {
         };
         let member = &mut self.member;
         if member.raft.role() == raft::Role::Leader && !member.streams.admits::<R>(sender, at) {
+            mark(Rare::StreamOutOfOrder);
             return match from {
                 None => self.out_of_order(step, at.stream),
                 Some(node) => step.send(node, GroupMessage::OutOfOrder(at.stream)),
@@ -423,7 +427,10 @@ impl<R: Rules> Replica<R> {
                 let error = self.not_leader();
                 self.answer(step, from, id, Err(error));
             }
+            // It is in the log, and will be answered from there: a copy of it must not be told that nothing happened.
+            Err(ProposeError::Overloaded) if member.streams.has(sender, at) => {}
             Err(ProposeError::Overloaded) => {
+                mark(Rare::LeaderOverloaded);
                 let what = format!("the leader of {} has too many bytes that are not committed", self.setup.group);
                 self.answer(step, from, id, Err(Error::new(ErrorCode::Overloaded, what).retry_after(50)));
             }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::At;
+use crate::marks::{Rare, mark};
 use crate::record::{self, BadRecord, Change, prefix};
 
 use super::machine::Answer;
@@ -83,9 +84,11 @@ impl Sessions {
             session.results = session.results.split_off(&acked_below);
         }
         if let Some(result) = session.results.get(&sequence) {
+            mark(Rare::CommandRepeated);
             return Admission::Repeated(result.clone());
         }
         if sequence < session.acked_below {
+            mark(Rare::CommandGivenUp);
             let what = format!("sequence {sequence} was given up: everything below {} is", session.acked_below);
             return Admission::Refused(Error::new(ErrorCode::OutcomeUnknown, what));
         }
@@ -109,6 +112,7 @@ impl Sessions {
             if used_ms + u64::from(SESSION_TIMEOUT_MS) > stamp_ms {
                 break;
             }
+            mark(Rare::SessionExpired);
             self.by_use.pop_first();
             self.table.remove(&id);
             self.changed.insert(id);

@@ -59,6 +59,10 @@ pub struct Timing {
     pub snapshot_chunk_bytes: usize,
     /// Bytes of entries in one append message.
     pub append_bytes_max: usize,
+    /// Append messages to one follower that wait for their answer.
+    pub in_flight_max: usize,
+    /// Bytes of a leader's proposals that are not committed; above it `Overloaded`.
+    pub uncommitted_bytes_max: usize,
     /// Client requests of this node that wait for this group; one more gets `Overloaded`.
     pub pending_max: usize,
     /// How far two monotonic clocks may differ in speed, in parts per million.
@@ -84,6 +88,8 @@ impl Default for Timing {
             retain_bytes: 4 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
             append_bytes_max: 1024 * 1024,
+            in_flight_max: 64,
+            uncommitted_bytes_max: 32 * 1024 * 1024,
             pending_max: 16_384,
             drift_ppm: 10_000,
             cache: cache::Config::default(),
@@ -104,6 +110,8 @@ impl Setup {
             first: timing.first_leads.then(|| self.founders.first().copied()).flatten(),
             snapshot_chunk_bytes: timing.snapshot_chunk_bytes,
             append_bytes_max: timing.append_bytes_max,
+            in_flight_max: timing.in_flight_max,
+            uncommitted_bytes_max: timing.uncommitted_bytes_max,
             ..raft::Config::new(self.node, self.founders.clone(), self.seed)
         }
     }

@@ -92,6 +92,12 @@ impl Incoming {
         R::without(Rule::CommandsTakenOutOfOrder) || at.position <= taken.map_or(0, |taken| taken.position) + 1
     }
 
+    /// Whether that very command has its place in the log already.
+    pub(super) fn has(&self, from: NodeId, at: Position) -> bool {
+        let taken = self.taken.get(&from).filter(|taken| taken.stream == at.stream);
+        taken.is_some_and(|taken| (1..=taken.position).contains(&at.position))
+    }
+
     /// A command that was admitted has its place in the log.
     pub(super) fn take(&mut self, from: NodeId, at: Position) {
         if at.position == 0 {
@@ -132,6 +138,7 @@ mod tests {
         }
         assert!(incoming.admits::<Faithful>(node(), at(7, 1)));
         incoming.take(node(), at(7, 1));
+        assert!(incoming.has(node(), at(7, 3)) && !incoming.has(node(), at(7, 4)) && !incoming.has(node(), at(6, 1)));
         assert!(incoming.admits::<Faithful>(node(), at(7, 4)) && !incoming.admits::<Faithful>(node(), at(7, 5)));
         assert!(incoming.admits::<Faithful>(node(), at(0, 0)));
         incoming.take(node(), at(0, 0));

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::ReplicaId;
+use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
 use super::membership::Membership;
@@ -92,7 +93,10 @@ impl<R: Rules> Node<R> {
         let RoleState::Candidate(ballot) = &mut self.role else { return };
         match ballot.count(from, granted, self.log.membership().1) {
             Tally::Won => self.become_leader(),
-            Tally::Lost => self.become_follower(self.term()),
+            Tally::Lost => {
+                mark(Rare::ElectionLost);
+                self.become_follower(self.term());
+            }
             Tally::Open => {}
         }
     }

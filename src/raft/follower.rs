@@ -5,6 +5,7 @@
 //! answered at once with what is durable so far, because the leader lease counts these answers and must not wait for a disk.
 
 use crate::ids::{Index, ReplicaId, Term};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::message::{Body, Entry};
@@ -53,6 +54,7 @@ impl<R: Rules> Node<R> {
         let round = follower.round;
         if self.installing.is_some() {
             // The log begins anew when the snapshot is durable. Until then: alive, and nothing agreed.
+            mark(Rare::AppendDuringInstall);
             self.promise(from, Body::Appended { index: 0, round });
             return;
         }
@@ -60,6 +62,7 @@ impl<R: Rules> Node<R> {
         let (mut prev_index, prev_term) = previous;
         if prev_index < self.commit {
             // What is committed here is in every later leader's log: it agrees, and an old message cannot take it back.
+            mark(Rare::AppendBelowCommit);
             let known = (self.commit - prev_index).min(entries.len() as u64);
             entries.drain(..known as usize);
             prev_index = self.commit;
@@ -73,6 +76,9 @@ impl<R: Rules> Node<R> {
         }
         let kept = R::without(Rule::MembershipKeptWhenCut).then(|| self.log.clone());
         let cut = self.log.merge(entries, self.commit);
+        if cut.is_some() {
+            mark(Rare::SuffixCut);
+        }
         if let (Some(kept), Some(_)) = (kept, cut) {
             self.log.keep_memberships_of(kept);
         }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::ProposeError;
@@ -159,6 +160,9 @@ impl<R: Rules> Node<R> {
         // Replicas of an earlier term's entry may be counted only along with one of this term: until then, a replica without
         // it can still be elected, and would cut it off (figure 8 of the Raft paper).
         let own_term = self.log.term_at(reached) == Some(self.hard_state.term);
+        if reached > self.commit && !own_term {
+            mark(Rare::EarlierTermNotCounted);
+        }
         if reached > self.commit && (own_term || R::without(Rule::EarlierTermCommittedByCount)) {
             let term = self.hard_state.term;
             let own_entries = self.log.range(self.commit + 1, reached).filter(|entry| entry.term == term);
@@ -179,6 +183,7 @@ impl<R: Rules> Node<R> {
         let silent = now_us.saturating_sub(quorum_heard_us) > self.config.election_us_max;
         // Cut off, or with a disk that hangs: it decides nothing, and its heartbeats keep those who could from doing it.
         if silent || stalled {
+            mark(if stalled { Rare::LeaderStalled } else { Rare::LeaderSilent });
             self.become_follower(self.term());
             return;
         }
@@ -188,8 +193,14 @@ impl<R: Rules> Node<R> {
             leader.begin_round(now_us, self.config.heartbeat_us, self.config.election_us_max);
         }
         match leader.transfer {
-            Some(transfer) if now_us >= transfer.deadline_us && transfer.told => self.campaign(true),
-            Some(transfer) if now_us >= transfer.deadline_us => leader.transfer = None,
+            Some(transfer) if now_us >= transfer.deadline_us && transfer.told => {
+                mark(Rare::TransferOverdue);
+                self.campaign(true);
+            }
+            Some(transfer) if now_us >= transfer.deadline_us => {
+                mark(Rare::TransferGivenUp);
+                leader.transfer = None;
+            }
             _ => {}
         }
     }
@@ -307,8 +318,11 @@ impl<R: Rules> Node<R> {
                 matches!(progress.state, State::Snapshot { .. })
                     && Leader::is_active(progress, self.now.mono_us, self.config.election_us_max)
             });
-            if let (true, Some(snapshot)) = (receiving, &leader.snapshot) {
-                index = index.min(snapshot.meta.index);
+            if let (true, Some(snapshot)) = (receiving, &leader.snapshot)
+                && snapshot.meta.index < index
+            {
+                mark(Rare::CompactionHeldBack);
+                index = snapshot.meta.index;
             }
         }
         self.log.compact(index);

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::candidate::Ballot;
@@ -200,7 +201,10 @@ impl<R: Rules> Node<R> {
             Body::PreVoteReply { granted: true } => return message.term == own + 1,
             Body::PreVoteReply { granted: false } if message.term <= own => return true,
             // A candidate that does not hear the leader must not depose it: not even its term is looked at.
-            Body::Vote { transfer: false, .. } if self.refuses_votes() => return false,
+            Body::Vote { transfer: false, .. } if self.refuses_votes() => {
+                mark(Rare::VoteRefusedUnderLease);
+                return false;
+            }
             _ => {}
         }
         if message.term > own {
@@ -219,6 +223,7 @@ impl<R: Rules> Node<R> {
     fn correct(&mut self, from: ReplicaId, body: &Body) {
         match body {
             Body::Append { .. } | Body::Snapshot { .. } => {
+                mark(Rare::OldLeaderCorrected);
                 self.send(from, Body::Rejected { prev_index: 0, hint_index: 0, hint_term: 0, round: 0 });
             }
             Body::Vote { .. } => self.send(from, Body::VoteReply { granted: false }),

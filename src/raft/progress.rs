@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::Index;
+use crate::marks::{Rare, mark};
 
 /// How to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,7 @@ impl Progress {
     /// Nothing was heard from it for so long that sending ahead is a waste: heartbeats will find it.
     pub(super) fn unreachable(&mut self) {
         if !matches!(self.state, State::Snapshot { .. }) {
+            mark(Rare::FollowerUnreachable);
             self.next = self.matched + 1;
             self.state = State::Probe { waiting: true };
             self.in_flight.clear();
@@ -136,8 +138,11 @@ impl Progress {
 
     /// The follower answered a message of this round. A chunk that went out before that round and was not answered is lost.
     pub(super) fn acknowledged_round(&mut self, round: u64) -> bool {
-        if let State::Snapshot { sent, .. } = &mut self.state {
-            *sent = sent.filter(|sent_round| *sent_round >= round);
+        if let State::Snapshot { sent, .. } = &mut self.state
+            && sent.is_some_and(|sent_round| sent_round < round)
+        {
+            mark(Rare::ChunkLost);
+            *sent = None;
         }
         let news = round > self.acknowledged_round;
         self.acknowledged_round = self.acknowledged_round.max(round);

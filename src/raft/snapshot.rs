@@ -9,6 +9,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::ids::{Index, ReplicaId};
+use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
 use super::message::{Body, SnapshotMeta};
@@ -40,6 +41,7 @@ impl<R: Rules> Node<R> {
 
     /// The log has everything that the snapshot stands for, so it stays as it is; but all of it is committed.
     fn skip_snapshot(&mut self, from: ReplicaId, meta: &SnapshotMeta) {
+        mark(Rare::SnapshotSkipped);
         self.assembly = None;
         self.commit = self.commit.max(meta.index);
         self.matched_by_snapshot(meta.index);
@@ -61,7 +63,12 @@ impl<R: Rules> Node<R> {
         let index = meta.index;
         let mut assembly = match self.assembly.take() {
             Some(assembly) if assembly.meta == meta => assembly,
-            _ => Assembly { meta, data: BytesMut::new(), too_large: false },
+            before => {
+                if before.is_some() {
+                    mark(Rare::AssemblyReplaced);
+                }
+                Assembly { meta, data: BytesMut::new(), too_large: false }
+            }
         };
         let have = assembly.data.len() as u64;
         if assembly.too_large || (offset == have && have + data.len() as u64 > self.config.snapshot_bytes_max) {
@@ -71,6 +78,8 @@ impl<R: Rules> Node<R> {
         }
         if offset == have {
             assembly.data.extend_from_slice(&data);
+        } else {
+            mark(Rare::ChunkOutOfPlace);
         }
         let (expected, complete) = (assembly.data.len() as u64, last && offset == have);
         self.reply_to_chunk(from, index, expected);

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{Index, ReplicaId};
+use crate::marks::{Rare, mark};
 
 use super::message::{HardState, Message};
 
@@ -94,13 +95,17 @@ impl Writes {
 
     /// The log was cut at `from`.
     pub(super) fn cut(&mut self, from: Index) {
-        for write in &mut self.pending {
-            write.last = write.last.min(from - 1);
+        for write in self.pending.iter_mut().filter(|write| write.last >= from) {
+            mark(Rare::CompletionShortened);
+            write.last = from - 1;
         }
     }
 
     /// The term moved on. Promises of the old one interest nobody; dropping them is a lost message, which is allowed.
     pub(super) fn drop_held(&mut self) {
+        if !self.held.is_empty() || self.pending.iter().any(|write| !write.held.is_empty()) {
+            mark(Rare::PromisesDropped);
+        }
         self.held.clear();
         for write in &mut self.pending {
             write.held.clear();

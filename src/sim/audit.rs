@@ -45,20 +45,19 @@ pub(crate) struct Audit {
 
 impl Audit {
     /// One task per node and group for the keys, one per group for the queues and the locks.
-    pub(crate) fn new(swarm: &Swarm, begun_us: u64) -> Self {
+    pub(crate) fn new(swarm: &Swarm, up: &[Place], begun_us: u64) -> Self {
         let groups = || (0..swarm.groups).map(GroupId);
         let named = |kind, group| (0..swarm.names).map(move |number| name(kind, group, number));
-        let reads =
-            (0..swarm.nodes).flat_map(|place| groups().map(move |group| (place, group))).map(|(place, group)| Task {
-                place,
-                group,
-                questions: named('k', group).map(|key| Question::Read { key }).collect(),
-            });
+        let reads = up.iter().flat_map(|place| groups().map(move |group| (*place, group))).map(|(place, group)| Task {
+            place,
+            group,
+            questions: named('k', group).map(|key| Question::Read { key }).collect(),
+        });
         let drains = groups().map(|group| {
             let (queues, locks) = (named('q', group), named('l', group));
             let questions = queues.map(|queue| Question::Drain { queue });
             let questions = questions.chain(locks.map(|lock| Question::Take { lock })).collect();
-            Task { place: group.0 as usize % swarm.nodes, group, questions }
+            Task { place: up[group.0 as usize % up.len()], group, questions }
         });
         Self { tasks: reads.chain(drains).collect(), begun_us }
     }
@@ -96,9 +95,19 @@ impl Audit {
         Some(Wish { group: *group, request, session: None })
     }
 
-    /// What the answer to a task's question means for it.
-    pub(crate) fn ended(&mut self, task: usize, operation: &Operation, verdict: &Verdict, queues: &QueueChecker) {
+    /// What the answer to a task's question means for it; asked `in_vain` where nobody will ever have another answer.
+    pub(crate) fn ended(
+        &mut self,
+        task: usize,
+        operation: &Operation,
+        verdict: &Verdict,
+        in_vain: bool,
+        queues: &QueueChecker,
+    ) {
         let Task { questions, group, .. } = &mut self.tasks[task];
+        if in_vain {
+            questions.pop();
+        }
         let Verdict::Answered(response) = verdict else { return };
         match (questions.last().cloned(), response) {
             (Some(Question::Read { .. }), Response::Get(_)) | (Some(Question::Free { .. }), Response::Release(_)) => {

@@ -25,7 +25,6 @@ use crate::node::message::GroupMessage;
 use crate::node::{Replica, Setup, Timing};
 use crate::raft::{Body, Raft, Role};
 use crate::rules::Rules;
-use crate::storage::StorageError;
 
 /// Shortest and longest time between two ticks of a node.
 const TICK_US: (u64, u64) = (20_000, 50_000);
@@ -74,6 +73,10 @@ pub(crate) enum Event {
 pub(crate) enum Repair {
     Partition(u64),
     Start {
+        place: Place,
+    },
+    /// There is room on a disk again.
+    Room {
         place: Place,
     },
     Resume {
@@ -281,8 +284,8 @@ impl<R: Rules> Cluster<R> {
     /// Starts a node's process on its disk.
     pub(crate) fn start(&mut self, place: Place) -> Check {
         self.nodes[place].boots += 1;
-        for group in (0..self.swarm.groups).map(GroupId) {
-            let recovered = self.nodes[place].disk.recover(group).map_err(|error| broken(place, &error))?;
+        let Some(recovered) = self.recover(place)? else { return Ok(()) };
+        for (group, recovered) in recovered {
             self.consensus.restarted(group, place, recovered.hard_state)?;
             let (setup, node) = (self.setup(place, group), &mut self.nodes[place]);
             let now = node.clock.at(self.schedule.now_us());
@@ -323,15 +326,21 @@ impl<R: Rules> Cluster<R> {
             retain_bytes: bounds.retain_bytes,
             snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
             append_bytes_max: bounds.append_bytes_max,
+            in_flight_max: bounds.in_flight_max,
+            uncommitted_bytes_max: bounds.uncommitted_bytes_max,
+            pending_max: bounds.pending_max,
             ..Timing::default()
         };
+        timing.cache.waiting_max = bounds.waiting_max;
+        timing.cache.directory_max = bounds.directory_max;
         timing.cache.lines_bytes_max = bounds.lines_bytes_max;
         timing.cache.dirty_us_max = bounds.dirty_us_max;
         timing
     }
 
     fn deliver(&mut self, from: Place, to: Place, group: GroupId, message: &GroupMessage, passage: Passage) -> Check {
-        if !self.nodes[to].is_up() || !self.network.arrives(from, to, passage) {
+        let arrives = self.network.arrives(from, to, passage);
+        if !self.nodes[to].is_up() || !arrives {
             return Ok(());
         }
         let kind = kinds::number(message);
@@ -362,8 +371,10 @@ impl<R: Rules> Cluster<R> {
             return Ok(());
         }
         self.record(&[4, place as u64, thread as u64], || format!("n{place} {thread:?} thread finished"));
-        let Finished { inputs, hard_states } =
-            self.nodes[place].disk.finish(thread).map_err(|error| broken(place, &error))?;
+        let Finished { inputs, hard_states } = match self.nodes[place].disk.finish(thread) {
+            Ok(finished) => finished,
+            Err(error) => return self.disk_failed(place, &error),
+        };
         for (group, hard_state) in hard_states {
             self.consensus.made_durable(group, place, hard_state);
         }
@@ -378,10 +389,14 @@ impl<R: Rules> Cluster<R> {
         if !node.is_up() {
             return Ok(());
         }
-        let log = node.disk.begin_log(&mut self.random, now_us).map_err(|error| broken(place, &error))?;
-        let state = node.disk.begin_state(&mut self.random, now_us).map_err(|error| broken(place, &error))?;
         let boot = node.boots;
-        for (thread, at_us) in [log, state].into_iter().flatten() {
+        let log = node.disk.begin_log(&mut self.random, now_us);
+        let begun = log.and_then(|log| Ok([log, node.disk.begin_state(&mut self.random, now_us)?]));
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(error) => return self.disk_failed(place, &error),
+        };
+        for (thread, at_us) in begun.into_iter().flatten() {
             self.schedule.at(at_us, Event::Disk { place, boot, thread });
         }
         Ok(())
@@ -395,7 +410,11 @@ impl<R: Rules> Cluster<R> {
             return Ok(());
         }
         if let Some(halt) = node.starved.get_mut(&group) {
-            halt.came.push_back(input);
+            // What a peer sent is dropped where the inbox is full; the rest has room of its own.
+            let room = halt.came.len() < self.swarm.network.inbox_messages_max;
+            if room || !matches!(input, Input::Peer { .. }) {
+                halt.came.push_back(input);
+            }
             return Ok(());
         }
         let now = node.clock.at(now_us);
@@ -459,6 +478,9 @@ impl<R: Rules> Cluster<R> {
 
     /// Does what a replica asks for, in the order of the fields.
     pub(crate) fn perform(&mut self, place: Place, group: GroupId, effects: Effects) -> Check {
+        if !self.nodes[place].is_up() {
+            return Ok(());
+        }
         let Effects { retract, persist, publish, send, reply, checkpoint, fetch, roster, fatal: _ } = effects;
         for change in retract {
             self.change_lines(place, group, change)?;
@@ -567,10 +589,6 @@ impl<R: Rules> Cluster<R> {
         }
         self.consensus.state(group, place, index, hash.digest())
     }
-}
-
-fn broken(place: Place, error: &StorageError) -> String {
-    format!("the disk of node {place}: {error}")
 }
 
 /// What tells a message from others of its kind, for the hash of the trace.

@@ -1,10 +1,12 @@
-//! A node's two storage threads over its [`SimDisk`]: rounds of the log, and one operation after the other on the state.
+//! A node's two storage threads over its simulated disk: rounds of the log, and one operation after the other on the state.
 //!
 //! As in the server, the log's thread takes all that waits, appends it, and syncs once; what comes meanwhile goes into the
 //! next round. A write that carries a snapshot waits until the state store holds that snapshot. The two halves of every
 //! step (begin, finish) lie apart in time, so that a crash can come in between.
+//!
+//! Under it lies a [`ByteDisk`], which runs the real log over bytes in memory, or a [`SimDisk`], which is a list of writes and faster.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -13,7 +15,7 @@ use super::swarm::DiskFaults;
 use crate::ids::GroupId;
 use crate::node::effect::{Checkpoint, Fetch, Input, Write};
 use crate::raft::{HardState, Snapshot};
-use crate::storage::{LogStore, Recovered, SimDisk, StateStore, StorageError};
+use crate::storage::{ByteDisk, Failing, Recovered, SimDisk, SimulatedDisk, StorageError};
 
 /// Which of the two threads has something finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ enum StateWork {
 /// One node's storage.
 #[derive(Debug)]
 pub(crate) struct NodeDisk {
-    disk: SimDisk,
+    disk: Box<dyn SimulatedDisk>,
     faults: DiskFaults,
     /// Writes that wait for the next round; those with a snapshot that is not installed yet hold up what is behind them.
     waiting: VecDeque<(Write, bool)>,
@@ -43,8 +45,16 @@ pub(crate) struct NodeDisk {
     round: Option<Vec<(GroupId, u64, Option<HardState>)>>,
     state_work: VecDeque<StateWork>,
     state_busy: bool,
+    /// The log has something to do that nobody waits for.
+    idle_due: bool,
     /// The disk answers nothing before this instant.
     stalled_until_us: u64,
+    /// It was told to fail.
+    fails: bool,
+    /// There is no room on it.
+    is_full: bool,
+    /// Bits of it have flipped.
+    pub(crate) is_rotten: bool,
 }
 
 /// What a finished step tells the replicas.
@@ -57,15 +67,61 @@ pub(crate) struct Finished {
 
 impl NodeDisk {
     pub(crate) fn new(faults: DiskFaults) -> Self {
+        let disk: Box<dyn SimulatedDisk> = match faults.segment_bytes {
+            Some(segment_bytes) => Box::new(ByteDisk::new(segment_bytes)),
+            None => Box::new(SimDisk::new()),
+        };
         Self {
-            disk: SimDisk::new(),
+            disk,
             faults,
             waiting: VecDeque::new(),
             round: None,
             state_work: VecDeque::new(),
             state_busy: false,
+            idle_due: false,
             stalled_until_us: 0,
+            fails: false,
+            is_full: false,
+            is_rotten: false,
         }
+    }
+
+    /// The next operation of that kind fails.
+    pub(crate) fn fail(&mut self, failing: Failing) {
+        self.fails = true;
+        self.disk.fail(failing);
+    }
+
+    /// There is no room on it until [`NodeDisk::make_room`].
+    pub(crate) fn fill(&mut self) {
+        self.is_full = true;
+        self.disk.fill();
+    }
+
+    pub(crate) fn make_room(&mut self) {
+        self.is_full = false;
+        self.mend();
+    }
+
+    /// It works again, but for room that is missing.
+    pub(crate) fn mend(&mut self) {
+        self.fails = false;
+        self.disk.mend();
+        if self.is_full {
+            self.disk.fill();
+        }
+    }
+
+    /// Whether an error of it is no surprise.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.fails || self.is_full
+    }
+
+    /// A bit of what is durable flips; false where there is none yet. The process must be dead.
+    pub(crate) fn rot(&mut self, random: &mut Random) -> bool {
+        let rotten = self.disk.rot(&mut |bound| random.below(bound));
+        self.is_rotten |= rotten;
+        rotten
     }
 
     /// The disk does nothing until then.
@@ -94,7 +150,13 @@ impl NodeDisk {
 
     /// Lets an idle log thread begin what waits; tells when it will be finished.
     pub(crate) fn begin_log(&mut self, random: &mut Random, now_us: u64) -> Result<Begun, StorageError> {
-        if self.round.is_some() || self.waiting.front().is_none_or(|(_, ready)| !ready) {
+        if self.round.is_some() {
+            return Ok(None);
+        }
+        if std::mem::take(&mut self.idle_due) {
+            self.disk.idle()?;
+        }
+        if self.waiting.front().is_none_or(|(_, ready)| !ready) {
             return Ok(None);
         }
         let mut round = Vec::new();
@@ -103,6 +165,7 @@ impl NodeDisk {
             self.disk.append(&write)?;
             round.push((write.group, write.sequence, write.raft.and_then(|raft| raft.hard_state)));
         }
+        self.disk.hand_over()?;
         self.round = Some(round);
         let (low, high) = self.faults.sync_us;
         Ok(Some((Thread::Log, now_us.max(self.stalled_until_us) + random.between(low, high))))
@@ -133,9 +196,10 @@ impl NodeDisk {
     }
 
     fn finish_round(&mut self) -> Result<Finished, StorageError> {
-        self.disk.sync()?;
+        self.disk.sync_log()?;
+        self.idle_due = true;
         let mut finished = Finished::default();
-        let mut highest = std::collections::BTreeMap::new();
+        let mut highest = BTreeMap::new();
         for (group, sequence, hard_state) in self.round.take().expect("a round is running") {
             highest.insert(group, sequence);
             finished.hard_states.extend(hard_state.map(|hard_state| (group, hard_state)));
@@ -166,26 +230,27 @@ impl NodeDisk {
         Ok(finished)
     }
 
-    /// The power goes. What waited is lost; of what was under way any prefix survives.
-    pub(crate) fn crash(&mut self, random: &mut Random) {
-        let writes = random.between(0, self.disk.pending_writes() as u64) as usize;
-        let checkpoints = random.between(0, self.disk.pending_checkpoints() as u64) as usize;
-        self.disk.crash_keeping(writes, checkpoints);
+    /// The process dies, and where `power` says so the machine with it: what waited is lost, and of what was under way all that the
+    /// disk may lose.
+    pub(crate) fn die(&mut self, random: &mut Random, power: bool) {
+        self.disk.die(power, &mut |bound| random.below(bound));
         self.waiting.clear();
         self.round = None;
         self.state_work.clear();
         self.state_busy = false;
+        self.idle_due = false;
     }
 
-    /// What a group finds when its node starts.
-    pub(crate) fn recover(&mut self, group: GroupId) -> Result<Recovered, StorageError> {
-        self.disk.recover(group)
+    /// What each group finds when its node starts.
+    pub(crate) fn start(&mut self, groups: u32) -> Result<BTreeMap<GroupId, Recovered>, StorageError> {
+        self.disk.start(groups)
     }
 
     /// Every fault of the disk ends for good.
     pub(crate) fn heal(&mut self) {
-        self.faults = DiskFaults { sync_us: (100, 1_000), stall: None };
+        self.faults.sync_us = (100, 1_000);
         self.stalled_until_us = 0;
+        self.make_room();
     }
 
     /// Whether nothing is under way or waits.
@@ -208,48 +273,83 @@ mod tests {
         Write { group: GroupId(0), sequence, raft: Some(raft), journal: Vec::new(), compact: None }
     }
 
-    fn node_disk() -> (NodeDisk, Random) {
-        (NodeDisk::new(DiskFaults { sync_us: (100, 200), stall: None }), Random::new(1))
+    fn node_disk(segment_bytes: Option<u64>) -> (NodeDisk, Random) {
+        let faults = DiskFaults { sync_us: (100, 200), segment_bytes, ..DiskFaults::none() };
+        let mut disk = NodeDisk::new(faults);
+        disk.start(1).unwrap();
+        (disk, Random::new(1))
     }
+
+    /// Both kinds of disk.
+    const KINDS: [Option<u64>; 2] = [None, Some(4096)];
 
     #[test]
     fn what_comes_during_a_round_goes_into_the_next() {
-        let (mut disk, mut random) = node_disk();
-        disk.write(entry_write(1, 1));
-        disk.write(entry_write(2, 2));
-        let (thread, at_us) = disk.begin_log(&mut random, 1_000).unwrap().unwrap();
-        assert!((1_100..=1_200).contains(&at_us));
-        disk.write(entry_write(3, 3));
-        assert_eq!(disk.begin_log(&mut random, 1_050).unwrap(), None);
-        let finished = disk.finish(thread).unwrap();
-        assert!(matches!(finished.inputs[..], [(GroupId(0), Input::Persisted { sequence: 2 })]), "{finished:?}");
-        assert_eq!(finished.hard_states.len(), 2);
-        assert!(disk.begin_log(&mut random, 1_300).unwrap().is_some());
+        for kind in KINDS {
+            let (mut disk, mut random) = node_disk(kind);
+            disk.write(entry_write(1, 1));
+            disk.write(entry_write(2, 2));
+            let (thread, at_us) = disk.begin_log(&mut random, 1_000).unwrap().unwrap();
+            assert!((1_100..=1_200).contains(&at_us));
+            disk.write(entry_write(3, 3));
+            assert_eq!(disk.begin_log(&mut random, 1_050).unwrap(), None);
+            let finished = disk.finish(thread).unwrap();
+            assert!(matches!(finished.inputs[..], [(GroupId(0), Input::Persisted { sequence: 2 })]), "{finished:?}");
+            assert_eq!(finished.hard_states.len(), 2);
+            assert!(disk.begin_log(&mut random, 1_300).unwrap().is_some());
+        }
     }
 
     #[test]
     fn a_crash_keeps_what_a_finished_round_covered_and_nothing_that_waited() {
-        let mut kept = std::collections::BTreeSet::new();
-        for seed in 0..50 {
-            let (mut disk, _) = node_disk();
-            let mut random = Random::new(seed);
-            disk.write(entry_write(1, 1));
-            let (thread, at_us) = disk.begin_log(&mut random, 0).unwrap().unwrap();
-            disk.finish(thread).unwrap();
-            disk.write(entry_write(2, 2));
-            disk.write(entry_write(3, 3));
-            disk.begin_log(&mut random, at_us).unwrap();
-            disk.write(entry_write(4, 4));
-            disk.crash(&mut random);
-            assert!(disk.is_idle());
-            kept.insert(disk.recover(GroupId(0)).unwrap().entries.len());
+        for kind in KINDS {
+            let mut kept = std::collections::BTreeSet::new();
+            for seed in 0..50 {
+                let (mut disk, _) = node_disk(kind);
+                let mut random = Random::new(seed);
+                disk.write(entry_write(1, 1));
+                let (thread, at_us) = disk.begin_log(&mut random, 0).unwrap().unwrap();
+                disk.finish(thread).unwrap();
+                disk.write(entry_write(2, 2));
+                disk.write(entry_write(3, 3));
+                disk.begin_log(&mut random, at_us).unwrap();
+                disk.write(entry_write(4, 4));
+                disk.die(&mut random, true);
+                assert!(disk.is_idle());
+                kept.insert(disk.start(1).unwrap()[&GroupId(0)].entries.len());
+            }
+            assert!(kept.contains(&1) && kept.contains(&3) && kept.iter().all(|kept| *kept <= 3), "{kind:?}: {kept:?}");
         }
-        assert_eq!(kept.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_process_that_dies_alone_loses_nothing_that_it_had_handed_over() {
+        let (mut disk, mut random) = node_disk(Some(4096));
+        disk.write(entry_write(1, 1));
+        disk.begin_log(&mut random, 0).unwrap();
+        disk.die(&mut random, false);
+        assert_eq!(disk.start(1).unwrap()[&GroupId(0)].entries.len(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_was_told_to_fail_does_until_it_is_mended() {
+        for kind in KINDS {
+            for failing in [Failing::Write, Failing::Sync] {
+                let (mut disk, mut random) = node_disk(kind);
+                disk.fail(failing);
+                disk.write(entry_write(1, 1));
+                let round = disk.begin_log(&mut random, 0).and_then(|begun| disk.finish(begun.expect("it waits").0));
+                assert!(matches!(round, Err(StorageError::Io { .. })), "{kind:?}, {failing:?}: {round:?}");
+                disk.die(&mut random, true);
+                disk.mend();
+                assert!(!disk.is_failing() && disk.start(1).is_ok(), "{kind:?}, {failing:?}");
+            }
+        }
     }
 
     #[test]
     fn a_stalled_disk_answers_only_after_the_stall() {
-        let (mut disk, mut random) = node_disk();
+        let (mut disk, mut random) = node_disk(None);
         disk.stall(5_000);
         disk.write(entry_write(1, 1));
         let (_, at_us) = disk.begin_log(&mut random, 1_000).unwrap().unwrap();

@@ -2,23 +2,31 @@
 
 use super::checker::Check;
 use super::cluster::{Cluster, Event, Phase, Repair};
-use super::network::{Network, Place};
+use super::network::Place;
 use super::node::Halt;
+use super::partitions::{SHAPES, Shape};
 use crate::ids::GroupId;
 use crate::node::Replica;
 use crate::node::effect::{Effects, Input};
-use crate::raft::Role;
+use crate::raft::{Raft, Role};
 use crate::rules::Rules;
 
 /// Time between two looks at a draining node, and how many there are before it is stopped all the same.
 const DRAIN_LOOK_US: u64 = 100_000;
 const DRAIN_LOOKS_MAX: u32 = 60;
 
+/// Name of the fault that strikes a chosen moment, not a drawn one.
+const NEW_LEADER_DIES: &str = "new leader dies";
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Partition,
+    Reset,
     Stall,
+    DiskError,
+    DiskFull,
+    Rot,
     Crash,
     Blackout,
     Pause,
@@ -27,9 +35,13 @@ pub(crate) enum Fault {
     WallJump,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 12] = [
     Fault::Partition,
+    Fault::Reset,
     Fault::Stall,
+    Fault::DiskError,
+    Fault::DiskFull,
+    Fault::Rot,
     Fault::Crash,
     Fault::Blackout,
     Fault::Pause,
@@ -42,7 +54,11 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::Partition => "partition",
+            Self::Reset => "reset",
             Self::Stall => "stall",
+            Self::DiskError => "disk error",
+            Self::DiskFull => "disk full",
+            Self::Rot => "flipped bit",
             Self::Crash => "crash",
             Self::Blackout => "blackout",
             Self::Pause => "pause",
@@ -53,12 +69,22 @@ impl Fault {
     }
 }
 
+/// The names of all faults, as they stand in [`Report::faults`](super::Report).
+pub fn fault_names() -> Vec<&'static str> {
+    let shapes = SHAPES.into_iter().map(Shape::name);
+    FAULTS.into_iter().map(Fault::name).chain(shapes).chain([NEW_LEADER_DIES]).collect()
+}
+
 impl<R: Rules> Cluster<R> {
     fn every_us(&self, fault: Fault) -> Option<u64> {
         let process = &self.swarm.process;
         match fault {
             Fault::Partition => self.swarm.network.partition.filter(|_| self.nodes.len() > 1),
+            Fault::Reset => self.swarm.network.reset.filter(|_| self.nodes.len() > 1),
             Fault::Stall => self.swarm.disk.stall,
+            Fault::DiskError => self.swarm.disk.error,
+            Fault::DiskFull => self.swarm.disk.full,
+            Fault::Rot => self.swarm.disk.rot.filter(|_| self.swarm.disk.segment_bytes.is_some()),
             Fault::Crash => process.crash,
             Fault::Blackout => process.blackout,
             Fault::Pause => process.pause,
@@ -92,19 +118,20 @@ impl<R: Rules> Cluster<R> {
         *self.counts.faults.entry(fault.name()).or_default() += 1;
         self.record(&[8, fault as u64, place as u64], || format!("fault: {} at n{place}", fault.name()));
         match fault {
-            Fault::Partition => {
-                let directions = Network::draw_partition(&mut self.random, self.nodes.len(), place);
-                self.note(|| format!("cut: {directions:?}"));
-                let partition = self.network.cut(directions);
-                let delay_us = self.random.between(100_000, 3_000_000);
-                self.schedule.after(delay_us, Event::Repair(Repair::Partition(partition)));
-            }
+            Fault::Partition => self.partition(place),
+            Fault::Reset => self.reset(place),
             Fault::Stall => {
                 let until_us = self.now_us() + self.random.between(300_000, 2_000_000);
                 self.nodes[place].disk.stall(until_us);
             }
-            Fault::Crash => self.crash(place),
-            Fault::Blackout => (0..self.nodes.len()).for_each(|place| self.crash(place)),
+            Fault::DiskError => self.fail_disk(place),
+            Fault::DiskFull => self.fill_disk(place),
+            Fault::Rot => self.rot(place),
+            Fault::Crash => {
+                let power = self.random.chance(500);
+                self.crash(place, power);
+            }
+            Fault::Blackout => (0..self.nodes.len()).for_each(|place| self.crash(place, true)),
             Fault::Pause if self.random.chance(500) => self.nodes[place].pause_armed = true,
             Fault::Pause => self.pause(place, Vec::new()),
             Fault::Starve => self.starve(place),
@@ -128,11 +155,49 @@ impl<R: Rules> Cluster<R> {
         self.random.below(self.nodes.len() as u64) as Place
     }
 
-    fn crash(&mut self, place: Place) {
+    fn partition(&mut self, victim: Place) {
+        let shape = Shape::draw(&mut self.random, self.nodes.len());
+        let mut order: Vec<Place> = (0..self.nodes.len()).filter(|place| *place != victim).collect();
+        self.random.shuffle(&mut order);
+        if shape == Shape::Constrained {
+            // Whoever hears a majority lacks entries: the others have to come to it all the same.
+            order.sort_by_key(|place| self.entries(*place));
+        }
+        order.insert(0, victim);
+        let directions = shape.cut(&mut self.random, &order);
+        *self.counts.faults.entry(shape.name()).or_default() += 1;
+        self.note(|| format!("{} cuts {directions:?}", shape.name()));
+        let partition = self.network.cut(directions);
+        let longest_us = if shape.nodes_min() > 2 { 5_000_000 } else { 3_000_000 };
+        let delay_us = self.random.between(100_000, longest_us);
+        self.schedule.after(delay_us, Event::Repair(Repair::Partition(partition)));
+    }
+
+    /// How many entries a node has, over all groups.
+    fn entries(&self, place: Place) -> u64 {
+        self.nodes[place].replicas.values().filter_map(Replica::raft).map(Raft::last_index).sum()
+    }
+
+    /// One connection of the node breaks, or all of them.
+    fn reset(&mut self, place: Place) {
+        if self.random.chance(300) {
+            return self.network.break_connections(place);
+        }
+        let count = self.nodes.len();
+        let other = (place + 1 + self.random.below(count as u64 - 1) as usize) % count;
+        self.network.reset(place, other);
+    }
+
+    pub(crate) fn crash(&mut self, place: Place, power: bool) {
         if !self.nodes[place].is_up() {
             return;
         }
-        self.stop(place);
+        self.stop(place, power);
+        self.start_later(place);
+    }
+
+    /// A dead process is started again after a while.
+    pub(crate) fn start_later(&mut self, place: Place) {
         let (low_us, high_us) = self.swarm.process.down_us;
         let delay_us = self.random.between(low_us, high_us);
         self.schedule.after(delay_us, Event::Repair(Repair::Start { place }));
@@ -141,17 +206,24 @@ impl<R: Rules> Cluster<R> {
     /// The process dies at a moment that was chosen for it.
     pub(crate) fn strike(&mut self, place: Place, boot: u64) {
         if self.phase == Phase::Faulty && self.is_up(place, boot) && self.nodes[place].paused.is_none() {
-            *self.counts.faults.entry("new leader dies").or_default() += 1;
+            *self.counts.faults.entry(NEW_LEADER_DIES).or_default() += 1;
             self.record(&[10, place as u64], || format!("fault: the new leader n{place} dies"));
-            self.crash(place);
+            let power = self.random.chance(500);
+            self.crash(place, power);
         }
     }
 
     /// The process ends: its connections break, and its clients notice.
-    fn stop(&mut self, place: Place) {
-        self.note(|| format!("n{place} stops"));
+    pub(crate) fn stop(&mut self, place: Place, power: bool) {
+        self.note(|| format!("n{place} stops, its power is {}", if power { "cut" } else { "on" }));
+        let came = self.nodes[place].paused.take().map(|halt| halt.came).unwrap_or_default();
+        for event in came {
+            if let Event::Deliver { from, to, passage, .. } = event {
+                self.network.arrives(from, to, passage);
+            }
+        }
         let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
-        node.stop(&mut self.random);
+        node.stop(&mut self.random, power);
         node.disturbed_us = node.disturbed_us.max(now_us);
         self.network.break_connections(place);
         for id in self.flights.waiting_for(place) {
@@ -199,8 +271,12 @@ impl<R: Rules> Cluster<R> {
                 self.network.heal(partition);
                 Ok(())
             }
-            Repair::Start { place } if self.nodes[place].is_up() => Ok(()),
+            Repair::Start { place } if self.nodes[place].is_up() || self.nodes[place].lost => Ok(()),
             Repair::Start { place } => self.start(place),
+            Repair::Room { place } => {
+                self.nodes[place].disk.make_room();
+                Ok(())
+            }
             Repair::Resume { place, boot } if self.is_up(place, boot) => self.resume(place),
             Repair::Feed { place, boot, group } if self.is_up(place, boot) => self.feed(place, group),
             Repair::Drained { place, boot, tries } if self.is_up(place, boot) => self.look_at_drained(place, tries),
@@ -239,7 +315,7 @@ impl<R: Rules> Cluster<R> {
         let drained = self.nodes[place].replicas.values().all(|replica| replica.is_drained(now));
         if drained || tries >= DRAIN_LOOKS_MAX {
             self.note(|| format!("n{place} is drained: {drained}"));
-            self.crash(place);
+            self.crash(place, false);
             return Ok(());
         }
         let boot = self.nodes[place].boots;
@@ -262,9 +338,9 @@ impl<R: Rules> Cluster<R> {
                 self.feed(place, group)?;
             }
             if self.nodes[place].draining {
-                self.stop(place);
+                self.stop(place, false);
             }
-            if !self.nodes[place].is_up() {
+            if !self.nodes[place].is_up() && !self.nodes[place].lost {
                 self.start(place)?;
             }
         }

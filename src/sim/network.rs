@@ -4,6 +4,9 @@
 //! That is harsher than TCP, and covers what a reconnect does to messages of the old connection. The *in order* one
 //! is a connection: nothing overtakes, and what is lost takes with it everything that is still under way on the link.
 //!
+//! A link holds a bounded number of messages that its receiver has not taken out: a node that stands still has the rest dropped, as the
+//! bounded inboxes of the server do.
+//!
 //! **Caveats.** No bandwidth: a snapshot takes as long as a heartbeat. A blocked link loses messages or brings them
 //! long after; it does not push back.
 
@@ -32,6 +35,8 @@ struct Link {
     connection: u64,
     /// The last arrival so far.
     arrival_us: u64,
+    /// Messages that were sent and not taken out at the other end.
+    under_way: usize,
 }
 
 /// All links of a cluster.
@@ -54,6 +59,9 @@ impl Network {
     pub(crate) fn send(&mut self, random: &mut Random, now_us: u64, from: Place, to: Place) -> [Option<Passage>; 2] {
         let faults = &self.faults;
         let link = self.links.get_mut(&(from, to)).unwrap_or_else(|| panic!("no link {from} to {to}"));
+        if link.under_way >= faults.inbox_messages_max {
+            return [None, None];
+        }
         let lost = link.cuts > 0 || random.chance(faults.loss_per_mille);
         if lost && faults.in_order {
             link.connection += 1;
@@ -70,26 +78,35 @@ impl Network {
         };
         if faults.in_order {
             link.arrival_us = link.arrival_us.max(copy());
+            link.under_way += 1;
             return [Some(Passage { at_us: link.arrival_us, connection: link.connection }), None];
         }
         let first = copy();
         let second = random.chance(faults.duplicate_per_mille).then(|| now_us + random.between(50, faults.tail_us_max));
+        link.under_way += 1 + usize::from(second.is_some());
         [Some(first), second].map(|at_us| at_us.map(|at_us| Passage { at_us, connection: link.connection }))
     }
 
-    /// Whether a message that arrives now is still on a connection that stands.
-    pub(crate) fn arrives(&self, from: Place, to: Place, passage: Passage) -> bool {
-        self.links[&(from, to)].connection == passage.connection
+    /// Takes a message out at its end; false where the connection that it was on does not stand any more.
+    pub(crate) fn arrives(&mut self, from: Place, to: Place, passage: Passage) -> bool {
+        let link = self.links.get_mut(&(from, to)).expect("it came on a link");
+        link.under_way -= 1;
+        link.connection == passage.connection
+    }
+
+    /// Breaks the connections of one link, both ways: what is under way on them is lost.
+    pub(crate) fn reset(&mut self, one: Place, other: Place) {
+        for direction in [(one, other), (other, one)] {
+            let link = self.links.get_mut(&direction).expect("a direction of this network");
+            link.connection += 1;
+            link.arrival_us = 0;
+        }
     }
 
     /// Breaks every connection from and to a node: its process has died.
     pub(crate) fn break_connections(&mut self, of: Place) {
-        for ((from, to), link) in &mut self.links {
-            if *from == of || *to == of {
-                link.connection += 1;
-                link.arrival_us = 0;
-            }
-        }
+        let others: Vec<Place> = self.links.keys().filter(|(from, _)| *from == of).map(|(_, to)| *to).collect();
+        others.into_iter().for_each(|other| self.reset(of, other));
     }
 
     /// Cuts these directions; the number heals them again.
@@ -120,30 +137,10 @@ impl Network {
             loss_per_mille: 0,
             duplicate_per_mille: 0,
             partition: None,
+            reset: None,
+            inbox_messages_max: usize::MAX,
             ..self.faults
         };
-    }
-
-    /// The directions that a random partition cuts: halves, one node alone, one direction only, or all that one node sends.
-    pub(crate) fn draw_partition(random: &mut Random, nodes: usize, victim: Place) -> Vec<(Place, Place)> {
-        let others = |node: Place| (0..nodes).filter(move |other| *other != node);
-        match random.below(4) {
-            0 => {
-                let opposite = (victim + 1 + random.below(nodes as u64 - 1) as usize) % nodes;
-                let mut side = |node| node == victim || (node != opposite && random.chance(400));
-                let left: Vec<bool> = (0..nodes).map(&mut side).collect();
-                let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
-                pairs.filter(|(from, to)| left[*from] != left[*to]).collect()
-            }
-            1 => others(victim).flat_map(|other| [(victim, other), (other, victim)]).collect(),
-            2 => {
-                others(victim).map(|other| if random.chance(500) { (victim, other) } else { (other, victim) }).collect()
-            }
-            _ => {
-                let outward = random.chance(500);
-                others(victim).map(|other| if outward { (victim, other) } else { (other, victim) }).collect()
-            }
-        }
     }
 }
 
@@ -160,6 +157,8 @@ mod tests {
             duplicate_per_mille: 0,
             in_order: false,
             partition: None,
+            reset: None,
+            inbox_messages_max: usize::MAX,
         }
     }
 
@@ -213,11 +212,29 @@ mod tests {
     }
 
     #[test]
-    fn every_partition_drawn_touches_its_victim() {
+    fn a_reset_loses_what_is_under_way_on_its_link_both_ways_and_nothing_else() {
         let mut random = Random::new(5);
-        for _ in 0..200 {
-            let directions = Network::draw_partition(&mut random, 4, 2);
-            assert!(directions.iter().any(|(from, to)| *from == 2 || *to == 2), "{directions:?}");
-        }
+        let mut network = Network::new(3, calm());
+        let links = [(0, 1), (1, 0), (0, 2), (2, 1)];
+        let before = links.map(|(from, to)| network.send(&mut random, 0, from, to)[0].unwrap());
+        network.reset(0, 1);
+        let after = links.map(|(from, to)| network.send(&mut random, 0, from, to)[0].unwrap());
+        let mut arrives = |passages: [Passage; 4]| {
+            let each = links.into_iter().zip(passages);
+            each.map(|((from, to), passage)| network.arrives(from, to, passage)).collect::<Vec<_>>()
+        };
+        assert_eq!(arrives(before), [false, false, true, true]);
+        assert_eq!(arrives(after), [true; 4]);
+    }
+
+    #[test]
+    fn a_full_inbox_drops_what_comes_until_something_is_taken_out() {
+        let mut random = Random::new(6);
+        let mut network = Network::new(2, NetworkFaults { inbox_messages_max: 3, ..calm() });
+        let sent: Vec<_> = (0..5).map(|_| network.send(&mut random, 0, 0, 1)[0]).collect();
+        assert_eq!(sent.iter().flatten().count(), 3);
+        assert!(network.send(&mut random, 0, 1, 0)[0].is_some(), "the other direction has room");
+        assert!(network.arrives(0, 1, sent[0].unwrap()));
+        assert!(network.send(&mut random, 0, 0, 1)[0].is_some() && network.send(&mut random, 0, 0, 1)[0].is_none());
     }
 }

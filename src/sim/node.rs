@@ -74,6 +74,8 @@ pub(crate) struct Node<R: Rules, E> {
     /// Empty while the process is down.
     pub(crate) replicas: BTreeMap<GroupId, Replica<R>>,
     pub(crate) lines: BTreeMap<GroupId, Lines>,
+    /// Its disk is damaged: it will never start again.
+    pub(crate) lost: bool,
     /// How often the process was started.
     pub(crate) boots: u64,
     /// The process is stopped.
@@ -113,6 +115,7 @@ impl<R: Rules, E> Node<R, E> {
             disk,
             replicas: BTreeMap::new(),
             lines: BTreeMap::new(),
+            lost: false,
             boots: 0,
             paused: None,
             pause_armed: false,
@@ -127,9 +130,9 @@ impl<R: Rules, E> Node<R, E> {
         !self.replicas.is_empty()
     }
 
-    /// The process dies.
-    pub(crate) fn stop(&mut self, random: &mut Random) {
-        self.disk.crash(random);
+    /// The process dies, and where `power` says so the machine with it.
+    pub(crate) fn stop(&mut self, random: &mut Random, power: bool) {
+        self.disk.die(random, power);
         self.replicas.clear();
         self.lines.clear();
         self.paused = None;

@@ -3,10 +3,12 @@
 use super::audit::Audit;
 use super::checker::{Check, Operation, Verdict};
 use super::cluster::{Cluster, Event, Phase, debug_short};
+use super::network::Place;
 use crate::ids::GroupId;
 use crate::node::Replica;
 use crate::raft::Role;
 use crate::rules::Rules;
+use trine_protocol::ErrorCode;
 
 /// Every group has a leader after so much healing: a voter's refusal after its restart, then five elections.
 pub(crate) const LEADER_US_MAX: u64 = 8_000_000;
@@ -44,7 +46,9 @@ impl<R: Rules> Cluster<R> {
     fn begin_audit(&mut self) {
         self.phase = Phase::Auditing;
         self.note(|| "the audit begins".to_owned());
-        let audit = Audit::new(&self.swarm, self.now_us());
+        let lost = |place: &Place| self.nodes[*place].lost;
+        let up: Vec<Place> = (0..self.nodes.len()).filter(|place| !lost(place)).collect();
+        let audit = Audit::new(&self.swarm, &up, self.now_us());
         for task in 0..audit.tasks() {
             self.schedule.after(0, Event::Wake { client: self.workload.clients() + task });
         }
@@ -53,8 +57,9 @@ impl<R: Rules> Cluster<R> {
 
     /// A task of the audit has an answer.
     pub(crate) fn audited(&mut self, client: usize, operation: &Operation, verdict: &Verdict) -> Check {
+        let in_vain = *verdict == Verdict::NotExecuted(ErrorCode::OwnerAway) && self.owner_is_lost(operation);
         let audit = self.audit.as_mut().expect("only an audit asks as one");
-        audit.ended(client - self.workload.clients(), operation, verdict, &self.services.queue);
+        audit.ended(client - self.workload.clients(), operation, verdict, in_vain, &self.services.queue);
         let delay_us = self.random.between(1_000, QUESTION_US_MAX);
         self.schedule.after(delay_us, Event::Wake { client });
         Ok(())

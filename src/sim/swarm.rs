@@ -4,6 +4,7 @@
 //! in which everything fails at once hardly ever gets far enough to find the bug that needs a calm minute first.
 
 use super::random::Random;
+use crate::node::Timing;
 
 /// Largest difference of one clock's speed from the true one, in parts per million. Two clocks then differ by at
 /// most 1.0049 / 0.9951, which is inside the drift bound of 1 % that leases allow for.
@@ -79,6 +80,16 @@ pub struct Bounds {
     pub snapshot_chunk_bytes: usize,
     /// Bytes of entries in one append message.
     pub append_bytes_max: usize,
+    /// Append messages to one follower that wait for their answer.
+    pub in_flight_max: usize,
+    /// Bytes of a leader's proposals that are not committed.
+    pub uncommitted_bytes_max: usize,
+    /// Requests of a node's clients that wait for one group.
+    pub pending_max: usize,
+    /// Requests that wait for one key, on a node and at its home.
+    pub waiting_max: usize,
+    /// Keys whose copies the home knows of.
+    pub directory_max: usize,
     /// Bytes of the lines that a node keeps of one group.
     pub lines_bytes_max: usize,
     /// How long a value stays dirty.
@@ -100,8 +111,12 @@ pub struct NetworkFaults {
     pub duplicate_per_mille: u64,
     /// As on one connection: nothing overtakes, nothing comes twice, and a loss takes all that is under way on the link.
     pub in_order: bool,
-    /// Partitions: halves, one node alone, one direction of one link.
+    /// Partitions of any shape.
     pub partition: Every,
+    /// Connections that break: what is under way on a link is lost in both directions.
+    pub reset: Every,
+    /// Messages on one link that its receiver has not taken out; more are dropped.
+    pub inbox_messages_max: usize,
 }
 
 /// How disks behave.
@@ -111,6 +126,14 @@ pub struct DiskFaults {
     pub sync_us: (u64, u64),
     /// A disk that answers only after 1 to 2 s.
     pub stall: Every,
+    /// Bytes of a segment, where the log is true to the byte; None where it is a list of writes.
+    pub segment_bytes: Option<u64>,
+    /// A write or a sync that fails.
+    pub error: Every,
+    /// A disk without room for a while.
+    pub full: Every,
+    /// A bit that flips in what is durable.
+    pub rot: Every,
 }
 
 /// What happens to nodes.
@@ -155,14 +178,7 @@ impl Swarm {
             network: NetworkFaults::draw(random),
             disk: DiskFaults::draw(random),
             process: ProcessFaults::draw(random),
-            bounds: Bounds {
-                checkpoint_entries: *random.pick(&[20, 50, 200, 8_192]),
-                retain_bytes: *random.pick(&[200, 2_000, 4_000_000]),
-                snapshot_chunk_bytes: *random.pick(&[500, 4_000, 1_000_000]),
-                append_bytes_max: *random.pick(&[1, 1_000, 1_000_000, 1_000_000]),
-                lines_bytes_max: *random.pick(&[300, 64_000_000, 64_000_000]),
-                dirty_us_max: *random.pick(&[200_000, 1_000_000]),
-            },
+            bounds: Bounds::draw(random),
             leaders_first: random.between(2, 9),
         }
     }
@@ -170,6 +186,45 @@ impl Swarm {
 
 fn every(random: &mut Random, per_mille: u64, low_us: u64, high_us: u64) -> Every {
     random.chance(per_mille).then(|| random.between(low_us, high_us))
+}
+
+impl Bounds {
+    fn draw(random: &mut Random) -> Self {
+        if random.chance(150) {
+            return Self::tiny(random);
+        }
+        let roomy = Timing::default();
+        Self {
+            checkpoint_entries: *random.pick(&[20, 50, 200, 8_192]),
+            retain_bytes: *random.pick(&[200, 2_000, 4_000_000]),
+            snapshot_chunk_bytes: *random.pick(&[500, 4_000, 1_000_000]),
+            append_bytes_max: *random.pick(&[1, 1_000, 1_000_000, 1_000_000]),
+            in_flight_max: *random.pick(&[roomy.in_flight_max, roomy.in_flight_max, 4]),
+            uncommitted_bytes_max: roomy.uncommitted_bytes_max,
+            pending_max: roomy.pending_max,
+            waiting_max: roomy.cache.waiting_max,
+            directory_max: roomy.cache.directory_max,
+            lines_bytes_max: *random.pick(&[300, 64_000_000, 64_000_000]),
+            dirty_us_max: *random.pick(&[200_000, 1_000_000]),
+        }
+    }
+
+    /// Hardly room for anything: whoever is a little behind needs a snapshot, in many chunks, while the next one is made.
+    fn tiny(random: &mut Random) -> Self {
+        Self {
+            checkpoint_entries: random.between(2, 6),
+            retain_bytes: random.below(100) as usize,
+            snapshot_chunk_bytes: random.between(60, 400) as usize,
+            append_bytes_max: random.between(1, 300) as usize,
+            in_flight_max: random.between(1, 2) as usize,
+            uncommitted_bytes_max: random.between(500, 4_000) as usize,
+            pending_max: random.between(4, 12) as usize,
+            waiting_max: random.between(1, 3) as usize,
+            directory_max: random.between(1, 3) as usize,
+            lines_bytes_max: random.between(20, 300) as usize,
+            dirty_us_max: *random.pick(&[200_000, 1_000_000]),
+        }
+    }
 }
 
 impl NetworkFaults {
@@ -185,6 +240,8 @@ impl NetworkFaults {
             duplicate_per_mille: if random.chance(500) && !in_order { random.between(1, 200) } else { 0 },
             in_order,
             partition: every(random, 500, 800_000, 4_000_000),
+            reset: every(random, 300, 50_000, 1_500_000),
+            inbox_messages_max: *random.pick(&[usize::MAX, usize::MAX, usize::MAX, 200, 20]),
         }
     }
 }
@@ -192,7 +249,19 @@ impl NetworkFaults {
 impl DiskFaults {
     fn draw(random: &mut Random) -> Self {
         let sync_us = *random.pick(&[(100, 600), (100, 2_000), (1_000, 20_000)]);
-        Self { sync_us, stall: every(random, 250, 2_000_000, 8_000_000) }
+        Self {
+            sync_us,
+            stall: every(random, 250, 2_000_000, 8_000_000),
+            segment_bytes: random.chance(500).then(|| *random.pick(&[2_048, 8_192, 65_536])),
+            error: every(random, 250, 1_000_000, 6_000_000),
+            full: every(random, 150, 2_000_000, 8_000_000),
+            rot: every(random, 300, 2_000_000, 12_000_000),
+        }
+    }
+
+    /// A quick disk with a list of writes, and no fault at all.
+    pub fn none() -> Self {
+        Self { sync_us: (100, 600), stall: None, segment_bytes: None, error: None, full: None, rot: None }
     }
 }
 

@@ -17,10 +17,12 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::ids::GroupId;
+use crate::marks::{Rare, mark};
 use crate::node::effect::Write;
 use crate::raft::{HardState, Persist, Snapshot, SnapshotMeta};
 
 use super::identity::{Claim, DataDirectory};
+use super::log::LogsRecovered;
 use super::{LogOptions, LogRecovered, LogStore, Records, Recovered, SegmentLog, SledStore, StateLoad, StorageError};
 
 /// A node's storage, ready for use.
@@ -44,10 +46,22 @@ pub struct Opened {
 pub fn open(path: &Path, claim: &Claim, options: LogOptions) -> Result<Opened, StorageError> {
     let mut directory = DataDirectory::open(path, claim)?;
     let identity = *directory.identity();
-    let (mut log, mut logs) = SegmentLog::open(&directory.log_path(), &identity, options)?;
+    let (mut log, logs) = SegmentLog::open(&directory.log_path(), &identity, options)?;
     let state = SledStore::open(&directory.state_path(), !identity.ready)?;
+    let recovered = assemble_groups(identity.groups, &mut log, logs, &state)?;
+    directory.mark_ready()?;
+    Ok(Opened { directory, log, state, recovered })
+}
+
+/// What each group starts from; what a crash interrupted is finished in the log, durably.
+pub(super) fn assemble_groups(
+    groups: u32,
+    log: &mut impl LogStore,
+    mut logs: LogsRecovered,
+    state: &impl StateLoad,
+) -> Result<BTreeMap<GroupId, Recovered>, StorageError> {
     let mut recovered = BTreeMap::new();
-    for group in (0..identity.groups).map(GroupId) {
+    for group in (0..groups).map(GroupId) {
         let (applied, records) = state.load(group)?;
         let (group_recovered, repair) = assemble(group, logs.remove(&group).unwrap_or_default(), applied, records)?;
         if let Some(write) = repair {
@@ -57,8 +71,7 @@ pub fn open(path: &Path, claim: &Claim, options: LogOptions) -> Result<Opened, S
     }
     log.sync()?;
     log.idle()?;
-    directory.mark_ready()?;
-    Ok(Opened { directory, log, state, recovered })
+    Ok(recovered)
 }
 
 /// What a group starts from, and a write that has to be in the log before it does, where a crash interrupted one.
@@ -90,6 +103,7 @@ pub fn assemble(
         let what = format!("{group}: at {} the state store has term {stands}, the log {begins}", base.index);
         return Err(StorageError::Corrupt { what });
     }
+    mark(Rare::InstallFinished);
     let raised = (hard_state.term < applied.term).then_some(HardState { term: applied.term, vote: None });
     let snapshot = Snapshot { meta: applied.clone(), data: Bytes::new() };
     let raft = Persist { hard_state: raised, snapshot: Some(snapshot), ..Persist::default() };

@@ -1,4 +1,4 @@
-//! The simulated disk of one node: both stores, in memory, with what a crash would lose kept apart.
+//! The simulated disk of one node, as a list of writes: both stores in memory, what a crash would lose kept apart.
 //!
 //! Each store has what is *durable* and what is *pending*. A sync moves the pending part over; a [`SimDisk::crash`] drops it,
 //! but for a prefix that the test chooses: the kernel may have written some of it out. Only a prefix can survive, since
@@ -8,7 +8,8 @@
 //!
 //! Deterministic: ordered maps only, no clock, no randomness.
 //!
-//! Caveats: torn and flipped bytes are a matter of the segment log's own tests; here a record is there or not.
+//! Caveats: a record is there or not. Bytes that are torn, lost one by one or flipped are what [`ByteDisk`](super::ByteDisk) is for;
+//! this one is faster, and says in a page what both have to mean.
 
 use std::collections::BTreeMap;
 
@@ -17,29 +18,11 @@ use bytes::Bytes;
 use crate::ids::GroupId;
 use crate::node::effect::{Checkpoint, Write};
 use crate::raft::{Snapshot, SnapshotMeta};
-use crate::record::{self, prefix};
 
 use super::fold::{Fold, Place};
+use super::sim_state::{SimState, corrupt, refused};
+use super::simulated::{Draw, Failing, SimulatedDisk};
 use super::{LogRecovered, LogStore, Records, Recovered, StateLoad, StateStore, StorageError, assemble};
-
-/// One group's applied state.
-#[derive(Clone, Debug, Default)]
-struct GroupState {
-    applied: SnapshotMeta,
-    records: BTreeMap<Vec<u8>, Bytes>,
-}
-
-impl GroupState {
-    fn apply(&mut self, checkpoint: &Checkpoint) {
-        self.applied = checkpoint.meta.clone();
-        for change in &checkpoint.changes {
-            match &change.value {
-                Some(value) => self.records.insert(change.key.clone(), Bytes::copy_from_slice(value)),
-                None => self.records.remove(&change.key),
-            };
-        }
-    }
-}
 
 /// A node's disk in a simulation.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +33,8 @@ pub struct SimDisk {
     log: BTreeMap<GroupId, Fold>,
     /// Writes since the last sync of the log.
     pending_log: Vec<Write>,
-    durable_state: BTreeMap<GroupId, GroupState>,
-    state: BTreeMap<GroupId, GroupState>,
-    /// Checkpoints since the last sync of the state.
-    pending_state: Vec<Checkpoint>,
+    state: SimState,
+    failing: Option<Failing>,
 }
 
 impl SimDisk {
@@ -69,13 +50,13 @@ impl SimDisk {
 
     /// Checkpoints that no sync has covered yet.
     pub fn pending_checkpoints(&self) -> usize {
-        self.pending_state.len()
+        self.state.pending()
     }
 
     /// [`LogStore::sync`], named apart from that of the state.
     ///
     /// # Errors
-    /// None of its own.
+    /// Where the disk was told to fail.
     pub fn sync(&mut self) -> Result<(), StorageError> {
         LogStore::sync(self)
     }
@@ -83,7 +64,7 @@ impl SimDisk {
     /// [`StateStore::sync`], named apart from that of the log.
     ///
     /// # Errors
-    /// None of its own.
+    /// Where the disk was told to fail.
     pub fn sync_state(&mut self) -> Result<(), StorageError> {
         StateStore::sync(self)
     }
@@ -100,10 +81,7 @@ impl SimDisk {
             fold(&mut self.durable_log, write).expect("it fitted when it was appended");
         }
         self.log = self.durable_log.clone();
-        for checkpoint in self.pending_state.drain(..).take(keep_checkpoints) {
-            self.durable_state.entry(checkpoint.group).or_default().apply(&checkpoint);
-        }
-        self.state = self.durable_state.clone();
+        self.state.crash(keep_checkpoints);
     }
 
     /// What a replica of the group finds when its node starts on this disk. Call it after a [`SimDisk::crash`]: it sees all
@@ -113,7 +91,7 @@ impl SimDisk {
     /// [`StorageError::Corrupt`] where log and state do not fit: the code that wrote them is wrong.
     pub fn recover(&mut self, group: GroupId) -> Result<Recovered, StorageError> {
         let log = self.recover_log(group)?;
-        let (applied, state) = self.load(group)?;
+        let (applied, state) = self.state.load(group)?;
         let (recovered, repair) = assemble(group, log, applied, state)?;
         if let Some(write) = repair {
             self.append(&write)?;
@@ -130,33 +108,6 @@ impl SimDisk {
         let fold = self.log.get(&group).cloned().unwrap_or_default();
         fold.into_recovered().map_err(|misfit| corrupt(group, &misfit.0))
     }
-
-    /// Where the state of a group stands, synced or not.
-    fn applied_index(&self, group: GroupId) -> u64 {
-        self.state.get(&group).map_or(0, |state| state.applied.index)
-    }
-
-    /// Where the state of a group stands durably.
-    fn durable_index(&self, group: GroupId) -> u64 {
-        self.durable_state.get(&group).map_or(0, |state| state.applied.index)
-    }
-
-    /// Refuses what the shell must never append: a log that is cut above what the state store has.
-    fn check_order(&self, write: &Write) -> Result<(), StorageError> {
-        let stands = self.durable_index(write.group);
-        let snapshot = write.raft.as_ref().and_then(|raft| raft.snapshot.as_ref()).map(|snapshot| snapshot.meta.index);
-        let cuts = [snapshot, write.compact.as_ref().map(|meta| meta.index)];
-        match cuts.into_iter().flatten().find(|index| *index > stands) {
-            Some(index) => {
-                Err(corrupt(write.group, &format!("the log is cut at {index}, the state store stands at {stands}")))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-fn corrupt(group: GroupId, why: &str) -> StorageError {
-    StorageError::Corrupt { what: format!("{group}: {why}") }
 }
 
 fn fold(log: &mut BTreeMap<GroupId, Fold>, write: &Write) -> Result<(), StorageError> {
@@ -166,13 +117,19 @@ fn fold(log: &mut BTreeMap<GroupId, Fold>, write: &Write) -> Result<(), StorageE
 
 impl LogStore for SimDisk {
     fn append(&mut self, write: &Write) -> Result<(), StorageError> {
-        self.check_order(write)?;
+        if self.failing == Some(Failing::Write) {
+            return Err(refused("write the log"));
+        }
+        self.state.check_order(write)?;
         fold(&mut self.log, write)?;
         self.pending_log.push(write.clone());
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
+        if self.failing == Some(Failing::Sync) {
+            return Err(refused("sync the log"));
+        }
         for write in std::mem::take(&mut self.pending_log) {
             fold(&mut self.durable_log, &write)?;
         }
@@ -182,48 +139,60 @@ impl LogStore for SimDisk {
 
 impl StateStore for SimDisk {
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        let (index, stands) = (checkpoint.meta.index, self.applied_index(checkpoint.group));
-        if index < stands {
-            return Err(corrupt(checkpoint.group, &format!("a checkpoint at {index} after one at {stands}")));
-        }
-        self.state.entry(checkpoint.group).or_default().apply(checkpoint);
-        self.pending_state.push(checkpoint.clone());
-        Ok(())
+        self.state.checkpoint(checkpoint)
     }
 
     fn install(&mut self, group: GroupId, snapshot: &Snapshot) -> Result<(), StorageError> {
-        let records = record::decode_records(&snapshot.data).map_err(|bad| corrupt(group, &bad.to_string()))?;
-        let stands = self.applied_index(group);
-        if snapshot.meta.index < stands {
-            let index = snapshot.meta.index;
-            return Err(corrupt(group, &format!("a snapshot at {index} is older than the state at {stands}")));
-        }
-        let state = GroupState { applied: snapshot.meta.clone(), records: records.into_iter().collect() };
-        StateStore::sync(self)?;
-        self.durable_state.insert(group, state.clone());
-        self.state.insert(group, state);
-        Ok(())
+        self.state.install(group, snapshot)
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
-        for checkpoint in std::mem::take(&mut self.pending_state) {
-            self.durable_state.entry(checkpoint.group).or_default().apply(&checkpoint);
-        }
-        Ok(())
+        self.state.sync()
     }
 
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        Ok(self.state.get(&group).and_then(|state| state.records.get(key)).cloned())
+        self.state.read(group, key)
     }
 }
 
 impl StateLoad for SimDisk {
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError> {
-        let Some(state) = self.state.get(&group) else {
-            return Ok((SnapshotMeta::default(), Vec::new()));
-        };
-        let records = state.records.iter().filter(|(key, _)| key.first() != Some(&prefix::BODY));
-        Ok((state.applied.clone(), records.map(|(key, value)| (key.clone(), value.clone())).collect()))
+        self.state.load(group)
+    }
+}
+
+impl SimulatedDisk for SimDisk {
+    fn start(&mut self, groups: u32) -> Result<BTreeMap<GroupId, Recovered>, StorageError> {
+        (0..groups).map(GroupId).map(|group| Ok((group, self.recover(group)?))).collect()
+    }
+
+    fn hand_over(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn die(&mut self, _power: bool, below: Draw<'_>) {
+        let keep_writes = below(self.pending_log.len() as u64 + 1) as usize;
+        let keep_checkpoints = below(self.state.pending() as u64 + 1) as usize;
+        self.crash_keeping(keep_writes, keep_checkpoints);
+    }
+
+    fn fail(&mut self, failing: Failing) {
+        self.failing = Some(failing);
+        self.state.refuses |= failing == Failing::State;
+    }
+
+    fn fill(&mut self) {
+        // Here the log has all the room it needs: it is the state store that grows.
+        self.state.refuses = true;
+    }
+
+    fn mend(&mut self) {
+        self.failing = None;
+        self.state.refuses = false;
+    }
+
+    fn rot(&mut self, _below: Draw<'_>) -> bool {
+        false
     }
 }
 

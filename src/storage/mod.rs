@@ -9,7 +9,8 @@
 //! The log ([`mod@log`]: hard state, entries and cache journal of all groups) is one preallocated, checksummed, chained list of
 //! segments per node. The state store ([`sled_store`]) holds what was applied, and is healed by replay. [`open`] takes a data
 //! directory into use ([`identity`]) and puts the two together; [`writer`] has the two threads that work on them.
-//! [`SimDisk`] is the twin of both for the simulator. One suite runs on both kinds, and random work must leave the same on both.
+//! The simulator has two twins of both: [`ByteDisk`] runs the very log over bytes in memory that can be lost, torn and flipped,
+//! [`SimDisk`] is a list of writes. One suite runs on all three kinds, and random work must leave the same on all of them.
 //!
 //! # What "durable" means here
 //! fdatasync has returned on the file, and an fsync of its directory since it was created, renamed or removed. What was read
@@ -27,6 +28,7 @@
 //! - A full disk is an error like any other: the node stops, up to one segment before the last byte.
 
 mod assemble;
+mod byte_disk;
 #[cfg(test)]
 mod equivalence;
 mod files;
@@ -35,6 +37,9 @@ pub mod identity;
 mod keys;
 pub mod log;
 pub mod memory;
+mod sim_files;
+mod sim_state;
+mod simulated;
 pub mod sled_store;
 mod stats;
 #[cfg(test)]
@@ -48,10 +53,12 @@ pub mod writer;
 use bytes::Bytes;
 
 pub use assemble::{Opened, assemble, open};
+pub use byte_disk::ByteDisk;
 pub use fold::{LogRecovered, Misfit};
 pub use identity::{Claim, DataDirectory, Identity};
 pub use log::{LogOptions, SegmentLog};
 pub use memory::SimDisk;
+pub use simulated::{Draw, Failing, SimulatedDisk};
 pub use sled_store::SledStore;
 pub use stats::{SYNC_BUCKETS_US, StorageStats, SyncTimes};
 

@@ -1,5 +1,6 @@
-//! One suite for both kinds of storage: what holds on the simulated disk must hold on a real one, and the other way round.
+//! One suite for every kind of storage: what holds on a simulated disk must hold on a real one, and the other way round.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -18,6 +19,14 @@ pub(super) trait Disk {
     fn restart(&mut self);
     /// What a group found at the last start.
     fn recovered(&mut self, group: GroupId) -> Recovered;
+    /// Loses some of what no sync has covered, as far as the disk can be made to, and starts again.
+    fn crash(&mut self, _below: Draw<'_>) {
+        self.restart();
+    }
+    /// How many segments the log has.
+    fn segments(&mut self) -> u64 {
+        0
+    }
 }
 
 impl Disk for SimDisk {
@@ -32,6 +41,48 @@ impl Disk for SimDisk {
     }
     fn recovered(&mut self, group: GroupId) -> Recovered {
         self.recover(group).unwrap()
+    }
+}
+
+/// The simulated disk that is true to the byte.
+pub(super) struct BytesDisk {
+    disk: ByteDisk,
+    recovered: BTreeMap<GroupId, Recovered>,
+}
+
+impl BytesDisk {
+    fn new() -> Self {
+        Self::with_segments_of(4096)
+    }
+
+    pub(super) fn with_segments_of(segment_bytes: u64) -> Self {
+        let mut disk = ByteDisk::new(segment_bytes);
+        let recovered = disk.start(claim().groups).unwrap();
+        Self { disk, recovered }
+    }
+}
+
+impl Disk for BytesDisk {
+    fn log(&mut self) -> &mut dyn LogStore {
+        &mut self.disk
+    }
+    fn state(&mut self) -> &mut dyn StateStore {
+        &mut self.disk
+    }
+    fn restart(&mut self) {
+        self.disk.die(true, &mut |_| 0);
+        self.recovered = self.disk.start(claim().groups).unwrap();
+    }
+    fn recovered(&mut self, group: GroupId) -> Recovered {
+        self.recovered[&group].clone()
+    }
+    fn crash(&mut self, below: Draw<'_>) {
+        self.disk.hand_over().unwrap();
+        self.disk.die(true, below);
+        self.recovered = self.disk.start(claim().groups).unwrap();
+    }
+    fn segments(&mut self) -> u64 {
+        self.disk.segments()
     }
 }
 
@@ -52,11 +103,6 @@ impl RealDisk {
         let mut disk = Self { directory, opened: None, segment_bytes };
         disk.restart();
         disk
-    }
-
-    /// How many segments the log has.
-    pub(super) fn segments(&mut self) -> u64 {
-        self.opened().log.segments()
     }
 
     fn path(&self) -> PathBuf {
@@ -94,6 +140,9 @@ impl Disk for RealDisk {
     }
     fn recovered(&mut self, group: GroupId) -> Recovered {
         self.opened().recovered[&group].clone()
+    }
+    fn segments(&mut self) -> u64 {
+        self.opened().log.segments()
     }
 }
 
@@ -355,6 +404,9 @@ macro_rules! conformance {
     ($($case:ident)*) => {
         mod simulated {
             $(#[test] fn $case() { super::$case(&mut super::SimDisk::new()); })*
+        }
+        mod bytes {
+            $(#[test] fn $case() { super::$case(&mut super::BytesDisk::new()); })*
         }
         mod real {
             $(#[test] fn $case() { super::$case(&mut super::RealDisk::new()); })*

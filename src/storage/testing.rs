@@ -101,3 +101,23 @@ pub(super) fn snapshot(index: Index, term: Term, records: &[(&str, &str)]) -> Sn
     let data = encode_records(records.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())));
     Snapshot { meta: meta(index, term), data }
 }
+
+/// A small generator of its own: the same numbers on every machine, for ever.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        // splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// Numbers below a bound, as a seed decides.
+pub(super) fn draws(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut random = Random(seed);
+    move |bound| random.below(bound)
+}

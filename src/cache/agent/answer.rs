@@ -1,11 +1,13 @@
 //! What the home answers: leases, fills, ownership, the end of it.
 
 use trine_protocol::cache::{LineState, Source, Version, Written};
+use trine_protocol::error::Outcome;
 use trine_protocol::{Error, ErrorCode, Response};
 
 use crate::cache::journal::JournalRecord;
 use crate::cache::message::{LeaseTag, ToNode, Versioned, WriteId};
 use crate::ids::{Index, NodeId};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::serve::got;
@@ -59,6 +61,9 @@ impl<R: Rules> Agent<R> {
         self.set(&fill.key, State::Invalid);
         self.schedule(&fill.key, None);
         let poisoned = reading.poisoned && !R::without(Rule::FillInstalledAfterInvalidation);
+        if poisoned {
+            mark(Rare::FillPoisoned);
+        }
         let kept = if poisoned { LineState::I } else { fill.state };
         let mut usable = reading.usable;
         // A line that is kept is answered for by every later invalidation, so whoever waits may have it.
@@ -112,11 +117,17 @@ impl<R: Rules> Agent<R> {
     }
 
     fn write_failed(&mut self, turn: &mut Turn<'_>, write: WriteId, key: &str, error: Error) {
-        let failed = |state: &State| matches!(state, State::Writing(writing) if writing.write == write);
-        if self.slots.get(key).is_some_and(|slot| failed(&slot.state)) {
-            self.finish_write(turn, key, Err(error));
-            self.pump(turn, key);
+        let Some(State::Writing(writing)) = self.slots.get(key).map(|slot| &slot.state) else { return };
+        if writing.write != write {
+            return;
         }
+        if writing.sends > 1 && error.code.outcome() == Outcome::NotDone {
+            // An earlier send may be in the log all the same. Only the write's own number can tell, so it is sent again.
+            mark(Rare::RefusalInDoubt);
+            return;
+        }
+        self.finish_write(turn, key, Err(error));
+        self.pump(turn, key);
     }
 
     /// The write that is out has its answer: SM and IM become I.
@@ -159,6 +170,7 @@ impl<R: Rules> Agent<R> {
             Some(State::Leaving(leaving)) if leaving.epoch == epoch => {}
             Some(State::Owned(owned)) if owned.epoch == epoch => {
                 // The home knows better than we do. Nothing of this line may be served or acknowledged any more.
+                mark(Rare::OwnershipEndedByHome);
                 turn.out.retract(key);
                 self.lapse_line(key);
             }
@@ -170,6 +182,7 @@ impl<R: Rules> Agent<R> {
         self.journaled += 1;
         self.counts.write_backs += u64::from(leaving.dirty && version == leaving.value.version);
         if leaving.dirty && version < leaving.value.version {
+            mark(Rare::DirtyValueLost);
             self.counts.lost += 1;
         }
         for (caller, written) in &leaving.callers {
@@ -186,5 +199,77 @@ impl<R: Rules> Agent<R> {
             self.keep(turn, key, Clean { state, value: leaving.value, writer: Some(self.node) });
         }
         self.pump(turn, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{AgentOut, Config, ToHome};
+    use crate::ids::{GroupId, Incarnation};
+    use crate::rules::Faithful;
+    use crate::sequence::Sequences;
+
+    /// An agent at an instant, with a session and a lease.
+    struct Scene {
+        agent: Agent<Faithful>,
+        sequences: Sequences,
+        now_us: u64,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let agent = Agent::new(GroupId(0), NodeId::numbered(1), Incarnation(1), Config::default(), &[]);
+            let mut scene = Self { agent, sequences: Sequences::default(), now_us: 1_000_000 };
+            scene.sequences.opened(1);
+            scene.act(|agent, turn| agent.home_changed(turn, 1));
+            let (tag, round) = (LeaseTag { term: 1, number: 1 }, scene.now_us);
+            scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
+            scene
+        }
+
+        fn act(&mut self, act: impl FnOnce(&mut Agent<Faithful>, &mut Turn<'_>)) -> AgentOut {
+            let mut out = AgentOut::default();
+            let mut turn = Turn { now_us: self.now_us, sequences: &mut self.sequences, out: &mut out };
+            act(&mut self.agent, &mut turn);
+            out
+        }
+
+        fn is_refused(&mut self, write: WriteId) -> AgentOut {
+            let error = Error::new(ErrorCode::Overloaded, "");
+            self.act(|agent, turn| agent.handle(turn, ToNode::WriteFailed { write, key: "k".into(), error }))
+        }
+    }
+
+    /// The writes among what is sent.
+    fn writes(out: &AgentOut) -> Vec<WriteId> {
+        let write = |message: &ToHome| match message {
+            ToHome::BusRdX { write, .. } => Some(*write),
+            _ => None,
+        };
+        out.to_home.iter().filter_map(write).collect()
+    }
+
+    #[test]
+    fn a_write_that_was_sent_once_and_refused_was_not_done() {
+        let mut scene = Scene::new();
+        let sent = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Put(None))));
+        let out = scene.is_refused(sent[0]);
+        assert!(matches!(&out.reply[..], [(7, Err(error))] if error.code == ErrorCode::Overloaded), "{:?}", out.reply);
+    }
+
+    #[test]
+    fn a_write_that_was_sent_twice_is_not_answered_by_a_refusal_but_sent_again() {
+        let mut scene = Scene::new();
+        let first = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Put(None))));
+        scene.now_us += Config::default().retry_us;
+        assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
+        assert_eq!(scene.is_refused(first[0]).reply, []);
+        scene.now_us += Config::default().retry_us;
+        assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
+        let (tag, write) = (LeaseTag { term: 1, number: 1 }, first[0]);
+        let owned = ToNode::Owned { write, key: "k".into(), tag, epoch: 9, owns: true };
+        let out = scene.act(|agent, turn| agent.handle(turn, owned));
+        assert!(matches!(&out.reply[..], [(7, Ok(Response::Put(_)))]), "{:?}", out.reply);
     }
 }

@@ -9,6 +9,7 @@ use trine_protocol::{Error, ErrorCode};
 use crate::cache::line::LineChange;
 use crate::cache::message::{LeaseTag, ToHome};
 use crate::ids::Term;
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::slot::{Leaving, Operation, State};
@@ -128,6 +129,7 @@ impl<R: Rules> Agent<R> {
     pub(super) fn check_lapse(&mut self, turn: &mut Turn<'_>) {
         let ended = self.lease.held.is_some_and(|held| turn.now_us >= held.until_us);
         if ended && !R::without(Rule::LapsedLeaseRenewed) {
+            mark(Rare::LeaseLapsed);
             self.lapse(turn);
             self.register(turn);
         }

@@ -170,7 +170,7 @@ impl<R: Rules> Agent<R> {
         };
         turn.out.retract(key);
         let write = WriteId { session, sequence };
-        self.set(key, State::Writing(Writing { write, value, held, caller }));
+        self.set(key, State::Writing(Writing { write, value, held, caller, sends: 0 }));
         self.send_write(turn, key);
         true
     }
@@ -178,7 +178,8 @@ impl<R: Rules> Agent<R> {
     fn send_write(&mut self, turn: &mut Turn<'_>, key: &str) {
         let Some(tag) = self.valid_tag(turn.now_us) else { return };
         let request = self.request();
-        let Some(State::Writing(writing)) = self.slots.get(key).map(|slot| &slot.state) else { return };
+        let Some(State::Writing(writing)) = self.slots.get_mut(key).map(|slot| &mut slot.state) else { return };
+        writing.sends += 1;
         turn.out.to_home.push(ToHome::BusRdX {
             request,
             write: writing.write,

@@ -72,6 +72,8 @@ pub(super) struct Writing {
     pub(super) value: Option<Bytes>,
     pub(super) held: LineState,
     pub(super) caller: u64,
+    /// How often it was sent.
+    pub(super) sends: u32,
 }
 
 #[derive(Clone, Debug)]

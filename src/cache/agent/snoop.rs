@@ -4,6 +4,7 @@ use trine_protocol::Response;
 use trine_protocol::cache::{LineState, Version, Written};
 
 use crate::cache::message::{OwnerMark, Snooped, ToHome};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::slot::State;
@@ -12,8 +13,8 @@ use super::{Agent, Turn};
 impl<R: Rules> Agent<R> {
     /// Another node reads.
     pub(super) fn snoop_read(&mut self, turn: &mut Turn<'_>, transaction: u64, key: &str, owner: Option<OwnerMark>) {
-        if let Some(mark) = owner {
-            return self.snoop_owner(turn, transaction, key, mark);
+        if let Some(owner) = owner {
+            return self.snoop_owner(turn, transaction, key, owner);
         }
         if let Some(State::Clean(clean)) = self.slots.get_mut(key).map(|slot| &mut slot.state)
             && clean.state == LineState::E
@@ -31,8 +32,8 @@ impl<R: Rules> Agent<R> {
         key: &str,
         owner: Option<OwnerMark>,
     ) {
-        if let Some(mark) = owner {
-            return self.snoop_owner(turn, transaction, key, mark);
+        if let Some(owner) = owner {
+            return self.snoop_owner(turn, transaction, key, owner);
         }
         if let Some(slot) = self.slots.get_mut(key) {
             match &mut slot.state {
@@ -48,7 +49,10 @@ impl<R: Rules> Agent<R> {
                     }
                     reading.poisoned = true;
                 }
-                State::Leaving(leaving) => leaving.poisoned = true,
+                State::Leaving(leaving) => {
+                    mark(Rare::CopyPoisoned);
+                    leaving.poisoned = true;
+                }
                 State::Invalid | State::Writing(_) | State::Owned(_) => {}
             }
         }
@@ -56,14 +60,18 @@ impl<R: Rules> Agent<R> {
         self.pump(turn, key);
     }
 
-    /// The home believes that this node owns the key since `mark`.
-    fn snoop_owner(&mut self, turn: &mut Turn<'_>, transaction: u64, key: &str, mark: OwnerMark) {
+    /// The home believes that this node owns the key since `owner`.
+    fn snoop_owner(&mut self, turn: &mut Turn<'_>, transaction: u64, key: &str, owner: OwnerMark) {
         match self.slots.get(key).map(|slot| &slot.state) {
-            Some(State::Owned(owned)) if owned.epoch == mark.epoch => self.leave(turn, key, Some(transaction)),
-            Some(State::Leaving(leaving)) if leaving.epoch == mark.epoch => self.answer_snoop(turn, key, transaction),
-            Some(State::Writing(writing)) if writing.write == mark.write => {
+            Some(State::Owned(owned)) if owned.epoch == owner.epoch => self.leave(turn, key, Some(transaction)),
+            Some(State::Leaving(leaving)) if leaving.epoch == owner.epoch => {
+                mark(Rare::WriteBackCrossesSnoop);
+                self.answer_snoop(turn, key, transaction);
+            }
+            Some(State::Writing(writing)) if writing.write == owner.write => {
                 // The grant was lost or is late: the write is done, and somebody else already wants the line.
-                let version = Version { epoch: mark.epoch, count: 0 };
+                mark(Rare::GrantCrossesSnoop);
+                let version = Version { epoch: owner.epoch, count: 0 };
                 self.finish_write(turn, key, Ok(Response::Put(Written { version })));
                 self.acknowledge(turn, transaction, key, Snooped::Clean);
                 self.pump(turn, key);

@@ -15,6 +15,8 @@ pub(super) struct Lease {
     /// Rounds of a node grow for ever: an older one is a late message, and must not make its newer lines forgotten.
     round: u64,
     until_us: u64,
+    /// The node's newest request that was taken under it.
+    pub(super) taken: u64,
 }
 
 impl<R: Rules> Home<R> {
@@ -50,7 +52,8 @@ impl<R: Rules> Home<R> {
             }
         };
         let until_us = standing.now_us + self.config.home_lease_us();
-        self.leases.insert(from, Lease { incarnation, number, round, until_us });
+        let taken = known.filter(|lease| lease.number == number).map_or(0, |lease| lease.taken);
+        self.leases.insert(from, Lease { incarnation, number, round, until_us, taken });
         let tag = LeaseTag { term: self.term, number };
         out.to_node.push((from, ToNode::Registered { tag, round }));
     }

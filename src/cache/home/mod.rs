@@ -229,11 +229,16 @@ impl<R: Rules> Home<R> {
             }
             return;
         }
+        let taken = self.leases.get_mut(&job.node).map(|lease| &mut lease.taken);
         if let Some(place) = entry.waiting.iter().position(|other| other.repeats(&job)) {
             entry.waiting[place] = job;
         } else if entry.waiting.len() < self.config.waiting_max {
+            if let Some(taken) = taken {
+                *taken = job.request.max(*taken);
+            }
             entry.waiting.push_back(job);
-        } else {
+        } else if taken.is_none_or(|taken| *taken < job.request) {
+            // What was taken is not refused by a late copy of it.
             let error =
                 Error::new(ErrorCode::Overloaded, format!("too many requests wait for key '{key}' at its home"));
             job.refuse(key, error.retry_after(100), out);

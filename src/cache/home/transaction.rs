@@ -8,6 +8,7 @@ use trine_protocol::{Error, ErrorCode};
 use crate::cache::memory::{Applied, Command, Memory, Own, Owner, WriteBack};
 use crate::cache::message::{Snooped, ToNode, Versioned};
 use crate::ids::{Index, NodeId};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::{Committed, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
@@ -124,6 +125,7 @@ impl<R: Rules> Home<R> {
         if R::without(Rule::OldValueWhileOwnerIsAway) && matches!(job.want, Want::Read) {
             return self.fill(key, &job, memory, standing, out);
         }
+        mark(Rare::OwnerAway);
         let what = format!(
             "{} has the newest value of key '{key}' and is away; a write replaces it, a read waits for its return",
             owner.node
@@ -155,6 +157,7 @@ impl<R: Rules> Home<R> {
     fn share(&mut self, key: &str, node: NodeId, sharer: Sharer, standing: Standing, out: &mut HomeOut) -> LineState {
         let room = self.directory.len() < self.config.directory_max || self.directory.contains_key(key);
         if !room {
+            mark(Rare::DirectoryFull);
             return LineState::I;
         }
         let others: Vec<(NodeId, u64)> = self
@@ -311,6 +314,7 @@ impl<R: Rules> Home<R> {
             }
             (Phase::Commit { owned, .. }, Committed::Repeated(Applied::Owned(epoch))) => {
                 // Done before, under an ownership that is over: the write is acknowledged, the line is not granted.
+                mark(Rare::WriteRepeated);
                 *owned = Some((epoch, false));
                 self.finish_write(key, memory, standing, out);
             }
@@ -321,6 +325,7 @@ impl<R: Rules> Home<R> {
             }
             // What the command counted on had changed: the job begins again.
             _ => {
+                mark(Rare::CommandVoid);
                 let job = entry.abort().expect("looked at above");
                 entry.waiting.push_front(job);
             }
@@ -420,7 +425,11 @@ impl<R: Rules> Home<R> {
             }
             Phase::Owner(_) => {}
             Phase::Commit { copies, .. } => {
+                let before = copies.len();
                 copies.retain(|node, sharer| self.may_serve(*node, sharer.number, now_us));
+                if copies.len() < before {
+                    mark(Rare::SharerCountedOut);
+                }
                 if again {
                     for node in copies.keys() {
                         out.to_node

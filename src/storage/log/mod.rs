@@ -30,25 +30,29 @@
 //! - Carrying and rotation happen on the writer's thread: a round beside them takes some milliseconds more.
 //! - Whoever can write the files can forge them: the checksums are against accidents.
 
+mod carry;
 mod format;
+mod medium;
 mod recover;
 mod segment;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
-use crate::cache::JournalRecord;
 use crate::ids::GroupId;
+use crate::marks::{Rare, mark};
 use crate::node::effect::Write;
 
 use super::fold::{Fold, Place};
 use super::identity::Identity;
 use super::{LogRecovered, LogStore, StorageError};
-use format::{Base, Carried, Kind, Mark, Owner, Position, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES};
+use format::{Base, Kind, Mark, Owner, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use format::{SegmentHeader, put_record};
+pub use medium::{Folder, Medium, MediumFile};
+pub use segment::segment_number;
 use segment::{Directory, Segment, Spare};
 
 /// Bytes of a segment where nothing else is asked for. Some seconds of writes: a rotation is rare, a file soon free again.
@@ -59,6 +63,9 @@ const BUFFER_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const CARRY_AGE_SEGMENTS: u64 = 4;
 /// Bytes that are carried after one round, at least one record; more where the round itself was larger.
 const CARRY_BYTES: u64 = 1024 * 1024;
+
+/// What the log holds of each group that it knows.
+pub type LogsRecovered = BTreeMap<GroupId, LogRecovered>;
 
 /// What can be chosen about a log.
 #[derive(Clone, Debug)]
@@ -75,11 +82,11 @@ impl Default for LogOptions {
 
 /// The log of one node, open for writing. See the module.
 #[derive(Debug)]
-pub struct SegmentLog {
-    directory: Directory,
+pub struct SegmentLog<M: Medium = Folder> {
+    directory: Directory<M>,
     options: LogOptions,
-    segment: Segment,
-    spare: Option<Spare>,
+    segment: Segment<M>,
+    spare: Option<Spare<M>>,
     /// Where each group stands, entries by their places only.
     groups: BTreeMap<GroupId, Fold>,
     next_sequence: u64,
@@ -108,16 +115,23 @@ impl SegmentLog {
     /// # Errors
     /// [`StorageError::Corrupt`] where something that was durable is damaged or gone, with file and offset;
     /// [`StorageError::Refused`] where the segments are another node's or of another format; else what the disk says.
-    pub fn open(
-        path: &Path,
-        identity: &Identity,
-        options: LogOptions,
-    ) -> Result<(Self, BTreeMap<GroupId, LogRecovered>), StorageError> {
-        let owner = Owner { node: identity.node, incarnation: identity.incarnation };
+    pub fn open(path: &Path, identity: &Identity, options: LogOptions) -> Result<(Self, LogsRecovered), StorageError> {
         if identity.ready && !path.is_dir() {
             return Err(StorageError::Corrupt { what: format!("{}: the log is missing", path.display()) });
         }
-        let directory = Directory::open(path, owner)?;
+        Self::open_on(Folder::open(path)?, identity, options)
+    }
+}
+
+impl<M: Medium> SegmentLog<M> {
+    /// The same on any medium.
+    ///
+    /// # Errors
+    /// As [`SegmentLog::open`].
+    pub fn open_on(medium: M, identity: &Identity, options: LogOptions) -> Result<(Self, LogsRecovered), StorageError> {
+        let path = medium.path().to_owned();
+        let owner = Owner { node: identity.node, incarnation: identity.incarnation };
+        let directory = Directory::open(medium, owner)?;
         let Some(recovery) = recover::recover(&directory)? else {
             if identity.ready {
                 return Err(StorageError::Corrupt { what: format!("{}: the log has no segment", path.display()) });
@@ -156,7 +170,7 @@ impl SegmentLog {
     }
 
     /// A log without any record.
-    fn create(directory: Directory, options: LogOptions) -> Result<Self, StorageError> {
+    fn create(directory: Directory<M>, options: LogOptions) -> Result<Self, StorageError> {
         let base = crate::record::encode(&Base { oldest: 1, groups: Vec::new() });
         let spare = directory.prepare(options.segment_bytes)?;
         let header = SegmentHeader { number: 1, first_sequence: 1, chain: 0 };
@@ -184,6 +198,20 @@ impl SegmentLog {
     /// How many segment files there are.
     pub fn segments(&self) -> u64 {
         self.segment.number - self.oldest + 1
+    }
+
+    /// Where the log ends: the number of its last segment, and the bytes in use there.
+    pub fn end(&self) -> (u64, u64) {
+        (self.segment.number, self.segment.offset())
+    }
+
+    /// Hands what was appended to the operating system, as a sync does first. The simulator does the two apart, so that a crash
+    /// can come in between.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn hand_over(&mut self) -> Result<(), StorageError> {
+        self.attempt(|log| log.segment.write())
     }
 
     /// Runs one step, unless an earlier one failed; remembers if this one does.
@@ -240,6 +268,7 @@ impl SegmentLog {
 
     /// Begins the next segment, with room for `bytes` after its base.
     fn rotate(&mut self, bytes: u64) -> Result<(), StorageError> {
+        mark(Rare::Rotated);
         self.sync_segment()?;
         let needed = self.oldest_needed();
         let base = Base { oldest: needed, groups: recover::group_bases(&self.groups) };
@@ -292,6 +321,7 @@ impl SegmentLog {
     fn tidy(&mut self) -> Result<(), StorageError> {
         let (needed, said_by) = self.needed;
         while self.oldest < needed && said_by <= self.durable_through {
+            mark(Rare::SegmentRemoved);
             self.directory.remove(self.oldest)?;
             self.oldest += 1;
         }
@@ -315,86 +345,6 @@ impl SegmentLog {
         }
         Ok(())
     }
-
-    /// Decides whether what counts in the oldest segment is to be carried.
-    fn choose_what_to_carry(&mut self, needed: u64) {
-        if self.segment.number < needed + CARRY_AGE_SEGMENTS || !self.carrying.is_empty() {
-            return;
-        }
-        let (mut live, mut live_there, mut there) = (0, 0, BTreeSet::new());
-        for (place, bytes) in self.groups.values().flat_map(Fold::places) {
-            live += bytes;
-            if place.segment == needed {
-                live_there += bytes;
-                there.insert(place);
-            }
-        }
-        let segments = self.segment.number - needed;
-        let mostly_dead = live_there <= self.options.segment_bytes / 4;
-        let too_much = segments * self.options.segment_bytes > 4 * (live + self.options.segment_bytes);
-        if mostly_dead || too_much {
-            self.carrying = there.into_iter().collect();
-        }
-    }
-
-    /// Copies some of what is to be carried to the end of the log.
-    fn carry(&mut self) -> Result<(), StorageError> {
-        let mut left = CARRY_BYTES.max(self.bytes_since_idle);
-        while left > 0
-            && let Some(place) = self.carrying.pop_front()
-        {
-            // The segment may have died by itself in the meantime.
-            if place.segment >= self.oldest {
-                left = left.saturating_sub(self.carry_record(place)?);
-            }
-            self.recount |= self.carrying.is_empty();
-        }
-        Ok(())
-    }
-
-    /// Copies what still counts of one record; tells how many bytes that took.
-    fn carry_record(&mut self, from: Place) -> Result<u64, StorageError> {
-        let mut carried = self.read_record(from)?;
-        let fold = self.groups.entry(carried.group).or_default();
-        carried.entries.retain(|entry| fold.entry_place(entry.index) == Some(from));
-        carried.journal.retain(|record| match record {
-            JournalRecord::Written { key, dirty } => {
-                fold.journal.get(key).is_some_and(|live| live.place == from && live.dirty.version == dirty.version)
-            }
-            JournalRecord::Ended { .. } => false,
-        });
-        if carried.entries.is_empty() && carried.journal.is_empty() {
-            return Ok(0);
-        }
-        let payload = crate::record::encode(&carried);
-        let place = self.put(Kind::Carried, &payload)?;
-        let fold = self.groups.entry(carried.group).or_default();
-        fold.carry(&carried.entries, &carried.journal, place, false).map_err(|misfit| StorageError::Corrupt {
-            what: format!("{}: what was carried does not fit: {misfit}", carried.group),
-        })?;
-        Ok(payload.len() as u64)
-    }
-
-    /// Reads a record with entries or journal records back.
-    fn read_record(&self, place: Place) -> Result<Carried, StorageError> {
-        let damaged = |why: &str| StorageError::Corrupt {
-            what: format!("{}: offset {}: {why}", self.directory.path_of(place.segment).display(), place.offset),
-        };
-        let header = self.directory.read_at(place.segment, place.offset, RECORD_HEADER_BYTES)?;
-        let length = Record::peek_length(&header).ok_or_else(|| damaged("the record is gone"))?;
-        let data = self.directory.read_at(place.segment, place.offset, RECORD_HEADER_BYTES + length)?;
-        let record = Record::parse(&self.directory.owner, place.segment, place.offset, &data)
-            .ok_or_else(|| damaged("the record is damaged"))?;
-        match record.kind {
-            Kind::Write => {
-                let (write, _) = format::decode_write(record.payload).map_err(|error| damaged(&error.to_string()))?;
-                let entries = write.raft.map_or_else(Vec::new, |raft| raft.entries);
-                Ok(Carried { group: write.group, entries, journal: write.journal })
-            }
-            Kind::Carried => rmp_serde::from_slice(record.payload).map_err(|error| damaged(&error.to_string())),
-            kind => Err(damaged(&format!("a record of kind {kind:?} holds no entry"))),
-        }
-    }
 }
 
 /// The first bytes of a segment, and the CRC of its base.
@@ -411,7 +361,7 @@ fn beginning(owner: &Owner, header: SegmentHeader, durable_through: u64, base: &
     (bytes, crc)
 }
 
-impl LogStore for SegmentLog {
+impl<M: Medium> LogStore for SegmentLog<M> {
     fn append(&mut self, write: &Write) -> Result<(), StorageError> {
         self.attempt(|log| log.append_write(write))
     }

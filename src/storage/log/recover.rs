@@ -18,12 +18,14 @@
 use std::collections::BTreeMap;
 
 use crate::ids::GroupId;
+use crate::marks::{Rare, mark};
 use crate::storage::StorageError;
 use crate::storage::fold::{Fold, Misfit, Place};
 
 use super::format::{
     BadHeader, Base, Carried, GroupBase, Kind, Mark, Record, SEGMENT_HEADER_BYTES, SegmentHeader, decode_write,
 };
+use super::medium::Medium;
 use super::segment::Directory;
 
 /// What a log amounts to, and where it goes on.
@@ -46,7 +48,7 @@ pub(super) struct Recovery {
 }
 
 /// Reads all segments; None where there is none.
-pub(super) fn recover(directory: &Directory) -> Result<Option<Recovery>, StorageError> {
+pub(super) fn recover<M: Medium>(directory: &Directory<M>) -> Result<Option<Recovery>, StorageError> {
     let numbers = directory.numbers()?;
     let (Some(&oldest), Some(&last)) = (numbers.first(), numbers.last()) else {
         return Ok(None);
@@ -64,18 +66,19 @@ pub(super) fn recover(directory: &Directory) -> Result<Option<Recovery>, Storage
     Ok(Some(recovery))
 }
 
-fn missing(directory: &Directory, number: u64) -> StorageError {
+fn missing<M: Medium>(directory: &Directory<M>, number: u64) -> StorageError {
     StorageError::Corrupt { what: format!("{}: the segment is missing", directory.path_of(number).display()) }
 }
 
-fn damaged(directory: &Directory, number: u64, offset: u64, why: &str) -> StorageError {
+fn damaged<M: Medium>(directory: &Directory<M>, number: u64, offset: u64, why: &str) -> StorageError {
+    mark(Rare::DamageFound);
     let path = directory.path_of(number);
     StorageError::Corrupt { what: format!("{}: offset {offset}: {why}", path.display()) }
 }
 
 impl Recovery {
     /// Reads one segment after the ones before it.
-    fn read_segment(&mut self, directory: &Directory, number: u64) -> Result<(), StorageError> {
+    fn read_segment<M: Medium>(&mut self, directory: &Directory<M>, number: u64) -> Result<(), StorageError> {
         let data = directory.read(number)?;
         let header = SegmentHeader::decode(&data, &directory.owner).map_err(|bad| match bad {
             BadHeader::Damaged => damaged(directory, number, 0, "the segment's header is damaged"),
@@ -104,7 +107,12 @@ impl Recovery {
     }
 
     /// Folds the records that are whole and chain.
-    fn read_records(&mut self, directory: &Directory, number: u64, data: &[u8]) -> Result<(), StorageError> {
+    fn read_records<M: Medium>(
+        &mut self,
+        directory: &Directory<M>,
+        number: u64,
+        data: &[u8],
+    ) -> Result<(), StorageError> {
         while let Some(record) = Record::read(&directory.owner, number, data, self.position()) {
             let chains = record.sequence == self.next_sequence && record.previous == self.previous;
             if !chains || record.kind == Kind::End {
@@ -124,7 +132,7 @@ impl Recovery {
     }
 
     /// Looks at what lies behind the last whole record of the last segment, and refuses if that proves damage.
-    fn check_end(&self, directory: &Directory, data: &[u8]) -> Result<(), StorageError> {
+    fn check_end<M: Medium>(&self, directory: &Directory<M>, data: &[u8]) -> Result<(), StorageError> {
         let behind = |why: &str| Err(damaged(directory, self.last, self.offset, why));
         let from = self.position();
         if let Some(record) = Record::read(&directory.owner, self.last, data, from) {
@@ -138,11 +146,16 @@ impl Recovery {
         for offset in from + 1..data.len() {
             if Record::peek_sequence(data, offset).is_some_and(|sequence| sequences.contains(&sequence))
                 && let Some(record) = Record::read(&directory.owner, self.last, data, offset)
-                && record.durable_through >= self.next_sequence
             {
-                let sequence = self.next_sequence;
-                return behind(&format!("record {sequence} is damaged: offset {offset} says that it was on disk"));
+                if record.durable_through >= self.next_sequence {
+                    let sequence = self.next_sequence;
+                    return behind(&format!("record {sequence} is damaged: offset {offset} says that it was on disk"));
+                }
+                mark(Rare::WholeRecordCut);
             }
+        }
+        if data[from..].iter().any(|byte| *byte != 0) {
+            mark(Rare::TailCut);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::format::Record;
 use super::*;
 use crate::raft::Persist;
 use crate::storage::testing::*;
