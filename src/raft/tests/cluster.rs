@@ -64,6 +64,8 @@ pub(super) struct Member<R: Rules> {
     pub(super) state: Snapshot,
     /// Its clock against the true one, in parts per million.
     pub(super) drift_ppm: i64,
+    /// Its wall clock against the true one, in milliseconds.
+    pub(super) wall_ahead_ms: i64,
 }
 
 /// A message on its way.
@@ -98,7 +100,7 @@ impl<R: Rules> Cluster<R> {
             let mut config = Config::new(*id, voters.clone(), seed);
             configure(&mut config);
             let (disk, state) = (Disk::default(), Snapshot::default());
-            (*id, Member { config, raft: None, disk, writes: VecDeque::new(), state, drift_ppm: 0 })
+            (*id, Member { config, raft: None, disk, writes: VecDeque::new(), state, drift_ppm: 0, wall_ahead_ms: 0 })
         };
         Self {
             members: voters.iter().map(member).collect(),
@@ -128,9 +130,10 @@ impl<R: Rules> Cluster<R> {
 
     /// What the clock of a node shows.
     pub(super) fn clock(&self, id: NodeId) -> Now {
-        let drift = i128::from(self.now_us) * i128::from(self.members[&id].drift_ppm) / 1_000_000;
+        let member = &self.members[&id];
+        let drift = i128::from(self.now_us) * i128::from(member.drift_ppm) / 1_000_000;
         let mono_us = (i128::from(self.now_us) + drift) as u64;
-        Now { mono_us, wall_ms: self.now_us / 1000 }
+        Now { mono_us, wall_ms: (self.now_us / 1000).saturating_add_signed(member.wall_ahead_ms) }
     }
 
     /// Starts a node from its disk.
@@ -250,6 +253,20 @@ impl<R: Rules> Cluster<R> {
         }
     }
 
+    /// The same, and the node is told of the last one alone, which speaks for those before it.
+    pub(super) fn sync_together(&mut self, id: NodeId, count: usize) {
+        let member = self.members.get_mut(&id).expect("a node of the cluster");
+        let count = count.min(member.writes.len());
+        let done: Vec<Persist> = member.writes.drain(..count).collect();
+        for persist in &done {
+            member.disk.write(persist);
+        }
+        if let Some(Persist { sequence, .. }) = done.last() {
+            self.note(|| format!("n{} writes up to w{sequence} are durable", trace::number(id)));
+            self.input(id, |raft, now| raft.persisted(now, *sequence));
+        }
+    }
+
     /// Gives a node's state to its consensus, as the replica would.
     pub(super) fn provide(&mut self, id: NodeId) {
         let snapshot = self.members[&id].state.clone();
@@ -290,6 +307,24 @@ impl<R: Rules> Cluster<R> {
             self.arrive(flight);
         }
         count
+    }
+
+    /// The same, but all that arrives at one node arrives there between two `ready()`.
+    pub(super) fn deliver_together(&mut self, wanted: impl Fn(&Flight) -> bool) {
+        let (now, later) = std::mem::take(&mut self.flights).into_iter().partition(|flight| wanted(flight));
+        self.flights = later;
+        let now: Vec<Flight> = now;
+        for id in self.ids() {
+            let arriving: Vec<Flight> = now.iter().filter(|flight| flight.to == id).cloned().collect();
+            if arriving.is_empty() {
+                continue;
+            }
+            self.input(id, |raft, now| {
+                for Flight { from, message, .. } in arriving {
+                    raft.step(now, from, message);
+                }
+            });
+        }
     }
 
     /// Delivers and syncs until nothing is left to do.

@@ -12,7 +12,7 @@ fn scripts() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/raft/scripts");
     let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert!(paths.len() >= 40, "only {} scripts in {directory}", paths.len());
+    assert!(paths.len() >= 342, "only {} scripts in {directory}", paths.len());
     let failed = |path: &std::path::PathBuf| {
         let run = || goldenscript::run(&mut script::Runner::default(), path);
         match std::panic::catch_unwind(run) {

@@ -52,10 +52,14 @@ pub(super) fn changes(id: NodeId, before: &State, after: &State) -> Vec<String> 
     lines
 }
 
-/// `{1,2,4} and {1,2,3}, learners {5}`.
+/// `{1,2,4} and {1,2,3}, learners {5:7}`: the last is node 5 in its life 7.
 pub(super) fn membership(membership: &Membership) -> String {
     let set = |ids: &BTreeSet<ReplicaId>| {
-        let numbers: Vec<&str> = ids.iter().map(|id| number(id.node)).collect();
+        let life = |id: &ReplicaId| match id.incarnation.0 {
+            0 => String::new(),
+            life => format!(":{life}"),
+        };
+        let numbers: Vec<String> = ids.iter().map(|id| format!("{}{}", number(id.node), life(id))).collect();
         format!("{{{}}}", numbers.join(","))
     };
     let mut text = set(&membership.voters);
