@@ -56,6 +56,8 @@ pub(crate) enum Event {
     Wake { client: usize },
     /// Something breaks.
     Fault(Fault),
+    /// The operator looks at what it has in hand.
+    Operator,
     /// A process dies at a chosen moment.
     Strike { place: Place, boot: u64 },
     /// Something is whole again.
@@ -135,6 +137,7 @@ pub(crate) struct Cluster<R: Rules> {
     pub(crate) consensus: RaftChecker,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
+    pub(crate) operator: super::churn::Operator,
     seed: u64,
 }
 
@@ -176,9 +179,11 @@ impl<R: Rules> Cluster<R> {
             let roster = super::node::founding_roster(swarm.nodes, swarm.replicas);
             Node::new(NodeId::numbered(place), random, clock, NodeDisk::new(swarm.disk.clone()), roster)
         };
-        let nodes = (0..swarm.nodes).map(|place| node(place, &mut random)).collect();
+        let places = swarm.nodes + swarm.spares;
+        let mut nodes: Vec<_> = (0..places).map(|place| node(place, &mut random)).collect();
+        nodes[swarm.nodes..].iter_mut().for_each(|spare| spare.absent = true);
         Self {
-            network: Network::new(swarm.nodes, swarm.network.clone()),
+            network: Network::new(places, swarm.network.clone()),
             workload: Workload::new(&swarm),
             swarm,
             options: options.clone(),
@@ -192,6 +197,7 @@ impl<R: Rules> Cluster<R> {
             consensus: RaftChecker::default(),
             phase: Phase::Faulty,
             counts: Counts::default(),
+            operator: super::churn::Operator::default(),
             seed,
         }
     }
@@ -200,7 +206,7 @@ impl<R: Rules> Cluster<R> {
     pub(crate) fn run(&mut self) -> Check {
         let swarm = self.swarm.clone();
         self.trace.note(0, || format!("{swarm:?}"));
-        for place in 0..self.nodes.len() {
+        for place in 0..self.swarm.nodes {
             self.start(place)?;
         }
         for client in 0..self.workload.clients() {
@@ -210,6 +216,7 @@ impl<R: Rules> Cluster<R> {
             }
         }
         self.schedule_faults();
+        self.schedule_operator();
         self.schedule.at(self.options.faulty_us, Event::Heal);
         while self.phase != Phase::Done {
             let event = self.schedule.next().expect("ticks never end");
@@ -256,6 +263,7 @@ impl<R: Rules> Cluster<R> {
                 Ok(())
             }
             Event::Fault(fault) => self.break_something(fault),
+            Event::Operator => self.operate(),
             Event::Strike { place, boot } => {
                 self.strike(place, boot);
                 Ok(())
@@ -340,7 +348,7 @@ impl<R: Rules> Cluster<R> {
 
     fn deliver(&mut self, from: Place, to: Place, group: GroupId, message: &GroupMessage, passage: Passage) -> Check {
         let arrives = self.network.arrives(from, to, passage);
-        if !self.nodes[to].is_up() || !arrives {
+        if !self.nodes[to].is_up() || !arrives || !self.lets_in(to, from) {
             return Ok(());
         }
         let kind = kinds::number(message);
@@ -515,6 +523,13 @@ impl<R: Rules> Cluster<R> {
         }
         self.compare_states(place, group)?;
         self.begin_storage(place)
+    }
+
+    /// Whether a node hears another, by its list: one that joined later in that life only.
+    fn lets_in(&self, to: Place, from: Place) -> bool {
+        let from = &self.nodes[from];
+        let listed = self.nodes[to].roster.nodes.get(&from.id).map(|listed| listed.incarnation);
+        listed.is_some_and(|life| life.map_or(!from.joins, |life| life == from.incarnation))
     }
 
     /// A node has heard of a newer list of nodes: it is on disk, and told to all of its replicas.

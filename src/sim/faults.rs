@@ -72,7 +72,8 @@ impl Fault {
 /// The names of all faults, as they stand in [`Report::faults`](super::Report).
 pub fn fault_names() -> Vec<&'static str> {
     let shapes = SHAPES.into_iter().map(Shape::name);
-    FAULTS.into_iter().map(Fault::name).chain(shapes).chain([NEW_LEADER_DIES]).collect()
+    let jobs = super::churn::JOBS;
+    FAULTS.into_iter().map(Fault::name).chain(shapes).chain([NEW_LEADER_DIES]).chain(jobs).collect()
 }
 
 impl<R: Rules> Cluster<R> {
@@ -271,7 +272,7 @@ impl<R: Rules> Cluster<R> {
                 self.network.heal(partition);
                 Ok(())
             }
-            Repair::Start { place } if self.nodes[place].is_up() || self.nodes[place].lost => Ok(()),
+            Repair::Start { place } if self.nodes[place].is_up() || self.nodes[place].is_gone() => Ok(()),
             Repair::Start { place } => self.start(place),
             Repair::Room { place } => {
                 self.nodes[place].disk.make_room();
@@ -340,7 +341,7 @@ impl<R: Rules> Cluster<R> {
             if self.nodes[place].draining {
                 self.stop(place, false);
             }
-            if !self.nodes[place].is_up() && !self.nodes[place].lost {
+            if !self.nodes[place].is_up() && !self.nodes[place].is_gone() {
                 self.start(place)?;
             }
         }

@@ -44,6 +44,7 @@
 mod audit;
 mod bank;
 pub(crate) mod checker;
+mod churn;
 mod clients;
 mod cluster;
 mod disk;

@@ -76,6 +76,8 @@ pub(crate) struct Node<R: Rules, E> {
     pub(crate) lines: BTreeMap<GroupId, Lines>,
     /// Its disk is damaged: it will never start again.
     pub(crate) lost: bool,
+    /// It is no part of the cluster: not yet, or not any more.
+    pub(crate) absent: bool,
     /// How often the process was started.
     pub(crate) boots: u64,
     /// The process is stopped.
@@ -116,6 +118,7 @@ impl<R: Rules, E> Node<R, E> {
             replicas: BTreeMap::new(),
             lines: BTreeMap::new(),
             lost: false,
+            absent: false,
             boots: 0,
             paused: None,
             pause_armed: false,
@@ -124,6 +127,11 @@ impl<R: Rules, E> Node<R, E> {
             disturbed_us: 0,
             draining: false,
         }
+    }
+
+    /// Whether it does not start again by itself.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lost || self.absent
     }
 
     pub(crate) fn is_up(&self) -> bool {

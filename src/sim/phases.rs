@@ -32,7 +32,7 @@ impl<R: Rules> Cluster<R> {
     pub(crate) fn judge(&mut self) -> Check {
         let late = self.now_us() > self.options.faulty_us + self.options.healing_us_max;
         match self.phase {
-            Phase::Healing if self.flights.is_empty() => self.begin_audit(),
+            Phase::Healing if self.flights.is_empty() && self.operator.is_idle() => self.begin_audit(),
             Phase::Auditing if self.audit.as_ref().is_some_and(Audit::is_done) && self.are_level()? => {
                 self.phase = Phase::Done;
             }
@@ -46,8 +46,8 @@ impl<R: Rules> Cluster<R> {
     fn begin_audit(&mut self) {
         self.phase = Phase::Auditing;
         self.note(|| "the audit begins".to_owned());
-        let lost = |place: &Place| self.nodes[*place].lost;
-        let up: Vec<Place> = (0..self.nodes.len()).filter(|place| !lost(place)).collect();
+        let gone = |place: &Place| self.nodes[*place].is_gone();
+        let up: Vec<Place> = (0..self.nodes.len()).filter(|place| !gone(place)).collect();
         let audit = Audit::new(&self.swarm, &up, self.now_us());
         for task in 0..audit.tasks() {
             self.schedule.after(0, Event::Wake { client: self.workload.clients() + task });

@@ -93,6 +93,7 @@ impl<R: Rules> Cluster<R> {
         let machines =
             self.nodes.iter().filter_map(|node| node.replicas.get(&operation.group).and_then(Replica::machine));
         let mut owners = machines.filter_map(|machine| machine.memory().owner(&get.key));
-        owners.any(|owner| self.nodes.iter().any(|node| node.lost && node.id == owner.node))
+        let is_lost = |life| move |node: &crate::sim::node::Node<R, Event>| node.lost || node.incarnation != life;
+        owners.any(|owner| self.nodes.iter().filter(|node| node.id == owner.node).any(is_lost(owner.incarnation)))
     }
 }

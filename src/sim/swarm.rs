@@ -37,6 +37,8 @@ pub type Every = Option<u64>;
 pub struct Swarm {
     /// Nodes, 1 to 7.
     pub nodes: usize,
+    /// Nodes that an operator may add, 0 to 2.
+    pub spares: usize,
     /// Voters of a group, as far as there are nodes: 3 or 5.
     pub replicas: usize,
     /// Raft groups: 1 to 3, and now and then 16 or 64.
@@ -155,6 +157,8 @@ pub struct ProcessFaults {
     pub drain: Every,
     /// The wall clock jumps by up to a minute, either way.
     pub wall_jump: Every,
+    /// An operator adds, removes and replaces nodes.
+    pub churn: Every,
 }
 
 impl Swarm {
@@ -163,8 +167,9 @@ impl Swarm {
         let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5, 7]);
         let rate = |random: &mut Random| random.between(0, 2 * RATE_PPM_MAX) as i64 - RATE_PPM_MAX as i64;
         let drifting = random.chance(700);
-        Self {
+        let mut swarm = Self {
             nodes,
+            spares: 0,
             replicas: *random.pick(&[3, 3, 5]),
             groups: if random.chance(10) { *random.pick(&[16, 64]) } else { random.between(1, 3) as u32 },
             clients: random.between(2, 8) as usize,
@@ -180,6 +185,17 @@ impl Swarm {
             process: ProcessFaults::draw(random),
             bounds: Bounds::draw(random),
             leaders_first: random.between(2, 9),
+        };
+        swarm.draw_churn(random);
+        swarm
+    }
+
+    /// Whether there is an operator. Bits that flip take nodes away for good, and so may an operator: not both in one run.
+    fn draw_churn(&mut self, random: &mut Random) {
+        self.process.churn = every(random, 300, 300_000, 3_000_000);
+        if self.process.churn.is_some() {
+            self.spares = random.between(0, 2) as usize;
+            self.disk.rot = None;
         }
     }
 }
@@ -276,6 +292,7 @@ impl ProcessFaults {
             starve: every(random, 350, 300_000, 3_000_000),
             drain: every(random, 200, 2_000_000, 6_000_000),
             wall_jump: every(random, 300, 1_000_000, 4_000_000),
+            churn: None,
         }
     }
 
@@ -290,6 +307,7 @@ impl ProcessFaults {
             starve: None,
             drain: None,
             wall_jump: None,
+            churn: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use trine_protocol::cache::{Delete, Get, Put, WriteBack};
 use trine_protocol::cluster::{KeepAlive, OpenSession};
-use trine_protocol::lock::{Acquire, Release, Renew};
+use trine_protocol::lock::{Acquire, Inspect, Release, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
 use trine_protocol::{ErrorCode, Request, Response};
 
@@ -81,7 +81,7 @@ impl Workload {
         };
         Self {
             clients: (0..swarm.clients).map(client).collect(),
-            nodes: swarm.nodes,
+            nodes: swarm.nodes + swarm.spares,
             groups: swarm.groups,
             names: swarm.names,
             weights: swarm.weights,
@@ -189,6 +189,9 @@ impl Workload {
         let lock = self.name(random, 'l', group);
         self.values += 1;
         let owner = format!("c{client}-{}", self.values);
+        if random.below(10) < 3 {
+            return (group, Inspect { lock }.into());
+        }
         (group, Acquire { lock, client: owner, lease_ms: random.between(100, 3_000) as u32 }.into())
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use trine_protocol::lock::Granted;
+use trine_protocol::lock::{Granted, Inspected};
 use trine_protocol::{Request, Response};
 
 use super::{Check, Operation, Verdict, lasts_us};
@@ -112,6 +112,7 @@ impl LockChecker {
                 }
                 Ok(())
             }
+            (Request::Inspect(_), Response::Inspect(inspected)) => lock.inspected(now_us, operation, inspected, floor),
             _ => Ok(()),
         };
         checked.map_err(|what| format!("lock {name} of {}: {what}", operation.group))
@@ -123,11 +124,31 @@ fn lock_name(request: &Request) -> Option<&String> {
         Request::Acquire(acquire) => Some(&acquire.lock),
         Request::Renew(renew) => Some(&renew.lock),
         Request::Release(release) => Some(&release.lock),
+        Request::Inspect(inspect) => Some(&inspect.lock),
         _ => None,
     }
 }
 
 impl Lock {
+    /// What a read says must be as new as everything that was answered before it was sent.
+    fn inspected(&self, now_us: u64, operation: &Operation, inspected: &Inspected, floor: u64) -> Check {
+        let Inspected { client, token } = inspected;
+        if !client.is_empty() && *token < floor {
+            return Err(format!("a read says that token {token} holds, but {floor} was given before it was sent"));
+        }
+        let answered = |grant: &Grant| {
+            let mut answered = grant.leases.values().filter_map(|lease| lease.answered_us);
+            answered.any(|answered_us| answered_us < operation.sent_us)
+        };
+        let holds = |grant: &&Grant| answered(grant) && grant.held_until_us() > now_us && grant.releasing_us.is_none();
+        match self.grants.iter().find(|(_, grant)| client.is_empty() && holds(grant)) {
+            Some((token, grant)) => {
+                Err(format!("a read says that nobody holds it, but {} does, with token {token}", grant.client))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn acquired(&mut self, now_us: u64, operation: &Operation, client: &str, granted: &Granted, floor: u64) -> Check {
         let Granted { token, lease_ms } = *granted;
         if token <= floor {

@@ -101,6 +101,15 @@ impl RaftChecker {
         Ok(())
     }
 
+    /// The node's disk is gone, and another life of it begins: what the first one promised does not bind it.
+    pub(crate) fn forget(&mut self, place: Place) {
+        for group in self.groups.values_mut() {
+            group.votes.retain(|(voter, _), _| *voter != place);
+            group.durable.remove(&place);
+            group.compared.remove(&place);
+        }
+    }
+
     /// A hard state is on disk.
     pub(crate) fn made_durable(&mut self, group: GroupId, place: Place, hard_state: HardState) {
         self.group(group).durable.insert(place, hard_state);
