@@ -22,7 +22,7 @@
 //! - A segment under its name begins with a whole header and base; all but the last are durable as a whole.
 //! - The oldest segment that is there is not younger than the oldest one needed by the last durable mark.
 //! - After an error nothing is written any more: what a failed fsync has dropped is marked clean, and a second one would
-//!   report success (Rebello et al., ATC 2020).
+//!   report success (Rebello et al., ATC 2020). So the next start writes the last segment once more before it syncs it.
 //!
 //! # Caveats
 //! - A bit that flips in the very last round, while power fails before its mark is on disk, looks like a torn write and is cut.
@@ -146,7 +146,8 @@ impl<M: Medium> SegmentLog<M> {
                 .map_err(|misfit| StorageError::Corrupt { what: format!("{}: {group}: {misfit}", path.display()) })?;
             recovered.insert(group, log);
         }
-        // What was read may so far be in the page cache only, from a process that was killed: it is synced here.
+        // What was read may so far be in the page cache only, from a process that was killed or whose sync has failed: it is written and
+        // synced here. The segments before it were synced before it began.
         let segment = directory.reopen(recovery.last, recovery.offset, options.segment_bytes)?;
         let durable_through = recovery.next_sequence - 1;
         let log = Self {
@@ -227,8 +228,8 @@ impl<M: Medium> SegmentLog<M> {
 
     /// Appends one write.
     fn append_write(&mut self, write: &Write) -> Result<(), StorageError> {
-        let fold = self.groups.entry(write.group).or_default();
-        let suffix_kept = fold.will_keep_suffix(write);
+        // A group is known only once its first write has its place: that place may be in a new segment, whose base must not name it.
+        let suffix_kept = self.groups.get(&write.group).is_some_and(|fold| fold.will_keep_suffix(write));
         let payload = format::encode_write(write, suffix_kept);
         let place = self.put(Kind::Write, &payload)?;
         let forgets = |raft: &crate::raft::Persist| raft.snapshot.is_some() || raft.truncate_from.is_some();

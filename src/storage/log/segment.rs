@@ -76,16 +76,18 @@ impl<M: Medium> Directory<M> {
         Ok(Segment { number, file, path, bytes, written, buffer: Vec::new() })
     }
 
-    /// Opens a segment to go on writing at `written`. What lies after it is overwritten with zeros; durable on return.
+    /// Opens a segment to go on writing at `written`; durable on return. What lies before is written once more: where a sync of it
+    /// has failed, the operating system has it in memory and takes it for clean, so that another sync alone would promise what
+    /// is not on disk. What lies after is overwritten with zeros.
     pub(super) fn reopen(&self, number: u64, written: u64, bytes_min: u64) -> Result<Segment<M>, StorageError> {
         let path = self.path_of(number);
         let file = self.medium.open(&name_of(number))?;
-        let data = self.read(number)?;
-        let tail = data.get(usize::try_from(written).unwrap_or(usize::MAX)..).unwrap_or_default();
-        if let Some(last) = tail.iter().rposition(|byte| *byte != 0) {
-            file.write_at(&vec![0; last + 1], written).map_err(failed("clear the end of", &path))?;
-        }
+        let mut data = self.read(number)?;
         let bytes = (data.len() as u64).max(bytes_min).max(written);
+        let used = usize::try_from(written).unwrap_or(usize::MAX).min(data.len());
+        let end = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).max(used);
+        data[used..].fill(0);
+        file.write_at(&data[..end], 0).map_err(failed("write once more", &path))?;
         file.sync_length(bytes).map_err(failed("sync", &path))?;
         self.medium.sync_names()?;
         Ok(Segment { number, file, path, bytes, written, buffer: Vec::new() })

@@ -274,6 +274,22 @@ fn a_group_that_hardly_writes_does_not_hold_old_segments() {
 }
 
 #[test]
+fn a_group_whose_first_write_begins_a_segment_is_recovered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(directory.path());
+    // One group after the other writes for the first time; now and then one of them finds its segment full.
+    let mut groups = 0;
+    while log.segments() < 6 {
+        round(&mut log, &[entries(GroupId(groups), 1, 1, 1)]);
+        groups += 1;
+    }
+    drop(log);
+    let (_, recovered) = open(directory.path());
+    assert_eq!(recovered.len(), groups as usize);
+    assert!(recovered.values().all(|log| log.entries == [entry(1, 1)]));
+}
+
+#[test]
 fn a_write_larger_than_a_segment_gets_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let (mut log, _) = open(directory.path());
