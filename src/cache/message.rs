@@ -58,7 +58,15 @@ pub enum ToHome {
     /// The newest value of an owned line; with `end` the ownership ends with it. Without `dirty` main memory has it already.
     WriteBack { request: u64, key: String, epoch: Index, dirty: Option<Versioned>, end: bool, tag: LeaseTag },
     /// Answer to a snoop: the copy is gone (SnoopInv), or taken back (SnoopRd).
-    SnoopAck { request: u64, transaction: u64, key: String, tag: LeaseTag, snooped: Snooped },
+    SnoopAck {
+        request: u64,
+        transaction: u64,
+        key: String,
+        tag: LeaseTag,
+        snooped: Snooped,
+        #[serde(default)]
+        incarnation: Incarnation,
+    },
 }
 
 /// What a snoop found.

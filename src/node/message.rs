@@ -24,9 +24,9 @@ pub enum GroupMessage {
     Answer(Answer),
     /// From the leader: a command of that stream was left out, so what follows it is not taken.
     OutOfOrder(u64),
-    /// The list of nodes, from the leader of group 0 to every node.
+    /// The list of nodes, from whoever knows it to every other node.
     Roster(Roster),
-    /// The version of the list that a node knows, back to that leader.
+    /// The version of the list that a node knows, back to who told it.
     RosterSeen(u64),
 }
 

@@ -74,7 +74,7 @@ pub struct Replica<R: Rules = Faithful> {
     draining_since_us: Option<u64>,
     /// The newest list of nodes that it knows.
     roster: Roster,
-    /// Group 0's leader: which list each node knows, and when it is told again.
+    /// Which list each node knows, and when it is told again; in group 0 only.
     told: BTreeMap<NodeId, (u64, u64)>,
     /// When group 0's leader proposes the first list again, and when a node is taken off the bus again.
     founding_us: u64,

@@ -34,22 +34,19 @@ use super::{Replica, Step};
 const LAG_MAX: u64 = 1_000;
 
 impl<R: Rules> Replica<R> {
-    /// Group 0's leader sees to it that there is a list of nodes, and that every node has it.
+    /// Group 0's leader sees to it that there is a list of nodes; then every node that knows it tells every other, until that one
+    /// says so: a node that has just come may not know the leader, which may have come after what it was told to begin with.
     pub(super) fn tend_roster(&mut self, step: &mut Step) {
-        let settled = self.standing(step.now).settled;
-        if self.setup.group.0 != 0 || !self.leads() || !settled {
-            self.told.clear();
+        let now_us = step.now.mono_us;
+        if self.setup.group.0 != 0 {
             return;
         }
-        let now_us = step.now.mono_us;
-        if self.member.machine.roster().version == 0 {
-            if now_us >= self.founding_us {
-                self.founding_us = now_us + self.setup.timing.resend_us;
-                let command = record::encode(&Command::Found(self.setup.roster.clone()));
-                // Where it is not taken, the next look proposes it again; the machine takes the first one only.
-                let _ = self.member.raft.propose(step.now, command.into());
-            }
-            return;
+        let settled = self.leads() && self.standing(step.now).settled;
+        if settled && self.member.machine.roster().version == 0 && now_us >= self.founding_us {
+            self.founding_us = now_us + self.setup.timing.resend_us;
+            let command = record::encode(&Command::Found(self.setup.roster.clone()));
+            // Where it is not taken, the next look proposes it again; the machine takes the first one only.
+            let _ = self.member.raft.propose(step.now, command.into());
         }
         let version = self.roster.version;
         for node in self.roster.names() {

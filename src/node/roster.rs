@@ -1,7 +1,7 @@
 //! Who belongs to the cluster, and which of its nodes hold which group: the list of nodes, and the placement that follows from it.
 //!
 //! The list is state of group 0, changed by commands in its log like everything else, and numbered by the entry that changed it
-//! last. Group 0's leader tells every node the newest list until the node has said that it knows it; each node keeps it beside its
+//! last. Whoever knows the newest list tells every other node until that one has said that it knows it; each node keeps it beside its
 //! identity. **The list says what ought to be.** What is, is each group's own membership in its own log; the leader of each
 //! group brings the one to the other by itself (`reconcile`), so a change that is interrupted anywhere goes on.
 //!

@@ -318,7 +318,10 @@ impl<R: Rules> Node<R> {
         }
         let from = self.id.incarnation;
         let address = |(to, message): (ReplicaId, Message)| (to.node, Message { from, to: to.incarnation, ..message });
-        let messages = std::mem::take(&mut self.outbox).into_iter().map(address).collect();
+        // An earlier life of this node may still be a member. It is gone, and can be told nothing.
+        let own = self.id.node;
+        let outbox = std::mem::take(&mut self.outbox).into_iter().filter(|(to, _)| to.node != own);
+        let messages = outbox.map(address).collect();
         let last = self.commit.min(self.log.stable());
         let committed = self.log.range(self.applied + 1, last).cloned().collect();
         self.applied = last;

@@ -237,7 +237,8 @@ impl<R: Rules> Agent<R> {
         let Some(State::Leaving(leaving)) = self.slots.get(key).map(|slot| &slot.state) else { return };
         let snooped = if leaving.dirty { Snooped::Dirty(leaving.value.clone()) } else { Snooped::Clean };
         let tag = self.valid_tag(turn.now_us).unwrap_or_default();
-        turn.out.to_home.push(ToHome::SnoopAck { request, transaction, key: key.to_owned(), tag, snooped });
+        let (name, incarnation) = (key.to_owned(), self.incarnation);
+        turn.out.to_home.push(ToHome::SnoopAck { request, transaction, key: name, tag, snooped, incarnation });
         self.schedule(key, Some(turn.now_us + 5 * self.config.retry_us));
     }
 

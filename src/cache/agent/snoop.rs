@@ -84,6 +84,7 @@ impl<R: Rules> Agent<R> {
     fn acknowledge(&mut self, turn: &mut Turn<'_>, transaction: u64, key: &str, snooped: Snooped) {
         let request = self.request();
         let tag = self.valid_tag(turn.now_us).unwrap_or_default();
-        turn.out.to_home.push(ToHome::SnoopAck { request, transaction, key: key.to_owned(), tag, snooped });
+        let (key, incarnation) = (key.to_owned(), self.incarnation);
+        turn.out.to_home.push(ToHome::SnoopAck { request, transaction, key, tag, snooped, incarnation });
     }
 }

@@ -32,6 +32,9 @@ impl<R: Rules> Home<R> {
         if !self.may_act(standing) || !standing.settled {
             return;
         }
+        if self.may_be_served_by_another_life(from, incarnation, memory, standing.now_us) {
+            return;
+        }
         if memory.members().get(&from) != Some(&incarnation) && !R::without(Rule::LeaseBeforeJoin) {
             // The node asks again until it is on the bus.
             if self.joining.insert(from, incarnation) != Some(incarnation) {
@@ -56,6 +59,25 @@ impl<R: Rules> Home<R> {
         self.leases.insert(from, Lease { incarnation, number, round, until_us, taken });
         let tag = LeaseTag { term: self.term, number };
         out.to_node.push((from, ToNode::Registered { tag, round }));
+    }
+
+    /// Whether another life of that node may still have a lease, of this home or of the one before: it may be cut off, and run.
+    fn may_be_served_by_another_life(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        memory: &Memory,
+        now_us: u64,
+    ) -> bool {
+        let leased = |lease: &Lease| lease.incarnation != incarnation && lease.until_us > now_us;
+        let other_life = memory.members().get(&node).is_some_and(|life| *life != incarnation);
+        self.leases.get(&node).is_some_and(leased)
+            || (other_life && now_us < self.elected_us + self.config.home_lease_us())
+    }
+
+    /// Whether a word of that life of a node counts: none does of one that never had a lease here while another has.
+    pub(super) fn is_of_life(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.leases.get(&node).is_none_or(|lease| lease.incarnation == incarnation)
     }
 
     pub(super) fn renew(&mut self, from: NodeId, tag: LeaseTag, round: u64, standing: Standing, out: &mut HomeOut) {

@@ -193,7 +193,10 @@ impl<R: Rules> Home<R> {
                 return self.register(from, incarnation, round, memory, standing, out);
             }
             ToHome::Renew { tag, round } => return self.renew(from, tag, round, standing, out),
-            ToHome::SnoopAck { request, transaction, key, tag, snooped } => {
+            ToHome::SnoopAck { request, transaction, key, tag, snooped, incarnation } => {
+                if !self.is_of_life(from, incarnation) {
+                    return;
+                }
                 let sharer = Sharer { number: tag.number, request };
                 let sharer = (tag.term == self.term).then_some(sharer);
                 return self.snoop_acknowledged(from, transaction, &key, sharer, snooped, memory, standing, out);

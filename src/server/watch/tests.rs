@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::cache::Snooped;
+use crate::ids::Incarnation;
 use crate::node::effect::Write;
 use crate::raft::{Entry, Persist};
 
@@ -51,7 +52,14 @@ fn snoop(transaction: u64) -> Effects {
 
 fn acknowledged(transaction: u64) -> GroupMessage {
     let (key, tag, snooped) = ("k".into(), LeaseTag::default(), Snooped::Gone);
-    GroupMessage::Bus(BusMessage::ToHome(ToHome::SnoopAck { request: 1, transaction, key, tag, snooped }))
+    GroupMessage::Bus(BusMessage::ToHome(ToHome::SnoopAck {
+        request: 1,
+        transaction,
+        key,
+        tag,
+        snooped,
+        incarnation: Incarnation(1),
+    }))
 }
 
 #[test]
