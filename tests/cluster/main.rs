@@ -9,6 +9,7 @@
 //! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
 //! | `owner` | a dirty line of a dead node is refused, and back with the node |
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
+//! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
 //! | `rejoin` | any one node may die; it comes back with everything |
 //! | `refusals` | what cannot start says why in one line and writes nothing; bad bytes cost nothing |
 //! | `spread` | every node of a calm cluster leads a group |
@@ -19,6 +20,7 @@ mod failover;
 mod hits;
 mod http;
 mod load;
+mod membership;
 mod owner;
 mod ports;
 mod process;

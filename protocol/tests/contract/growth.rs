@@ -22,6 +22,7 @@ fn defaults(frame: &Frame) -> usize {
     match (frame.kind, Command::from_code(frame.command)) {
         (Kind::Request, Some(Command::Dequeue)) => 2,
         (Kind::Request, Some(Command::Release)) => 1,
+        (Kind::Response, Some(Command::Status)) => 2,
         (Kind::Error | Kind::Goodbye, _) => 2,
         (Kind::Hello, _) => 1,
         _ => 0,

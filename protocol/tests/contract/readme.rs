@@ -262,10 +262,10 @@ fn fits(documented: &str, found: Type) -> bool {
         "bool" => found == Type::Bool,
         "text" => found == Type::Text,
         "bytes" => found == Type::Bytes,
-        "`Role`" | "`LineState`" | "`Source`" => found == Type::Text,
-        "`AckWhich`" => found == Type::Map(1),
-        "`Limits`" | "`Version`" => matches!(found, Type::Array(_)),
-        list if list.starts_with("list of `") => matches!(found, Type::Array(_)),
+        "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
+        "`AckWhich`" | "`Reshaping`" => found == Type::Map(1),
+        "`Limits`" | "`Version`" | "`NewNode`" => matches!(found, Type::Array(_)),
+        list if list.starts_with("list of ") => matches!(found, Type::Array(_)),
         other => panic!("'{other}' is no type of the contract"),
     }
 }
