@@ -349,4 +349,3 @@ bug!(a_change_during_a_change_is_found, ChangeDuringAChange);
 bug!(a_joint_state_that_is_left_early_is_found, JointLeftEarly);
 bug!(learners_that_count_are_found, LearnersCounted);
 bug!(a_read_before_the_no_op_is_found, ReadBeforeNoOp);
-bug!(a_vote_that_is_not_persisted_is_found, VoteNotPersisted);
