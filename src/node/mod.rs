@@ -156,7 +156,7 @@ impl<R: Rules> Replica<R> {
                 caught_up: false,
             }
         };
-        Ok(Self {
+        let mut replica = Self {
             roster: setup.roster.clone(),
             setup,
             member,
@@ -173,7 +173,9 @@ impl<R: Rules> Replica<R> {
             change_waits_for: String::new(),
             followed: None,
             fatal: None,
-        })
+        };
+        replica.acquaint();
+        Ok(replica)
     }
 
     /// One input, and what follows from it.

@@ -70,9 +70,15 @@ impl<R: Rules> Replica<R> {
         let news = roster.version > self.roster.version;
         if news {
             self.roster = roster.clone();
+            self.acquaint();
             self.change_waits_for = "a look at the new list of nodes".into();
         }
         news
+    }
+
+    /// Whoever is listed may lead the group by now: this replica asks them all, if it hears no leader.
+    pub(super) fn acquaint(&mut self) {
+        self.member.raft.acquaint(self.roster.replicas());
     }
 
     /// A node says which list it knows.

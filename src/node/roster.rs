@@ -70,6 +70,11 @@ impl Roster {
         self.nodes.keys().copied().collect()
     }
 
+    /// Every node's replica as the groups know it.
+    pub fn replicas(&self) -> Vec<ReplicaId> {
+        self.nodes.keys().filter_map(|node| self.replica(*node)).collect()
+    }
+
     /// A node's replica as the groups know it.
     pub fn replica(&self, node: NodeId) -> Option<ReplicaId> {
         let incarnation = self.nodes.get(&node)?.incarnation.unwrap_or_default();

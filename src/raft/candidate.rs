@@ -2,6 +2,10 @@
 //!
 //! The first question (pre-vote) changes nothing at anyone. A replica that was cut off asks it in vain, and so does not come back
 //! with a high term that deposes a leader whom all others hear.
+//!
+//! A replica that was taken out while it was away asks it too. The leader, if it hears it, sends it the log in which it is taken
+//! out; but the leader may have come after those whom the old log names. So the question goes to acquaintances as well, whose
+//! answers do not count.
 
 use std::collections::BTreeSet;
 
@@ -47,9 +51,11 @@ impl<R: Rules> Node<R> {
         self.role = RoleState::PreCandidate(ballot);
         self.leader = None;
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
-        for voter in self.others() {
+        let others = self.others();
+        let acquaintances = self.acquaintances.iter().filter(|replica| !others.contains(replica));
+        for replica in others.iter().chain(acquaintances) {
             let message = Message::new(self.term() + 1, Body::PreVote { last_index, last_term });
-            self.outbox.push((voter, message));
+            self.outbox.push((*replica, message));
         }
     }
 

@@ -183,7 +183,11 @@ impl<R: Rules> Node<R> {
         let silent = now_us.saturating_sub(quorum_heard_us) > self.config.election_us_max;
         // Cut off, or with a disk that hangs: it decides nothing, and its heartbeats keep those who could from doing it.
         if silent || stalled {
-            mark(if stalled { Rare::LeaderStalled } else { Rare::LeaderSilent });
+            if stalled {
+                mark(Rare::LeaderStalled);
+            } else {
+                mark(Rare::LeaderSilent);
+            }
             self.become_follower(self.term());
             return;
         }

@@ -239,6 +239,13 @@ impl<R: Rules> Raft<R> {
         self.node.change(now, voters, learners)
     }
 
+    /// Names replicas that may know the group better than this one's log does. They are asked besides the voters whether an election
+    /// could be won, and their answers do not count; but a leader among them tells a replica that was taken out that it was.
+    pub fn acquaint(&mut self, replicas: Vec<ReplicaId>) {
+        self.node.acquaintances = replicas;
+        self.node.acquaintances.retain(|replica| *replica != self.node.id);
+    }
+
     /// Asks for a linearizable read. Its ticket comes out of [`Ready::reads`] when the state is as new as it must be; it never does
     /// where leadership ends first.
     ///

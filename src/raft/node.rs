@@ -61,6 +61,8 @@ pub(super) struct Node<R> {
     pub(super) applied: Index,
     pub(super) clock: LogClock,
     pub(super) random: Random,
+    /// Who is asked besides the voters whether an election could be won.
+    pub(super) acquaintances: Vec<ReplicaId>,
     /// When this replica campaigns, unless a leader is heard.
     pub(super) election_deadline_us: u64,
     /// Until when it helps nobody to depose a leader: it heard one, or may have forgotten that it did.
@@ -104,6 +106,7 @@ impl<R: Rules> Node<R> {
             applied,
             clock: LogClock::new(now, stamp_ms, wall_ms),
             random: Random::new(seed),
+            acquaintances: Vec::new(),
             election_deadline_us: now.mono_us,
             refuse_votes_until_us: now.mono_us.saturating_add(config.election_us_min),
             writes: Writes::new(hard_state),

@@ -209,6 +209,28 @@ impl<R: Rules> Cluster<R> {
         })
     }
 
+    /// Whether a node hears another, by its list: one that joined later in that life only. Who joins and knows no list yet hears
+    /// those that it was told of in whatever life they are.
+    pub(super) fn lets_in(&self, to: Place, from: Place) -> bool {
+        let (from, to) = (&self.nodes[from], &self.nodes[to]);
+        let is_new = to.joins && to.roster.version == 0;
+        let listed = to.roster.nodes.get(&from.id).map(|listed| listed.incarnation);
+        listed.is_some_and(|life| life.map_or(is_new || !from.joins, |life| life == from.incarnation))
+    }
+
+    /// A node has heard of a newer list of nodes: it is on disk, and told to all of its replicas.
+    pub(super) fn keep_roster(&mut self, place: Place, roster: Roster) -> Check {
+        if roster.version <= self.nodes[place].roster.version {
+            return Ok(());
+        }
+        self.note(|| format!("n{place} keeps list {}", roster.version));
+        self.nodes[place].roster = roster.clone();
+        for group in (0..self.swarm.groups).map(GroupId) {
+            self.handle(place, group, Input::Roster(roster.clone()))?;
+        }
+        Ok(())
+    }
+
     /// A node that the list takes out, and on which no group has a replica, drains, and is gone when nothing on it is dirty.
     fn see_off(&mut self, place: Place) -> Check {
         let node = &self.nodes[place];

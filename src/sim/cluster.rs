@@ -525,26 +525,6 @@ impl<R: Rules> Cluster<R> {
         self.begin_storage(place)
     }
 
-    /// Whether a node hears another, by its list: one that joined later in that life only.
-    fn lets_in(&self, to: Place, from: Place) -> bool {
-        let from = &self.nodes[from];
-        let listed = self.nodes[to].roster.nodes.get(&from.id).map(|listed| listed.incarnation);
-        listed.is_some_and(|life| life.map_or(!from.joins, |life| life == from.incarnation))
-    }
-
-    /// A node has heard of a newer list of nodes: it is on disk, and told to all of its replicas.
-    fn keep_roster(&mut self, place: Place, roster: crate::node::Roster) -> Check {
-        if roster.version <= self.nodes[place].roster.version {
-            return Ok(());
-        }
-        self.note(|| format!("n{place} keeps list {}", roster.version));
-        self.nodes[place].roster = roster.clone();
-        for group in (0..self.swarm.groups).map(GroupId) {
-            self.handle(place, group, Input::Roster(roster.clone()))?;
-        }
-        Ok(())
-    }
-
     /// One change of what readers see on a node, and the check of what they may see now.
     fn change_lines(&mut self, place: Place, group: GroupId, change: LineChange) -> Check {
         let touched = match &change {

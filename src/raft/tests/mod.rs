@@ -2,6 +2,7 @@
 
 mod cluster;
 mod random;
+mod removed;
 mod safety;
 mod script;
 mod trace;
