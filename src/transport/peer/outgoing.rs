@@ -140,6 +140,9 @@ enum Broken {
     Frame(#[from] trine_protocol::frame::FrameError),
     #[error("{0}")]
     Refused(#[from] Error),
+    /// This node does not take the other one for whom it says it is.
+    #[error("{0}")]
+    NotAdmitted(Error),
     #[error("no answer within {0:?}")]
     Silent(Duration),
     #[error("the peer closed the connection")]
@@ -175,6 +178,7 @@ impl Peer {
                 }
                 Err(broken) => broken,
             };
+            // What the other side says of this node; what this node says of the other concerns the other.
             if let Broken::Refused(error) = &broken
                 && error.code == ErrorCode::LostData
             {
@@ -262,7 +266,7 @@ async fn connect<D: PeerDoor>(
             let message = format!("{} of cluster {:016x} answers there, not {node}", welcome.node, welcome.cluster_id);
             return Err(Error::new(ErrorCode::WrongCluster, message).into());
         }
-        door.admit(node, Incarnation(welcome.incarnation)).await?;
+        door.admit(node, Incarnation(welcome.incarnation)).await.map_err(Broken::NotAdmitted)?;
         Ok(connection)
     };
     timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(Broken::Silent(CONNECT_TIMEOUT)))
