@@ -58,7 +58,16 @@ impl NodePeers {
 impl Shared {
     /// Blocks: the first time that a node is seen it is written down.
     fn admit(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Error> {
-        let listed = self.nodes.borrow().nodes.get(&node).map(|listed| listed.incarnation);
+        let (version, listed) = {
+            let nodes = self.nodes.borrow();
+            (nodes.version, nodes.nodes.get(&node).map(|listed| listed.incarnation))
+        };
+        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed.is_none() && node != self.node && version == 0 && directory.identity().joins {
+            // It has heard of no list yet; those that it was told of may all be gone. What it does not know it does not hear,
+            // except for the list.
+            return Ok(());
+        }
         let Some(listed) = listed.filter(|_| node != self.node) else {
             let message = format!("{node} is not among the other members of this cluster");
             return Err(Error::new(ErrorCode::WrongCluster, message));
@@ -68,7 +77,6 @@ impl Shared {
             Some(known) => return Err(lost_data(node, known, incarnation)),
             None => {}
         }
-        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         match directory.known_peer(node) {
             Some(known) if known == incarnation => Ok(()),
             Some(known) => Err(lost_data(node, known, incarnation)),
@@ -123,9 +131,9 @@ mod tests {
 
     use super::*;
 
-    fn open(path: &std::path::Path) -> NodePeers {
+    fn open(path: &std::path::Path, version: u64, joins: bool) -> NodePeers {
         let node = NodeId::numbered(1);
-        let claim = Claim { node, cluster: Some(5), groups: 3, joins: false };
+        let claim = Claim { node, cluster: Some(5), groups: 3, joins };
         let directory = DataDirectory::open(path, &claim).unwrap();
         let listed = |life| crate::node::roster::Listed {
             incarnation: life,
@@ -137,7 +145,7 @@ mod tests {
         let joined = (NodeId::numbered(5), listed(Some(Incarnation(9))));
         let nodes =
             [1, 2, 3].map(|number| (NodeId::numbered(number), listed(None))).into_iter().chain([joined]).collect();
-        let (_, nodes) = tokio::sync::watch::channel(Roster { version: 1, replicas: 3, nodes });
+        let (_, nodes) = tokio::sync::watch::channel(Roster { version, replicas: 3, nodes });
         NodePeers::new(node, nodes, vec![Arc::default()], directory, |_| {})
     }
 
@@ -145,7 +153,7 @@ mod tests {
     async fn a_peer_keeps_its_incarnation_over_restarts() {
         let folder = tempfile::tempdir().unwrap();
         let admit = async |number, incarnation| {
-            let peers = open(folder.path());
+            let peers = open(folder.path(), 1, false);
             peers.admit(NodeId::numbered(number), Incarnation(incarnation)).await.err().map(|error| error.code)
         };
         assert_eq!(admit(2, 7).await, None);
@@ -156,5 +164,18 @@ mod tests {
         assert_eq!(admit(4, 1).await, Some(ErrorCode::WrongCluster), "no member");
         assert_eq!(admit(1, 1).await, Some(ErrorCode::WrongCluster), "this node itself");
         assert_eq!(admit(3, 8).await, None);
+    }
+
+    #[tokio::test]
+    async fn who_joins_hears_strangers_until_it_has_heard_of_a_list() {
+        let cases =
+            [(0, true, None), (0, false, Some(ErrorCode::WrongCluster)), (1, true, Some(ErrorCode::WrongCluster))];
+        for (version, joins, refused) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let peers = open(folder.path(), version, joins);
+            let code = peers.admit(NodeId::numbered(4), Incarnation(1)).await.err().map(|error| error.code);
+            assert_eq!(code, refused, "list {version}, joins: {joins}");
+            assert!(peers.admit(NodeId::numbered(1), Incarnation(1)).await.is_err(), "this node itself");
+        }
     }
 }

@@ -210,12 +210,12 @@ impl<R: Rules> Cluster<R> {
     }
 
     /// Whether a node hears another, by its list: one that joined later in that life only. Who joins and knows no list yet hears
-    /// those that it was told of in whatever life they are.
+    /// everyone, in whatever life: those that it was told of may all be gone.
     pub(super) fn lets_in(&self, to: Place, from: Place) -> bool {
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
         let is_new = to.joins && to.roster.version == 0;
         let listed = to.roster.nodes.get(&from.id).map(|listed| listed.incarnation);
-        listed.is_some_and(|life| life.map_or(is_new || !from.joins, |life| life == from.incarnation))
+        listed.map_or(is_new, |life| life.map_or(is_new || !from.joins, |life| life == from.incarnation))
     }
 
     /// A node has heard of a newer list of nodes: it is on disk, and told to all of its replicas.

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
@@ -12,16 +13,42 @@ pub(super) fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Stora
     move |source| StorageError::Io { what, source }
 }
 
-/// Makes the directory if it is missing, and its entry in its parent durable.
+/// Makes the directory if it is missing, with those above it, and the entry of each new one in its parent durable.
 pub(super) fn create_directory(path: &Path) -> Result<(), StorageError> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir_all(path).map_err(failed("create", path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => sync_directory(Path::new(".")),
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_directory(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(failed("create", path)(error));
+        }
+        _ => {}
     }
+    sync_directory(parent)
+}
+
+/// Makes the entries of a directory and of those above it durable, up to where another file system begins: whoever made
+/// them may have been killed before a sync.
+pub(super) fn sync_ancestors(path: &Path) -> Result<(), StorageError> {
+    let path = path.canonicalize().map_err(failed("resolve", path))?;
+    let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).map_err(failed("look at", path));
+    let own = device(&path)?;
+    for above in path.ancestors().skip(1) {
+        if device(above)? != own {
+            break;
+        }
+        match sync_directory(above) {
+            // What we may not read, we have not made: it was there before us.
+            Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes what was created, renamed or removed in a directory durable.

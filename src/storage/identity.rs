@@ -33,7 +33,7 @@ use crate::ids::{Incarnation, NodeId};
 use crate::node::Roster;
 
 use super::StorageError;
-use super::files::{create_directory, failed, read_if_there, replace};
+use super::files::{create_directory, failed, read_if_there, replace, sync_ancestors, sync_directory};
 
 /// Version of what is in a data directory; another one is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -96,6 +96,12 @@ impl DataDirectory {
             Some(identity) => identity,
             None => claim_new(path, claim)?,
         };
+        // The names that were found may be in the page cache only, from a start that was killed before it synced them. Once
+        // the directory is ready, a start has come past here.
+        sync_directory(path)?;
+        if !identity.ready {
+            sync_ancestors(path)?;
+        }
         let mut directory = Self { path: path.to_owned(), identity, peers: read_peers(path)?, _lock: lock };
         if let (None, Some(cluster)) = (identity.cluster, claim.cluster) {
             directory.adopt_cluster(cluster)?;
