@@ -24,7 +24,7 @@ use crate::cache;
 use crate::ids::{NodeId, ReplicaId};
 use crate::raft::Following;
 use crate::record;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::machine::Command;
 use super::message::GroupMessage;
@@ -94,7 +94,7 @@ impl<R: Rules> Replica<R> {
             return;
         }
         let raft = &self.member.raft;
-        if raft.change_under_way() {
+        if raft.change_under_way() && !R::without(Rule::ChangeDuringAChange) {
             self.change_waits_for = "both majorities to commit the change".into();
             return;
         }

@@ -107,7 +107,8 @@ impl Membership {
         if self.voters.is_empty() {
             return Tally::Lost;
         }
-        match (of(&self.voters), self.is_joint().then(|| of(&self.outgoing)).unwrap_or(Tally::Won)) {
+        let outgoing = if self.is_joint() { of(&self.outgoing) } else { Tally::Won };
+        match (of(&self.voters), outgoing) {
             (Tally::Won, Tally::Won) => Tally::Won,
             (Tally::Lost, _) | (_, Tally::Lost) => Tally::Lost,
             _ => Tally::Open,

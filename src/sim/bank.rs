@@ -56,44 +56,44 @@ macro_rules! bank {
 }
 
 bank! {
-    LeaderCountsItselfEarly 26 10 as_drawn "Raft, section 5.3: an entry counts where it is durable";
+    LeaderCountsItselfEarly 15 10 as_drawn "Raft, section 5.3: an entry counts where it is durable";
     AppendAcknowledgedEarly 42 10 as_drawn "NATS 2.12.1 (Jepsen): acknowledged before it was on disk";
-    VoteNotPersisted 365 30 rival_candidates "hashicorp/raft 661: term and vote not written as one";
-    VoteWithoutLogCheck 1 10 as_drawn "openraft 0.10-alpha.2: a higher term taken for a granted vote";
-    SecondVoteInATerm 1 30 rival_candidates "Raft, figure 3: election safety";
-    VoteRightAfterRestart 817 30 forgetful_voters "Raft thesis, section 6.4.1: a lease that a restarted voter forgot";
-    EarlierTermCommittedByCount 414 10 short_reigns "LogCabin 44: figure 8 of the paper";
-    CommitBeyondWhatIsProven 0 10 as_drawn "Raft, figure 2: the index of the last new entry";
+    VoteNotPersisted 5 30 rival_candidates "hashicorp/raft 661: term and vote not written as one";
+    VoteWithoutLogCheck 0 10 as_drawn "openraft 0.10-alpha.2: a higher term taken for a granted vote";
+    SecondVoteInATerm 0 30 rival_candidates "Raft, figure 3: election safety";
+    VoteRightAfterRestart 1848 30 forgetful_voters "Raft thesis, section 6.4.1: a lease that a restarted voter forgot";
+    EarlierTermCommittedByCount 1069 10 short_reigns "LogCabin 44: figure 8 of the paper";
+    CommitBeyondWhatIsProven 4 10 as_drawn "Raft, figure 2: the index of the last new entry";
     AppendCutsWithoutConflict 0 10 as_drawn "camunda 14509: an old append cut off what was acknowledged";
-    CompletionSpeaksForLaterEntries 69 10 as_drawn "etcd: ABA of asynchronous storage writes; Ra 3.1.8";
-    DeposedLeaderFollowed 1086 10 as_drawn "Raft, figure 2: reply false where the term is older";
-    LeaderLeaseFromAnswer 17 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
-    LeaderLeaseKeptInTransfer 125 10 as_drawn "openraft 1748: a lease kept while leadership goes";
-    VotersChangedAtOnce 0 10 as_drawn "Raft, figure 10: two majorities without a common member";
-    ChangeDuringAChange 0 10 as_drawn "Raft, section 6: one change at a time";
-    JointLeftEarly 0 10 as_drawn "camunda 60086: the joint state left before it was committed";
-    MembershipKeptWhenCut 0 10 as_drawn "NATS: a membership that was cut off, and stayed";
-    LearnersCounted 0 10 as_drawn "etcd: learners do not count (raft learner design)";
-    ReadBeforeNoOp 0 10 as_drawn "redisraft 22, etcd 7331: a read before the term's own entry";
-    ReadRoundUsedAgain 0 10 as_drawn "etcd 20418: late acknowledgements confirm a new read";
-    CommandsTakenOutOfOrder 4 10 as_drawn "Trine itself: a lost command sent again behind later ones";
+    CompletionSpeaksForLaterEntries 17 10 as_drawn "etcd: ABA of asynchronous storage writes; Ra 3.1.8";
+    DeposedLeaderFollowed 517 10 as_drawn "Raft, figure 2: reply false where the term is older";
+    LeaderLeaseFromAnswer 38 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
+    LeaderLeaseKeptInTransfer 28 10 as_drawn "openraft 1748: a lease kept while leadership goes";
+    VotersChangedAtOnce 0 10 restless_operator "Raft, figure 10: two majorities without a common member";
+    ChangeDuringAChange 0 10 restless_operator "Raft, section 6: one change at a time";
+    JointLeftEarly 0 10 restless_operator "camunda 60086: the joint state left before it was committed";
+    MembershipKeptWhenCut 101 10 as_drawn "NATS: a membership that was cut off, and stayed";
+    LearnersCounted 0 10 restless_operator "etcd: learners do not count (raft learner design)";
+    ReadBeforeNoOp 0 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
+    ReadRoundUsedAgain 0 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
+    CommandsTakenOutOfOrder 8 10 as_drawn "Trine itself: a lost command sent again behind later ones";
     RepeatedUnderANewNumber 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
-    SessionsLeftOutOfSnapshots 2 10 as_drawn "copycat 14: sessions missing from the snapshot";
-    WaitersKeptAcrossTerms 52 10 as_drawn "Raft, section 8: an index answered with another leader's entry";
+    SessionsLeftOutOfSnapshots 3 10 as_drawn "copycat 14: sessions missing from the snapshot";
+    WaitersKeptAcrossTerms 34 10 as_drawn "Raft, section 8: an index answered with another leader's entry";
     LeasesByWallClock 0 10 as_drawn "Redlock: leases that a clock's jump ends";
-    HomeBeforeNoOp 13 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
+    HomeBeforeNoOp 231 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
     NewHomeNotSilent 19 10 as_drawn "Gray and Cheriton, 1989: leases of a server that failed";
-    GrantWithoutLeaseCheck 244 10 as_drawn "tikv 964: a lease not looked at again";
-    LeaseBeforeJoin 14 10 as_drawn "Trine's model of sharing: a sharer that no new home knows of";
-    BusLeaseFromAnswer 108 10 as_drawn "Gray and Cheriton, 1989: the holder counts from before it asked";
-    LapsedLeaseRenewed 0 10 as_drawn "etcd 9921: a lease that ran out, granted on";
-    LinesKeptAcrossLeases 0 10 as_drawn "Redisson's local cache: what is kept over a reconnect";
-    WriteBeforeCopiesAreGone 0 10 as_drawn "Hazelcast 25304: invalidations that nobody waits for";
-    InvalidationOnlyAcknowledged 0 10 as_drawn "MESI: a snoop answered before the line is gone";
-    FillInstalledAfterInvalidation 4 10 as_drawn "Ignite 627; Redis' placeholder rule";
-    WriteBeforeJournal 52 10 as_drawn "write-behind caches: acknowledged and then lost";
-    OldValueWhileOwnerIsAway 80 10 as_drawn "MESI: memory is old where a cache has the line in M";
-    DirtyLineEvicted 53 10 as_drawn "gem5's MI state: a copy is kept until the write-back is acknowledged";
+    GrantWithoutLeaseCheck 910 10 as_drawn "tikv 964: a lease not looked at again";
+    LeaseBeforeJoin 45 10 as_drawn "Trine's model of sharing: a sharer that no new home knows of";
+    BusLeaseFromAnswer 112 10 as_drawn "Gray and Cheriton, 1989: the holder counts from before it asked";
+    LapsedLeaseRenewed 15 10 as_drawn "etcd 9921: a lease that ran out, granted on";
+    LinesKeptAcrossLeases 5 10 as_drawn "Redisson's local cache: what is kept over a reconnect";
+    WriteBeforeCopiesAreGone 1 10 as_drawn "Hazelcast 25304: invalidations that nobody waits for";
+    InvalidationOnlyAcknowledged 1 10 as_drawn "MESI: a snoop answered before the line is gone";
+    FillInstalledAfterInvalidation 14 10 as_drawn "Ignite 627; Redis' placeholder rule";
+    WriteBeforeJournal 222 10 as_drawn "write-behind caches: acknowledged and then lost";
+    OldValueWhileOwnerIsAway 25 10 as_drawn "MESI: memory is old where a cache has the line in M";
+    DirtyLineEvicted 7 10 as_drawn "gem5's MI state: a copy is kept until the write-back is acknowledged";
 }
 
 fn as_drawn(_: &mut Swarm) {}
@@ -137,4 +137,46 @@ fn forgetful_voters(swarm: &mut Swarm) {
     swarm.network.partition = Some(500_000);
     swarm.process = ProcessFaults { crash: Some(900_000), down_us: (2_000, 20_000), ..ProcessFaults::none() };
     swarm.leaders_first = 0;
+}
+
+/// An operator without rest, and leaders that die or are cut off in the middle of what it asks for.
+fn restless_operator(swarm: &mut Swarm) {
+    swarm.nodes = 5;
+    swarm.replicas = 3;
+    swarm.groups = 1;
+    swarm.clients = 2;
+    swarm.rates_ppm = vec![0; 5];
+    swarm.disk.rot = None;
+    swarm.network.partition = Some(700_000);
+    swarm.process.churn = Some(150_000);
+    swarm.process.crash = Some(800_000);
+    swarm.process.down_us = (20_000, 800_000);
+    swarm.process.new_leader_dies_per_mille = 500;
+}
+
+/// Many who ask who holds one lock.
+fn one_lock(swarm: &mut Swarm) {
+    swarm.nodes = 3;
+    swarm.replicas = 3;
+    swarm.groups = 1;
+    swarm.clients = 8;
+    swarm.names = 1;
+    swarm.think_us_max = 20_000;
+    swarm.weights = [1, 8, 1];
+    swarm.rates_ppm = vec![0; 3];
+    swarm.network.loss_per_mille = 0;
+}
+
+/// Leaders that die just after their election, while one lock is asked for.
+fn short_reigns_read(swarm: &mut Swarm) {
+    one_lock(swarm);
+    swarm.process.crash = Some(800_000);
+    swarm.process.down_us = (20_000, 600_000);
+    swarm.process.new_leader_dies_per_mille = 500;
+}
+
+/// Leaders that do not know yet that they are none, and are asked.
+fn leaders_cut_off(swarm: &mut Swarm) {
+    one_lock(swarm);
+    swarm.network.partition = Some(800_000);
 }
