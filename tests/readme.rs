@@ -51,8 +51,11 @@ fn limits_are_those_of_the_code() {
 #[test]
 fn every_test_named_as_proof_exists() {
     let mut tests = String::new();
-    for entry in fs::read_dir(root().join("tests/cluster")).expect("the tests of real processes") {
-        tests += &fs::read_to_string(entry.expect("an entry").path()).expect("a test file");
+    for folder in ["tests/cluster", "tests/torture"] {
+        let entries = fs::read_dir(root().join(folder)).expect("the tests of real processes");
+        for path in entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()) {
+            tests += &fs::read_to_string(path).expect("a test file");
+        }
     }
     let text = readme();
     let rows = table(&text, "What is promised, and what shows it");

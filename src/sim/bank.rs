@@ -57,7 +57,7 @@ macro_rules! bank {
 
 bank! {
     LeaderCountsItselfEarly 15 10 as_drawn "Raft, section 5.3: an entry counts where it is durable";
-    AppendAcknowledgedEarly 42 10 as_drawn "NATS 2.12.1 (Jepsen): acknowledged before it was on disk";
+    AppendAcknowledgedEarly 263 10 as_drawn "NATS 2.12.1 (Jepsen): acknowledged before it was on disk";
     VoteNotPersisted 5 30 rival_candidates "hashicorp/raft 661: term and vote not written as one";
     VoteWithoutLogCheck 0 10 as_drawn "openraft 0.10-alpha.2: a higher term taken for a granted vote";
     SecondVoteInATerm 0 30 rival_candidates "Raft, figure 3: election safety";

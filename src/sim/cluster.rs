@@ -6,7 +6,7 @@ use std::sync::Arc;
 use trine_protocol::{Error, Response};
 
 use super::audit::Audit;
-use super::checker::raft::{LogView, Mark, NewLeader, RaftChecker};
+use super::checker::raft::{NewLeader, RaftChecker};
 use super::checker::{Check, Services, bus};
 use super::disk::{Finished, NodeDisk, Thread};
 use super::faults::Fault;
@@ -19,7 +19,7 @@ use super::swarm::{Options, Swarm};
 use super::trace::Trace;
 use super::workload::Workload;
 use crate::cache::{Found, LineChange};
-use crate::ids::{GroupId, Index, NodeId, Term};
+use crate::ids::{GroupId, NodeId};
 use crate::node::effect::{Effects, Input, RequestId};
 use crate::node::message::GroupMessage;
 use crate::node::{Replica, Setup, Timing};
@@ -139,32 +139,6 @@ pub(crate) struct Cluster<R: Rules> {
     pub(crate) counts: Counts,
     pub(crate) operator: super::churn::Operator,
     seed: u64,
-}
-
-impl<R: Rules> LogView for Raft<R> {
-    fn term(&self) -> Term {
-        Raft::term(self)
-    }
-
-    fn is_leader(&self) -> bool {
-        self.role() == Role::Leader
-    }
-
-    fn commit_index(&self) -> Index {
-        self.commit()
-    }
-
-    fn term_at(&self, index: Index) -> Option<Term> {
-        Raft::term_at(self, index)
-    }
-
-    fn mark_at(&self, index: Index) -> Option<Mark> {
-        self.entry(index).map(Mark::of)
-    }
-
-    fn base_index(&self) -> Index {
-        self.base().index
-    }
 }
 
 impl<R: Rules> Cluster<R> {

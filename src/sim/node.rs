@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::checker::raft::{LogView, Mark};
 use super::disk::NodeDisk;
 use super::random::Random;
 use super::swarm::RATE_PPM_MAX;
 use crate::cache::Lines;
-use crate::ids::{GroupId, Incarnation, NodeId, Now};
+use crate::ids::{GroupId, Incarnation, Index, NodeId, Now, Term};
 use crate::node::effect::{Effects, Input, RequestId};
 use crate::node::roster::Listed;
 use crate::node::{Replica, Roster};
+use crate::raft::{Raft, Role};
 use crate::rules::Rules;
 
 /// A node's clock: a speed and an offset of its own. It goes on while the node is down.
@@ -164,5 +166,31 @@ mod tests {
         clock.jump_wall(&mut random);
         assert_eq!(clock.at(6_000_000).mono_us, second.mono_us);
         assert_ne!(clock.at(6_000_000).wall_ms, second.wall_ms);
+    }
+}
+
+impl<R: Rules> LogView for Raft<R> {
+    fn term(&self) -> Term {
+        Raft::term(self)
+    }
+
+    fn is_leader(&self) -> bool {
+        self.role() == Role::Leader
+    }
+
+    fn commit_index(&self) -> Index {
+        self.commit()
+    }
+
+    fn term_at(&self, index: Index) -> Option<Term> {
+        Raft::term_at(self, index)
+    }
+
+    fn mark_at(&self, index: Index) -> Option<Mark> {
+        self.entry(index).map(Mark::of)
+    }
+
+    fn base_index(&self) -> Index {
+        self.base().index
     }
 }
