@@ -12,6 +12,11 @@
 use super::{Options, ProcessFaults, Report, Sim, Swarm};
 use crate::rules::{OneLeftOut, Rule};
 
+/// In place of a seed: whole clusters have not met it within thousands of seeds, as what is around Raft asks for one change at a time
+/// and waits with it until the group is calm. The random runs of one group (`raft/tests/random.rs`) find them, but for
+/// `ReadRoundUsedAgain`, which no run has met yet: only the scripts of reads hold it.
+pub const IN_ONE_GROUP: u64 = u64::MAX;
+
 /// One rule left out.
 #[derive(Clone, Copy)]
 pub struct Bug {
@@ -21,7 +26,7 @@ pub struct Bug {
     pub name: &'static str,
     /// Where it happened, or which text forbids it.
     pub precedent: &'static str,
-    /// A seed that finds it.
+    /// A seed that finds it, or [`IN_ONE_GROUP`].
     pub seed: u64,
     /// Seconds of virtual time with faults.
     pub seconds: u64,
@@ -42,7 +47,7 @@ impl Bug {
 }
 
 macro_rules! bank {
-    ($($rule:ident $seed:literal $seconds:literal $adjust:ident $precedent:literal;)*) => {
+    ($($rule:ident $seed:tt $seconds:literal $adjust:ident $precedent:literal;)*) => {
         /// Every bug that has to be found.
         pub const BANK: &[Bug] = &[$(Bug {
             rule: Rule::$rule,
@@ -69,13 +74,13 @@ bank! {
     DeposedLeaderFollowed 517 10 as_drawn "Raft, figure 2: reply false where the term is older";
     LeaderLeaseFromAnswer 38 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
     LeaderLeaseKeptInTransfer 28 10 as_drawn "openraft 1748: a lease kept while leadership goes";
-    VotersChangedAtOnce 0 10 restless_operator "Raft, figure 10: two majorities without a common member";
-    ChangeDuringAChange 0 10 restless_operator "Raft, section 6: one change at a time";
-    JointLeftEarly 0 10 restless_operator "camunda 60086: the joint state left before it was committed";
+    VotersChangedAtOnce 17 10 restless_operator "Raft, figure 10: two majorities without a common member";
+    ChangeDuringAChange IN_ONE_GROUP 10 restless_operator "Raft, section 6: one change at a time";
+    JointLeftEarly IN_ONE_GROUP 10 restless_operator "camunda 60086: the joint state left before it was committed";
     MembershipKeptWhenCut 101 10 as_drawn "NATS: a membership that was cut off, and stayed";
-    LearnersCounted 0 10 restless_operator "etcd: learners do not count (raft learner design)";
-    ReadBeforeNoOp 0 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
-    ReadRoundUsedAgain 0 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
+    LearnersCounted IN_ONE_GROUP 10 restless_operator "etcd: learners do not count (raft learner design)";
+    ReadBeforeNoOp 24 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
+    ReadRoundUsedAgain IN_ONE_GROUP 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 8 10 as_drawn "Trine itself: a lost command sent again behind later ones";
     RepeatedUnderANewNumber 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
     SessionsLeftOutOfSnapshots 3 10 as_drawn "copycat 14: sessions missing from the snapshot";

@@ -153,22 +153,6 @@ impl<R: Rules, E> Node<R, E> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_runs_at_its_speed_and_its_wall_jumps_alone() {
-        let mut random = Random::new(1);
-        let mut clock = Clock::new(&mut random, 4_000);
-        let (first, second) = (clock.at(5_000_000), clock.at(6_000_000));
-        assert_eq!(second.mono_us - first.mono_us, 1_004_000);
-        clock.jump_wall(&mut random);
-        assert_eq!(clock.at(6_000_000).mono_us, second.mono_us);
-        assert_ne!(clock.at(6_000_000).wall_ms, second.wall_ms);
-    }
-}
-
 impl<R: Rules> LogView for Raft<R> {
     fn term(&self) -> Term {
         Raft::term(self)
@@ -192,5 +176,21 @@ impl<R: Rules> LogView for Raft<R> {
 
     fn base_index(&self) -> Index {
         self.base().index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_runs_at_its_speed_and_its_wall_jumps_alone() {
+        let mut random = Random::new(1);
+        let mut clock = Clock::new(&mut random, 4_000);
+        let (first, second) = (clock.at(5_000_000), clock.at(6_000_000));
+        assert_eq!(second.mono_us - first.mono_us, 1_004_000);
+        clock.jump_wall(&mut random);
+        assert_eq!(clock.at(6_000_000).mono_us, second.mono_us);
+        assert_ne!(clock.at(6_000_000).wall_ms, second.wall_ms);
     }
 }
