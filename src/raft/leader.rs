@@ -204,6 +204,7 @@ impl<R: Rules> Node<R> {
             Some(transfer) if now_us >= transfer.deadline_us => {
                 mark(Rare::TransferGivenUp);
                 leader.transfer = None;
+                self.membership_committed();
             }
             _ => {}
         }
