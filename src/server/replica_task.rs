@@ -117,8 +117,11 @@ pub(super) struct Shell<D> {
 
 /// Runs a replica until `stop`.
 pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell<D>, stop: CancellationToken) {
+    // All replicas of a node tick at the same instants, so what they say to a peer then shares its frames.
+    let past = Duration::from_micros(clock::mono_us() % TICK.as_micros() as u64);
+    tokio::time::sleep(TICK - past).await;
     let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut inputs = Vec::with_capacity(INPUTS_PER_TURN_MAX + 8);
     let (mut ticks, mut more) = (0_u64, false);
     loop {
