@@ -9,6 +9,7 @@
 //! - A node that the list takes out goes by itself, when no group has a replica on it any more: it drains, and ends with code 0.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,9 @@ use crate::transport::{Local, Outbox};
 use super::inbox::Inbox;
 use super::peers::NodePeers;
 use super::replica_task::Standing;
+
+/// Longest time for the homes of all groups to note that a node that leaves owns nothing any more.
+const RELEASE_MAX: Duration = Duration::from_secs(10);
 
 /// The list as its readers have it.
 pub(super) type Nodes = watch::Receiver<Roster>;
@@ -95,6 +99,18 @@ impl Keeper {
             if standing.clone().wait_for(outside).await.is_err() {
                 return;
             }
+        }
+        self.inboxes.iter().for_each(|inbox| inbox.drain());
+        let released = async {
+            for standing in &self.standings {
+                // A replica that has ended gives nothing back any more.
+                let _ = standing.clone().wait_for(|standing| standing.released).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE_MAX, released).await.is_err() {
+            tracing::warn!(
+                "not every home has heard in {RELEASE_MAX:?} that this node owns nothing: some keys may wait for a write"
+            );
         }
         tracing::info!("no group has a replica on this node any more: it leaves");
         self.left.cancel();

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   add:     a node with an empty disk starts ──▶ Add ──▶ (every group settled) ──▶ Promote ──▶ (settled)
-//!   remove:  Remove ──▶ (no replica on it, nothing dirty) it stops for good ──▶ Forget
+//!   remove:  Remove ──▶ (no replica on it, nothing dirty or owned) it stops for good ──▶ Forget
 //!   replace: a node's disk is gone, it starts as another life ──▶ Replace ──▶ (settled)
 //! ```
 
@@ -242,7 +242,7 @@ impl<R: Rules> Cluster<R> {
         if node.replicas.values().any(|replica| replica.raft().is_some()) {
             return Ok(());
         }
-        if node.replicas.values().all(|replica| replica.agent().is_drained()) && node.draining {
+        if node.replicas.values().all(|replica| replica.agent().is_released()) && node.draining {
             self.stop(place, false);
             self.nodes[place].absent = true;
             return Ok(());
