@@ -9,7 +9,7 @@
 //! - Some need a world that a seed rarely draws by itself; [`Bug::adjust`] makes it, and nothing else of the run.
 //! - Any change of what a run does shifts which seeds find what: look for them anew with `trine-sim --bugs`.
 
-use super::{Options, ProcessFaults, Report, Sim, Swarm};
+use super::{DiskFaults, Options, ProcessFaults, Report, Sim, Swarm};
 use crate::rules::{OneLeftOut, Rule};
 
 /// In place of a seed: whole clusters have not met it within thousands of seeds, as what is around Raft asks for one change at a time
@@ -62,7 +62,7 @@ macro_rules! bank {
 
 bank! {
     LeaderCountsItselfEarly 15 10 as_drawn "Raft, section 5.3: an entry counts where it is durable";
-    AppendAcknowledgedEarly 263 10 as_drawn "NATS 2.12.1 (Jepsen): acknowledged before it was on disk";
+    AppendAcknowledgedEarly 263 10 slow_disks "NATS 2.12.1 (Jepsen): acknowledged before it was on disk";
     VoteNotPersisted 5 30 rival_candidates "hashicorp/raft 661: term and vote not written as one";
     VoteWithoutLogCheck 0 10 as_drawn "openraft 0.10-alpha.2: a higher term taken for a granted vote";
     SecondVoteInATerm 0 30 rival_candidates "Raft, figure 3: election safety";
@@ -80,7 +80,7 @@ bank! {
     MembershipKeptWhenCut 101 10 as_drawn "NATS: a membership that was cut off, and stayed";
     LearnersCounted IN_ONE_GROUP 10 restless_operator "etcd: learners do not count (raft learner design)";
     ReadBeforeNoOp 24 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
-    ReadRoundUsedAgain IN_ONE_GROUP 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
+    ReadRoundUsedAgain IN_ONE_GROUP 10 leaders_hand_over "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 8 10 as_drawn "Trine itself: a lost command sent again behind later ones";
     RepeatedUnderANewNumber 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
     SessionsLeftOutOfSnapshots 3 10 as_drawn "copycat 14: sessions missing from the snapshot";
@@ -116,6 +116,16 @@ fn rival_candidates(swarm: &mut Swarm) {
     swarm.process.crash = Some(400_000);
     swarm.process.down_us = (10_000, 50_000);
     swarm.process.new_leader_dies_per_mille = 900;
+}
+
+/// Disks of very different speed, and cuts of all power at once.
+fn slow_disks(swarm: &mut Swarm) {
+    swarm.nodes = 3;
+    swarm.replicas = 3;
+    swarm.groups = 1;
+    swarm.rates_ppm = vec![0; 3];
+    swarm.disk = DiskFaults { sync_us: (100, 100_000), ..DiskFaults::none() };
+    swarm.process = ProcessFaults { blackout: Some(1_500_000), down_us: (20_000, 900_000), ..ProcessFaults::none() };
 }
 
 /// Leaders that die just after their election, with an entry here and another there.
@@ -180,8 +190,12 @@ fn short_reigns_read(swarm: &mut Swarm) {
     swarm.process.new_leader_dies_per_mille = 500;
 }
 
-/// Leaders that do not know yet that they are none, and are asked.
-fn leaders_cut_off(swarm: &mut Swarm) {
+/// Leaders that have just handed over, do not know yet that somebody else leads, and are asked.
+fn leaders_hand_over(swarm: &mut Swarm) {
     one_lock(swarm);
-    swarm.network.partition = Some(800_000);
+    swarm.network.in_order = false;
+    swarm.network.partition = None;
+    swarm.network.tail_per_mille = 300;
+    swarm.network.tail_us_max = 400_000;
+    swarm.process = ProcessFaults { drain: Some(400_000), down_us: (20_000, 200_000), ..ProcessFaults::none() };
 }
