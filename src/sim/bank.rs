@@ -80,7 +80,7 @@ bank! {
     MembershipKeptWhenCut 101 10 as_drawn "NATS: a membership that was cut off, and stayed";
     LearnersCounted IN_ONE_GROUP 10 restless_operator "etcd: learners do not count (raft learner design)";
     ReadBeforeNoOp 24 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
-    ReadRoundUsedAgain IN_ONE_GROUP 10 leaders_hand_over "etcd 20418: late acknowledgements confirm a new read";
+    ReadRoundUsedAgain 2827 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 8 10 as_drawn "Trine itself: a lost command sent again behind later ones";
     RepeatedUnderANewNumber 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
     SessionsLeftOutOfSnapshots 3 10 as_drawn "copycat 14: sessions missing from the snapshot";
@@ -190,12 +190,8 @@ fn short_reigns_read(swarm: &mut Swarm) {
     swarm.process.new_leader_dies_per_mille = 500;
 }
 
-/// Leaders that have just handed over, do not know yet that somebody else leads, and are asked.
-fn leaders_hand_over(swarm: &mut Swarm) {
+/// Leaders that do not know yet that they are none, and are asked.
+fn leaders_cut_off(swarm: &mut Swarm) {
     one_lock(swarm);
-    swarm.network.in_order = false;
-    swarm.network.partition = None;
-    swarm.network.tail_per_mille = 300;
-    swarm.network.tail_us_max = 400_000;
-    swarm.process = ProcessFaults { drain: Some(400_000), down_us: (20_000, 200_000), ..ProcessFaults::none() };
+    swarm.network.partition = Some(800_000);
 }
