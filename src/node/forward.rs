@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trine_protocol::cluster::{OpenSession, SessionOpened, Transferring};
+use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferring};
 use trine_protocol::error::Outcome;
 use trine_protocol::lock::Inspected;
 use trine_protocol::{Error, ErrorCode, Request, Response};
@@ -142,6 +142,14 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
+        if matches!(request, Request::Backup(_)) && !self.leads() {
+            let error = self.not_leader();
+            return step.effects.reply.push((id, Err(error)));
+        }
+        if let Request::WriteBackAll(_) = request {
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
+            return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
+        }
         let operation = match &request {
             Request::Get(get) => Some((get.key.clone(), cache::Operation::Get)),
             Request::Put(put) => Some((put.key.clone(), cache::Operation::Put(Some(put.value.clone())))),
@@ -396,7 +404,7 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        if matches!(forward.request, Request::Inspect(_) | Request::Transfer(_)) {
+        if matches!(forward.request, Request::Inspect(_) | Request::Transfer(_) | Request::Backup(_)) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
@@ -453,6 +461,11 @@ impl<R: Rules> Replica<R> {
             };
         }
         member.streams.take(sender, at);
+        if from.is_some() && matches!(request, Request::Backup(_)) {
+            // The state store that is copied is the asked node's own; it led when it was asked.
+            let what = format!("the lead of {} moved while a copy of it was asked for", self.setup.group);
+            return self.answer(step, from, id, Err(Error::new(ErrorCode::InvalidArgument, what)));
+        }
         if let Request::Transfer(transfer) = request {
             let result = self.hand_over(step, &transfer.node);
             return self.answer(step, from, id, result);
@@ -489,6 +502,11 @@ impl<R: Rules> Replica<R> {
     /// A read may be answered from the state as it is now.
     pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
         let Some(Read { node, id, request }) = self.member.reads.remove(&ticket) else { return };
+        if let Request::Backup(_) = request {
+            let index = self.member.machine.applied().index;
+            self.member.checkpoints.want_whole();
+            return self.answer(step, node, id, Ok(Response::Backup(BackupBegun { backup: 0, index })));
+        }
         let Request::Inspect(inspect) = request else { return };
         let holder = self.member.machine.lock().holder(&inspect.lock);
         let inspected = match holder {
