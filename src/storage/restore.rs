@@ -65,7 +65,7 @@ impl Restoring {
         loop {
             // Little enough to be one batch, which a larger checkpoint is not.
             let (mut batch, mut bytes) = (Vec::new(), 0);
-            while let Some(change) = changes.next() {
+            for change in changes.by_ref() {
                 bytes += change.key.len() + change.value.as_ref().map_or(0, Vec::len);
                 batch.push(change);
                 if batch.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
@@ -102,5 +102,71 @@ impl Restoring {
         let marker = path.join(RESTORING);
         std::fs::remove_file(&marker).map_err(failed("remove", &marker))?;
         sync_directory(&path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::NodeId;
+    use crate::node::machine::GENERATION_KEY;
+    use crate::record;
+    use crate::storage::open;
+
+    use super::*;
+
+    const G: GroupId = GroupId(1);
+
+    fn claim() -> Claim {
+        Claim { node: NodeId::numbered(1), cluster: Some(7), groups: 3, joins: false }
+    }
+
+    fn meta() -> SnapshotMeta {
+        SnapshotMeta { index: 41, term: 5, stamp_ms: 9, wall_ms: 10, membership: None }
+    }
+
+    fn generation(value: u16) -> Vec<Change> {
+        vec![Change { key: GENERATION_KEY.to_vec(), value: Some(record::encode(&value)) }]
+    }
+
+    #[test]
+    fn log_and_state_stand_where_the_backup_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let mut restoring = Restoring::begin(&path, &claim()).unwrap();
+        restoring.put(G, &meta(), generation(3)).unwrap();
+        restoring.put(G, &meta(), generation(4)).unwrap();
+        restoring.finish().unwrap();
+        let opened = open(&path, &Claim { cluster: None, ..claim() }, LogOptions::default()).unwrap();
+        assert_eq!(opened.directory.identity().cluster, Some(7));
+        let found = &opened.recovered[&G];
+        assert_eq!((&found.base, &found.applied, found.entries.len()), (&meta(), &meta(), 0));
+        assert_eq!((found.hard_state.term, found.hard_state.vote), (5, None));
+        let records = found.state.iter().map(|(key, value)| (key.as_slice(), value.as_ref()));
+        let machine = Machine::restore(0, found.applied.clone(), records).unwrap();
+        assert_eq!(machine.generation(), 4, "the last of a key counts");
+        // It goes where the state goes: to whoever gets a snapshot of it.
+        assert!(machine.records().iter().any(|(key, _)| key == GENERATION_KEY));
+        assert_eq!(opened.recovered[&GroupId(0)].base, SnapshotMeta::default());
+    }
+
+    #[test]
+    fn what_was_interrupted_is_taken_by_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut restoring = Restoring::begin(folder.path(), &claim()).unwrap();
+        restoring.put(G, &meta(), generation(1)).unwrap();
+        drop(restoring);
+        let refused = open(folder.path(), &claim(), LogOptions::default()).unwrap_err();
+        assert!(refused.to_string().contains("a restore into it has not ended"), "{refused}");
+        let refused = Restoring::begin(folder.path(), &claim()).unwrap_err();
+        assert!(refused.to_string().contains("it is not empty"), "{refused}");
+    }
+
+    #[test]
+    fn records_that_make_no_state_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut restoring = Restoring::begin(folder.path(), &claim()).unwrap();
+        restoring.put(G, &meta(), vec![Change { key: b"l".to_vec(), value: Some(vec![1]) }]).unwrap();
+        assert!(matches!(restoring.finish(), Err(StorageError::Corrupt { .. })));
+        assert!(open(folder.path(), &claim(), LogOptions::default()).is_err());
     }
 }

@@ -122,7 +122,11 @@ impl Backups {
         }
         // The checkpoint that is being written is waited for, and not on a thread that others need.
         let this = Arc::clone(self);
-        blocking(move || Ok(this.tracker.begin(id, group))).await?;
+        blocking(move || {
+            this.tracker.begin(id, group);
+            Ok(())
+        })
+        .await?;
         tracing::info!(%group, index, copy = id, "a copy of the group's state is being made");
         Ok(BackupBegun { backup: id, index })
     }
@@ -207,12 +211,9 @@ impl Backups {
                 let (reader, group) = (self.reader.clone(), copy.group);
                 let chunk = keys.drain(..keys.len().min(1024)).collect::<Vec<_>>();
                 let values = blocking(move || reader.read_each(group, chunk)).await?;
-                for (key, value) in values {
-                    match value {
-                        Some(value) => pairs::put(&mut making.bytes, &key, value.as_deref()),
-                        // It is being replaced just now, and noted for that.
-                        None => {}
-                    }
+                // What is being replaced just now is noted for that.
+                for (key, value) in values.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+                    pairs::put(&mut making.bytes, &key, value.as_deref());
                 }
                 making.step = if keys.is_empty() { Step::Look(round) } else { Step::Again(keys, round) };
             }
@@ -291,3 +292,6 @@ async fn blocking<T: Send + 'static>(
 fn over(what: &str) -> Error {
     Error::new(ErrorCode::InvalidArgument, format!("{what}: begin another"))
 }
+
+#[cfg(test)]
+mod tests;
