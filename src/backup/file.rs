@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 /// A backup that is being written. Dropped before it is kept, it is removed.
 #[derive(Debug)]
 pub struct Partial {
@@ -25,7 +27,12 @@ impl Partial {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let partial = path.with_file_name(name);
-        let file = File::options().write(true).create(true).truncate(true).open(&partial)?;
+        let file = File::options().write(true).create(true).truncate(false).open(&partial)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            let what = format!("another backup writes {}", partial.display());
+            io::Error::new(io::ErrorKind::ResourceBusy, what)
+        })?;
+        file.set_len(0)?;
         Ok((Self { path: path.to_owned(), partial, kept: false }, file))
     }
 
@@ -35,12 +42,12 @@ impl Partial {
     /// What the disk says.
     pub fn keep(mut self, file: &File, force: bool) -> io::Result<()> {
         file.sync_all()?;
-        if force {
-            fs::rename(&self.partial, &self.path)?;
-        } else {
-            // A link, other than a renaming, never replaces what is there.
-            fs::hard_link(&self.partial, &self.path)?;
-            fs::remove_file(&self.partial)?;
+        // A link, other than a renaming, never replaces what is there. Not every file system has links.
+        let linked = if force { None } else { Some(fs::hard_link(&self.partial, &self.path)) };
+        match linked {
+            Some(Ok(())) => fs::remove_file(&self.partial)?,
+            Some(Err(error)) if fs::symlink_metadata(&self.path).is_ok() => return Err(error),
+            _ => fs::rename(&self.partial, &self.path)?,
         }
         self.kept = true;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -142,7 +142,8 @@ impl<R: Read> Reader<R> {
         if length as usize > BLOCK_BYTES_MAX {
             return Err(self.wrong(from, &format!("a block of {length} bytes, {BLOCK_BYTES_MAX} are the most")));
         }
-        let payload = self.take(length as usize, "a block")?;
+        // Where the length is what is damaged, the file may well end before it.
+        let payload = self.take(length as usize, "a block").map_err(|damage| Damage { from, ..damage })?;
         if checksum(length, code, number, &payload) != crc {
             return Err(self.wrong(from, "the checksum of this block does not match"));
         }

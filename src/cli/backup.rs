@@ -4,6 +4,8 @@
 //! 2. Each group is copied at its leader, part by part, into `FILE.partial`. A copy that breaks off (the leader died) is begun anew.
 //! 3. The file is synced and gets its name, and the folder is synced.
 //!
+//! A node that could not be asked, and owns no key by then, has nothing that is missing: ownership is in the log.
+//!
 //! So everything that was acknowledged before the backup began is in the file, but for what step 1 could not reach: that is
 //! said on standard error, in the file, and by the exit code 7.
 //!
@@ -242,6 +244,8 @@ impl Copying<'_> {
         for missing in &mut self.missing {
             missing.keys = self.owned.values().filter(|owner| **owner == missing.node).count() as u64;
         }
+        // Whoever owns nothing in the copies has acknowledged no write that main memory lacks.
+        self.missing.retain(|missing| missing.keys > 0);
         let sum = |of: fn(&GroupEnd) -> u64| self.ends.iter().map(of).sum();
         let (records, bytes) = (sum(|end| end.records), sum(|end| end.bytes));
         let summary = Summary { generation: self.generation, records, bytes, missing: self.missing };

@@ -87,7 +87,8 @@ pub(super) async fn run(args: RestoreArgs) -> Result<Exit, Failure> {
                 restore.node(member.name, &all, directory)?;
             }
             up::restored(&args.data_dir, cluster_id, args.nodes, backup.header.groups)?;
-            format!("start it with `trine up --data-dir {}`", args.data_dir.display())
+            let (dir, groups) = (args.data_dir.display(), backup.header.groups);
+            format!("start it with `trine up --data-dir {dir} --nodes {} --groups {groups}`", args.nodes)
         }
     };
     for missing in &backup.summary.missing {

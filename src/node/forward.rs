@@ -110,6 +110,12 @@ impl Pending {
         Some(entry)
     }
 
+    /// Whether somebody asks to copy this node's state.
+    fn is_copy(&self, id: u64) -> bool {
+        let entry = self.table.get(&id);
+        entry.is_some_and(|entry| matches!(entry.kind, Kind::Log { request: Request::Backup(_), .. }))
+    }
+
     fn send_at(&mut self, id: u64, at_us: u64) {
         if let Some(Entry { kind: Kind::Log { send_us, .. }, .. }) = self.table.get_mut(&id) {
             self.to_send.remove(&(*send_us, id));
@@ -181,6 +187,11 @@ impl<R: Rules> Replica<R> {
     fn dispatch(&mut self, step: &mut Step, id: u64) {
         let again_us = step.now.mono_us + self.setup.timing.resend_us;
         let Some((leader, _)) = self.leader() else { return };
+        if leader != self.setup.node && self.pending.is_copy(id) {
+            // What is copied is this node's own state store, and it led when it was asked.
+            let error = self.not_leader();
+            return self.reply(step, id, Err(error));
+        }
         let needs_place =
             matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
         let again = |entry: &Entry| matches!(entry.kind, Kind::Log { sends: 1.., client_session: false, .. });
@@ -461,11 +472,6 @@ impl<R: Rules> Replica<R> {
             };
         }
         member.streams.take(sender, at);
-        if from.is_some() && matches!(request, Request::Backup(_)) {
-            // The state store that is copied is the asked node's own; it led when it was asked.
-            let what = format!("the lead of {} moved while a copy of it was asked for", self.setup.group);
-            return self.answer(step, from, id, Err(Error::new(ErrorCode::InvalidArgument, what)));
-        }
         if let Request::Transfer(transfer) = request {
             let result = self.hand_over(step, &transfer.node);
             return self.answer(step, from, id, result);
