@@ -47,15 +47,15 @@ pub fn generation(change: &Change) -> Result<Option<u16>, String> {
     }
 }
 
-/// The key of the cache that this record is of, and the node that owns it.
+/// The node that owns the key of the cache that this record is of, and that node's data directory.
 ///
 /// # Errors
 /// Where it cannot be read.
-pub fn owner(change: &Change) -> Result<Option<String>, String> {
+pub fn owner(change: &Change) -> Result<Option<(String, u64)>, String> {
     match &change.value {
         Some(value) if change.key.first() == Some(&prefix::CACHE) => {
             let cell: Cell = record::decode(&change.key, value).map_err(|bad| bad.to_string())?;
-            Ok(cell.owner.map(|owner| owner.node.to_string()))
+            Ok(cell.owner.map(|owner| (owner.node.to_string(), owner.incarnation.0)))
         }
         _ => Ok(None),
     }

@@ -21,7 +21,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use trine_protocol::cache::WriteBackAll;
-use trine_protocol::client::Client;
+use trine_protocol::client::{Client, ClientConfig};
 use trine_protocol::cluster::{Backup, BackupPart, BackupRead, BackupStands, NodeStatus};
 use trine_protocol::limits::DEADLINE_MS_MAX;
 use trine_protocol::{Error, ErrorCode, Response};
@@ -66,7 +66,7 @@ pub(super) async fn run(args: BackupArgs) -> Result<Exit, Failure> {
     let (partial, file) = Partial::create(&args.file, args.force).map_err(unwritable)?;
     let client = args.client.connect().await?;
     let status = client.status().await?;
-    let missing = write_back(&args.client, &status).await;
+    let asked = write_back(&args.client, &status).await;
     let groups = u32::try_from(status.groups.len()).unwrap_or(u32::MAX);
     let program = env!("CARGO_PKG_VERSION").to_owned();
     let header = Header { cluster_id: status.cluster_id, groups, begun_ms, program };
@@ -75,7 +75,7 @@ pub(super) async fn run(args: BackupArgs) -> Result<Exit, Failure> {
         args: &args,
         client,
         writer,
-        missing,
+        asked,
         nodes: BTreeMap::new(),
         ends: Vec::new(),
         generation: 0,
@@ -97,37 +97,57 @@ pub(super) async fn run(args: BackupArgs) -> Result<Exit, Failure> {
     Ok(if complete { Exit::Done } else { Exit::Incomplete })
 }
 
-/// Has every node write its dirty lines back; returns those that did not.
-async fn write_back(args: &ClientArgs, status: &NodeStatus) -> Vec<Missing> {
-    let mut asked = JoinSet::new();
+/// What became of asking each node to write its dirty lines back.
+#[derive(Default)]
+struct Asked {
+    /// The nodes that did, each with its data directory.
+    done: BTreeSet<(String, u64)>,
+    /// Why the others did not.
+    failed: BTreeMap<String, Error>,
+}
+
+/// Has every node write its dirty lines back.
+async fn write_back(args: &ClientArgs, status: &NodeStatus) -> Asked {
+    let mut asking = JoinSet::new();
     for node in &status.nodes {
         let mut config = args.config(vec![node.client.clone()]);
         // One that cannot be reached is said to be so at once, and not only when all of the time is over.
         (config.deadline, config.retry) = (WRITE_BACK_MAX, false);
-        let (name, groups) = (node.node.clone(), status.groups.len());
-        asked.spawn(async move {
-            let first = write_back_at(config.clone(), groups).await;
-            if first.is_ok() {
-                return (name, first);
+        let (name, cluster_id) = (node.node.clone(), status.cluster_id);
+        asking.spawn(async move {
+            let mut answer = write_back_at(config.clone(), &name, cluster_id).await;
+            if answer.is_err() {
+                tokio::time::sleep(PAUSE).await;
+                answer = write_back_at(config, &name, cluster_id).await;
             }
-            tokio::time::sleep(PAUSE).await;
-            (name, write_back_at(config, groups).await)
+            (name, answer)
         });
     }
-    let answers: BTreeMap<String, Result<(), Error>> = asked.join_all().await.into_iter().collect();
-    let missing =
-        |(node, answer): (String, Result<(), Error>)| Some(Missing { node, why: answer.err()?.to_string(), keys: 0 });
-    answers.into_iter().filter_map(missing).collect()
+    let mut asked = Asked::default();
+    for (name, answer) in asking.join_all().await {
+        match answer {
+            Ok(incarnation) => drop(asked.done.insert((name, incarnation))),
+            Err(error) => drop(asked.failed.insert(name, error)),
+        }
+    }
+    asked
 }
 
-async fn write_back_at(config: trine_protocol::client::ClientConfig, groups: usize) -> Result<(), Error> {
+/// Has the node there write its dirty lines back, of every group; returns which data directory it has.
+async fn write_back_at(config: ClientConfig, name: &str, cluster_id: u64) -> Result<u64, Error> {
     let client = Client::connect(config).await?;
-    let mut asked = JoinSet::new();
-    for group in 0..u32::try_from(groups).unwrap_or(u32::MAX) {
-        let client = client.clone();
-        asked.spawn(async move { client.call(WriteBackAll { group }).await.map(drop) });
+    let status = client.status().await?;
+    if (status.node.as_str(), status.cluster_id) != (name, cluster_id) {
+        let what = format!("at its address is {} of cluster {:016x}", status.node, status.cluster_id);
+        return Err(Error::new(ErrorCode::WrongCluster, what));
     }
-    asked.join_all().await.into_iter().collect()
+    let mut asking = JoinSet::new();
+    for view in &status.groups {
+        let (client, group) = (client.clone(), view.group);
+        asking.spawn(async move { client.call(WriteBackAll { group }).await.map(drop) });
+    }
+    asking.join_all().await.into_iter().collect::<Result<(), Error>>()?;
+    Ok(status.incarnation)
 }
 
 /// A backup that is being written.
@@ -135,12 +155,12 @@ struct Copying<'a> {
     args: &'a BackupArgs,
     client: Client,
     writer: Writer<File>,
-    missing: Vec<Missing>,
+    asked: Asked,
     /// Clients by address.
     nodes: BTreeMap<String, Client>,
     ends: Vec<GroupEnd>,
     generation: u16,
-    /// The keys that nodes own which did not write back, by group and node.
+    /// The keys whose owners did not write back, in the life in which they own them; by group.
     owned: BTreeMap<(u32, Vec<u8>), String>,
 }
 
@@ -202,14 +222,11 @@ impl Copying<'_> {
     /// Looks at the records on their way: the generation, and who owns what.
     fn look(&mut self, group: u32, pairs: &mut Pairs, bytes: &[u8]) -> Result<u64, String> {
         let changes = pairs.push(bytes)?;
-        let silent: BTreeSet<&str> = self.missing.iter().map(|missing| missing.node.as_str()).collect();
         for change in &changes {
             self.generation = cleanse::generation(change)?.map_or(self.generation, |it| it.max(self.generation));
-            if silent.is_empty() {
-                continue;
-            }
-            match cleanse::owner(change)?.filter(|owner| silent.contains(owner.as_str())) {
-                Some(owner) => self.owned.insert((group, change.key.clone()), owner),
+            match cleanse::owner(change)?.filter(|owner| !self.asked.done.contains(owner)) {
+                Some((node, _)) => self.owned.insert((group, change.key.clone()), node),
+                None if self.owned.is_empty() => None,
                 None => self.owned.remove(&(group, change.key.clone())),
             };
         }
@@ -240,15 +257,20 @@ impl Copying<'_> {
     }
 
     /// The end of the file.
-    fn finish(mut self, header: Header) -> Result<(File, Verified), Failure> {
-        for missing in &mut self.missing {
-            missing.keys = self.owned.values().filter(|owner| **owner == missing.node).count() as u64;
-        }
+    fn finish(self, header: Header) -> Result<(File, Verified), Failure> {
         // Whoever owns nothing in the copies has acknowledged no write that main memory lacks.
-        self.missing.retain(|missing| missing.keys > 0);
+        let mut missing = BTreeMap::<String, u64>::new();
+        for node in self.owned.into_values() {
+            *missing.entry(node).or_default() += 1;
+        }
+        let why = |node: &str| match self.asked.failed.get(node) {
+            Some(error) => error.to_string(),
+            None => "it wrote them in an earlier life, or is no node of the cluster any more".to_owned(),
+        };
+        let missing = missing.into_iter().map(|(node, keys)| Missing { why: why(&node), node, keys }).collect();
         let sum = |of: fn(&GroupEnd) -> u64| self.ends.iter().map(of).sum();
         let (records, bytes) = (sum(|end| end.records), sum(|end| end.bytes));
-        let summary = Summary { generation: self.generation, records, bytes, missing: self.missing };
+        let summary = Summary { generation: self.generation, records, bytes, missing };
         let finished = self.writer.finish(&summary).map_err(|error| unusable(&self.args.file, &error))?;
         let (file, bytes, digest): (File, u64, FileDigest) = finished;
         Ok((file, Verified { header, groups: self.ends, summary, bytes, digest }))
