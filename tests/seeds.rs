@@ -1,6 +1,6 @@
 //! Whole clusters under many seeds: every promise is checked in every run.
 //!
-//! - `cargo test --test seeds`: 300 seeds. `TRINE_SEEDS=N`: as many. - `TRINE_SEED=n`: that one, its trace printed.
+//! - `cargo test --test seeds`: 2,000 seeds. `TRINE_SEEDS=N`: as many. - `TRINE_SEED=n`: that one, its trace printed.
 //! - Each switch of `rules.rs` is a bug that must be found by the seed that stands in the simulator's bank.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use trine::rules::Faithful;
 use trine::sim::{BANK, IN_ONE_GROUP, Options, Report, Sim, fault_names};
 
 /// Seeds of a run without `TRINE_SEEDS`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 2_000;
 /// Rare branches that a run of [`SEEDS`] may miss.
 const MARKS_MISSED_MAX: usize = 12;
 /// Of so many seeds one is run twice.

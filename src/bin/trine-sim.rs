@@ -54,6 +54,9 @@ struct Arguments {
     /// With --bugs or --seed: only the rule of this name, as `trine::rules` spells it.
     #[arg(long)]
     bug: Option<String>,
+    /// All rules are kept, in the worlds in which the one of this name is looked for.
+    #[arg(long, conflicts_with_all = ["bugs", "bug"])]
+    world_of: Option<String>,
     /// Threads; 0 means one per processor.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -197,12 +200,11 @@ fn explain(report: &Report, what: &str, flags: &str) {
 }
 
 /// Every promise under many seeds.
-fn check(arguments: &Arguments) -> ExitCode {
-    let options = Options::default();
+fn check(arguments: &Arguments, options: &Options) -> ExitCode {
     let (progress, sum) = (Progress::new(arguments.seeds), Mutex::new(Sum::default()));
     let failed = sweep(arguments, |seed| {
-        let report = Sim::<Faithful>::run(seed, &options);
-        if seed % TWICE_EVERY == 0 && Sim::<Faithful>::run(seed, &options).trace_hash != report.trace_hash {
+        let report = Sim::<Faithful>::run(seed, options);
+        if seed % TWICE_EVERY == 0 && Sim::<Faithful>::run(seed, options).trace_hash != report.trace_hash {
             return Some((report, "two runs of it differ".to_owned()));
         }
         let mut sum = locked(&sum);
@@ -214,8 +216,9 @@ fn check(arguments: &Arguments) -> ExitCode {
     let took = progress.end();
     let sum = &*locked(&sum);
     if let Some((report, what)) = failed {
-        let again = Sim::<Faithful>::run(report.seed, &Options { trace: true, ..options });
-        explain(&again, &what, "");
+        let again = Sim::<Faithful>::run(report.seed, &Options { trace: true, ..options.clone() });
+        let world = arguments.world_of.as_ref().map(|name| format!(" --world-of {name}"));
+        explain(&again, &what, &world.unwrap_or_default());
         println!("{}, then this one failed", sum.line(took));
         return ExitCode::FAILURE;
     }
@@ -227,12 +230,12 @@ fn check(arguments: &Arguments) -> ExitCode {
 }
 
 /// One seed, with the faithful rules or with one left out.
-fn replay(arguments: &Arguments, seed: u64, bug: Option<&Bug>) -> ExitCode {
-    let run = |options: Options| match bug {
-        Some(bug) => bug.run(seed, &Options { trace: options.trace, ..bug.options() }),
+fn replay(arguments: &Arguments, options: &Options, seed: u64, bug: Option<&Bug>) -> ExitCode {
+    let options = Options { trace: arguments.trace, ..options.clone() };
+    let mut report = match bug {
+        Some(bug) => bug.run(seed, &options),
         None => Sim::<Faithful>::run(seed, &options),
     };
-    let mut report = run(Options { trace: arguments.trace, ..Options::default() });
     for line in std::mem::take(&mut report.trace) {
         println!("{line}");
     }
@@ -271,16 +274,18 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A panic of a replica is a finding like any other, and is printed with its seed.
     std::panic::set_hook(Box::new(|_| {}));
-    let named = |bug: &&Bug| arguments.bug.as_ref().is_none_or(|name| bug.name.eq_ignore_ascii_case(name));
+    let name = arguments.bug.as_ref().or(arguments.world_of.as_ref());
+    let named = |bug: &&Bug| name.is_none_or(|name| bug.name.eq_ignore_ascii_case(name));
     let bugs: Vec<&Bug> = BANK.iter().filter(named).collect();
     if bugs.is_empty() {
         let known: Vec<&str> = BANK.iter().map(|bug| bug.name).collect();
         eprintln!("trine-sim: no rule of that name; there are {}", known.join(", "));
         return ExitCode::FAILURE;
     }
+    let options = name.map_or_else(Options::default, |_| bugs[0].options());
     match arguments.seed {
-        Some(seed) => replay(&arguments, seed, arguments.bug.as_ref().map(|_| bugs[0])),
+        Some(seed) => replay(&arguments, &options, seed, arguments.bug.as_ref().map(|_| bugs[0])),
         None if arguments.bugs || arguments.bug.is_some() => find(&arguments, &bugs),
-        None => check(&arguments),
+        None => check(&arguments, &options),
     }
 }

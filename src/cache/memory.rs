@@ -36,7 +36,17 @@ pub enum Command {
     Own(Own),
     /// The owner's newest value; with `end` nobody owns the key any more. Void unless owner, incarnation and epoch match.
     WriteBack(WriteBack),
+    /// That life of the node owns nothing any more, and main memory has all that it wrote. Ends up to a thousand ownerships.
+    Release {
+        /// The node.
+        node: NodeId,
+        /// Its data directory.
+        incarnation: Incarnation,
+    },
 }
+
+/// Ownerships that one `Release` ends.
+const RELEASED_MAX: usize = 1_000;
 
 /// See [`Command::Own`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +124,8 @@ pub enum Applied {
     Owned(Index),
     /// The value is stored, and the ownership over where the command said so.
     WrittenBack,
+    /// Some ownerships of that life are over; all of them, where there were no more than one command ends.
+    Released,
     /// What the command counted on had changed: nothing happened.
     Void,
 }
@@ -149,6 +161,7 @@ impl Memory {
             }
             Command::Own(own) => self.own(at.index, own),
             Command::WriteBack(write_back) => self.write_back(write_back),
+            Command::Release { node, incarnation } => self.release(*node, *incarnation),
         }
     }
 
@@ -187,6 +200,21 @@ impl Memory {
         }
         self.put(&write_back.key, cell);
         Applied::WrittenBack
+    }
+
+    fn release(&mut self, node: NodeId, incarnation: Incarnation) -> Applied {
+        let keys: Vec<String> = self.owned_by(node, incarnation).take(RELEASED_MAX).cloned().collect();
+        for key in keys {
+            let cell = Cell { owner: None, ..self.cells[&key].clone() };
+            self.put(&key, cell);
+        }
+        Applied::Released
+    }
+
+    /// The keys that a life of a node owns.
+    pub fn owned_by(&self, node: NodeId, incarnation: Incarnation) -> impl Iterator<Item = &String> {
+        let owns = move |cell: &Cell| cell.owner.is_some_and(|it| (it.node, it.incarnation) == (node, incarnation));
+        self.cells.iter().filter(move |(_, cell)| owns(cell)).map(|(key, _)| key)
     }
 
     fn put(&mut self, key: &str, cell: Cell) {

@@ -57,6 +57,8 @@ pub enum ToHome {
     },
     /// The newest value of an owned line; with `end` the ownership ends with it. Without `dirty` main memory has it already.
     WriteBack { request: u64, key: String, epoch: Index, dirty: Option<Versioned>, end: bool, tag: LeaseTag },
+    /// I take no more ownerships, and hold none: what the log says that I own is in main memory.
+    Release { incarnation: Incarnation, tag: LeaseTag },
     /// Answer to a snoop: the copy is gone (SnoopInv), or taken back (SnoopRd).
     SnoopAck {
         request: u64,
@@ -103,6 +105,8 @@ pub enum ToNode {
     /// Main memory has the line up to `version`. `ended`: the ownership of `epoch` is over, and the line may be
     /// kept as `state` (I, S or E) under `tag`.
     WrittenBack { key: String, epoch: Index, version: Version, ended: bool, state: LineState, tag: LeaseTag },
+    /// Answer to `Release`: the log says so too.
+    Released { tag: LeaseTag },
     /// Another node reads: hand over the owned line `owner`, or where None turn E into S.
     SnoopRd { transaction: u64, key: String, owner: Option<OwnerMark> },
     /// Another node writes: drop the copy, or hand over the owned line.

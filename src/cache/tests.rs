@@ -364,15 +364,57 @@ impl<R: Rules> Bus<R> {
     }
 }
 
+impl<R: Rules> Bus<R> {
+    fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            if self.dice.roll(8) == 0 {
+                self.begin();
+            }
+            self.step();
+        }
+    }
+
+    /// The node's process dies and starts again on the journal that it has.
+    fn restart(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let (id, incarnation) = (NodeId::numbered(place + 1), Incarnation(place as u64 + 1));
+        node.agent = Agent::new(GroupId(0), id, incarnation, Config::default(), &node.journal);
+        node.sequences = Sequences::default();
+        node.sequences.opened(100 + place as u64);
+        (node.lines, node.paused_us) = (Lines::default(), 0);
+        node.flushing.clear();
+        self.operations.retain(|_, operation| operation.node != place);
+    }
+}
+
 fn run<R: Rules>(seed: u64) -> Bus<R> {
     let mut bus = Bus::<R>::new(seed);
-    for _ in 0..60_000 {
-        if bus.dice.roll(8) == 0 {
-            bus.begin();
-        }
-        bus.step();
-    }
+    bus.steps(60_000);
     bus
+}
+
+#[test]
+fn a_node_that_goes_gives_back_what_it_does_not_know_to_own() {
+    let (place, mut forgotten) = (2, 0);
+    let (node, life) = (NodeId::numbered(place + 1), Incarnation(place as u64 + 1));
+    for seed in 0..20 {
+        let mut bus = Bus::<Faithful>::new(seed);
+        bus.steps(10_000);
+        bus.restart(place);
+        forgotten += if bus.nodes[place].agent.is_drained() { bus.memory.owned_by(node, life).count() } else { 0 };
+        bus.agent(place, |agent, turn| agent.drain(turn));
+        let begun_us = bus.now_us;
+        while !bus.nodes[place].agent.is_released() {
+            bus.steps(1);
+            assert!(bus.now_us < begun_us + 20_000_000, "seed {seed}: it may not go after 20 s");
+        }
+        // Nothing that was under way brings one back.
+        for _ in 0..100 {
+            assert_eq!(bus.memory.owned_by(node, life).next(), None, "seed {seed}");
+            bus.steps(100);
+        }
+    }
+    assert!(forgotten > 0, "no run has left an ownership that its node had forgotten");
 }
 
 #[test]

@@ -160,8 +160,8 @@ macro_rules! bus_kinds {
 }
 
 bus_kinds! {
-    Register, Renew, BusRd, BusRdX, BusUpgr, WriteBack, SnoopAck,
-    NotHome, Registered, Renewed, Lapsed, Filled, Owned, ReadFailed, WriteFailed, WrittenBack, SnoopRd, SnoopInv,
+    Register, Renew, BusRd, BusRdX, BusUpgr, WriteBack, Release, SnoopAck,
+    NotHome, Registered, Renewed, Lapsed, Filled, Owned, ReadFailed, WriteFailed, WrittenBack, Released, SnoopRd, SnoopInv,
 }
 
 /// Counts a message of the bus that is sent to another node.
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_message_has_a_counter_of_its_own() {
-        assert_eq!((BusKind::SnoopInv as usize, BUS_KINDS[BusKind::SnoopInv as usize]), (17, "SnoopInv"));
+        assert_eq!((BusKind::SnoopInv as usize, BUS_KINDS[BusKind::SnoopInv as usize]), (19, "SnoopInv"));
         bus_sent(BusKind::BusUpgr);
         let text = crate::metrics::render();
         assert!(text.contains("trine_bus_messages_total{kind=\"BusUpgr\"} "), "{text}");

@@ -81,6 +81,12 @@ impl Roster {
         Some(ReplicaId { node, incarnation })
     }
 
+    /// Whether the list takes a replica's node out: in this life, as the list may be an old one, and name a life before.
+    pub fn takes_out(&self, replica: ReplicaId) -> bool {
+        let leaves = |listed: &Listed| listed.standing == NodeStanding::Leaving;
+        self.replica(replica.node) == Some(replica) && self.nodes.get(&replica.node).is_some_and(leaves)
+    }
+
     /// The replicas that are to vote in a group; the first is to lead it. With `learners`, as if they voted already.
     pub fn placement(&self, group: GroupId, learners: bool) -> Vec<ReplicaId> {
         let takes_part = |listed: &Listed| match listed.standing {
@@ -266,6 +272,18 @@ mod tests {
         let names =
             |group| roster.placement(GroupId(group), learners).iter().map(ReplicaId::to_string).collect::<Vec<_>>();
         (0..4).map(|group| names(group).join(" ")).collect()
+    }
+
+    #[test]
+    fn a_node_is_taken_out_in_the_life_that_is_listed() {
+        let mut roster = roster(4);
+        assert_eq!(roster.apply(5, &Reshaping::Remove { node: "node4".into(), force: false }), Ok(5));
+        let node = NodeId::numbered(4);
+        assert!(roster.takes_out(ReplicaId::founder(node)));
+        // It comes back with an empty directory, and hears the old list first.
+        assert!(!roster.takes_out(ReplicaId { node, incarnation: Incarnation(77) }));
+        assert!(!roster.takes_out(ReplicaId::founder(NodeId::numbered(3))), "it votes");
+        assert!(!roster.takes_out(ReplicaId::founder(NodeId::numbered(9))), "it is unknown");
     }
 
     #[test]

@@ -104,11 +104,16 @@ impl<R: Rules> Node<R> {
         }
     }
 
-    /// The commit index has moved: a joint state that is committed is left, and a leader that is no voter any more goes.
+    /// The commit index has moved: a joint state that is committed is left, and a leader that is no voter any more goes. While
+    /// leadership is handed over nothing is appended, or the successor's log would be behind: it leaves the joint state itself.
     pub(super) fn membership_committed(&mut self) {
         let (index, membership) = self.log.membership();
         let committed = index <= self.commit;
+        let is_handing_over = matches!(&self.role, RoleState::Leader(leader) if leader.transfer.is_some());
         if membership.is_joint() && (committed || R::without(Rule::JointLeftEarly)) {
+            if is_handing_over {
+                return;
+            }
             let left = membership.left();
             self.append_membership(left);
         } else if committed && !membership.is_voter(self.id) {
@@ -116,12 +121,15 @@ impl<R: Rules> Node<R> {
         }
     }
 
-    /// The entry that removes this leader is committed: it tells the voter that is furthest to campaign, and follows.
+    /// The entry that removes this leader is committed: it tells the voter that is furthest to campaign, unless one was told before,
+    /// and follows. What the successor lacks was not committed.
     fn hand_over_for_good(&mut self) {
-        let (last_index, membership) = (self.log.last_index(), Arc::clone(self.log.membership().1));
+        let membership = Arc::clone(self.log.membership().1);
         let RoleState::Leader(leader) = &self.role else { return };
-        let complete = |id: &&ReplicaId| leader.followers.get(id).is_some_and(|it| it.matched == last_index);
-        if let Some(successor) = membership.voters.iter().find(complete).copied() {
+        let matched = |id: &ReplicaId| leader.followers.get(id).map_or(0, |it| it.matched);
+        let furthest = membership.voters.iter().max_by_key(|id| (matched(id), std::cmp::Reverse(**id))).copied();
+        let told = leader.transfer.is_some_and(|transfer| transfer.told);
+        if let (false, Some(successor)) = (told, furthest) {
             self.send(successor, Body::TimeoutNow);
         }
         self.become_follower(self.term());

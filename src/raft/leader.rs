@@ -68,7 +68,8 @@ impl Leader {
             self.sent_us.pop_front();
         }
         self.sent_us.push_back(now_us);
-        self.next_heartbeat_us = now_us.saturating_add(heartbeat_us);
+        // On the node's common grid: the heartbeats of all groups that it leads fall into one tick, and share the frames to each peer.
+        self.next_heartbeat_us = (now_us / heartbeat_us).saturating_add(1).saturating_mul(heartbeat_us);
         for progress in self.followers.values_mut() {
             progress.round_due = true;
             if now_us.saturating_sub(progress.heard_us) > election_us {
@@ -204,6 +205,7 @@ impl<R: Rules> Node<R> {
             Some(transfer) if now_us >= transfer.deadline_us => {
                 mark(Rare::TransferGivenUp);
                 leader.transfer = None;
+                self.membership_committed();
             }
             _ => {}
         }

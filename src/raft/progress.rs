@@ -107,9 +107,10 @@ impl Progress {
 
     /// The follower has no entry `(prev_index, its term)`; the logs may agree up to `hint`, not beyond.
     pub(super) fn rejected(&mut self, prev_index: Index, hint: Index) {
-        // The answer to an append that later ones have overtaken proves nothing about `next`.
+        // The answer to an append that later ones have overtaken proves nothing about `next`. A follower that rejects what it has
+        // acknowledged has lost it: no answer of its is news, and to ask at once again would be to ask as fast as the network goes.
         let stale = match self.state {
-            State::Probe { .. } => prev_index + 1 != self.next,
+            State::Probe { .. } => prev_index + 1 != self.next || prev_index <= self.matched,
             State::Replicate => prev_index <= self.matched || prev_index >= self.next,
             State::Snapshot { .. } => true,
         };
@@ -232,6 +233,7 @@ mod tests {
             (probe.clone(), 0, 10, (9, 9), 9),
             (probe.clone(), 0, 10, (8, 4), 10),
             (probe.clone(), 6, 10, (9, 2), 7),
+            (probe.clone(), 9, 10, (9, 2), 10),
             (State::Replicate, 3, 10, (9, 5), 6),
             (State::Replicate, 3, 10, (3, 1), 10),
             (State::Replicate, 3, 10, (10, 5), 10),
@@ -241,6 +243,14 @@ mod tests {
             progress.rejected(prev_index, hint);
             assert_eq!(progress.next, expected, "{state:?} {matched}..{next}: rejected {prev_index}, hint {hint}");
         }
+    }
+
+    #[test]
+    fn a_follower_that_rejects_what_it_acknowledged_is_not_asked_again_at_once() {
+        let mut progress = replicating(9, 10);
+        progress.unreachable();
+        progress.rejected(9, 2);
+        assert_eq!((progress.next, progress.state), (10, State::Probe { waiting: true }));
     }
 
     #[test]

@@ -9,13 +9,14 @@
 //! - A node that the list takes out goes by itself, when no group has a replica on it any more: it drains, and ends with code 0.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trine_protocol::cluster::{NodeAddresses, NodeStanding, Role};
+use trine_protocol::cluster::{NodeAddresses, Role};
 
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{Incarnation, NodeId, ReplicaId};
 use crate::node::Roster;
 use crate::transport::{Local, Outbox};
 
@@ -23,12 +24,16 @@ use super::inbox::Inbox;
 use super::peers::NodePeers;
 use super::replica_task::Standing;
 
+/// Longest time for the homes of all groups to note that a node that leaves owns nothing any more.
+const RELEASE_MAX: Duration = Duration::from_secs(10);
+
 /// The list as its readers have it.
 pub(super) type Nodes = watch::Receiver<Roster>;
 
 /// What a node needs to live by the list.
 pub(super) struct Keeper {
-    pub(super) node: NodeId,
+    /// This node, in this life.
+    pub(super) replica: ReplicaId,
     pub(super) outbox: Outbox,
     pub(super) door: NodePeers,
     pub(super) local: Arc<Local>,
@@ -77,7 +82,7 @@ impl Keeper {
 
     /// Connects to the nodes of the list, and ends the connections to others.
     pub(super) fn connect(&self, roster: &Roster) {
-        let others = roster.nodes.iter().filter(|(node, _)| **node != self.node);
+        let others = roster.nodes.iter().filter(|(node, _)| **node != self.replica.node);
         for peer in self.outbox.set(others.map(|(node, listed)| (*node, listed.peer.clone())).collect()) {
             self.peers.spawn(peer.run(Arc::clone(&self.local), self.door.clone(), self.close.clone()));
         }
@@ -85,9 +90,7 @@ impl Keeper {
 
     /// Returns when the list takes this node out and nothing is left on it; `left` is cancelled then.
     async fn leave(&self, kept: &mut watch::Receiver<Roster>) {
-        let leaving =
-            |roster: &Roster| roster.nodes.get(&self.node).is_some_and(|it| it.standing == NodeStanding::Leaving);
-        if kept.wait_for(leaving).await.is_err() {
+        if kept.wait_for(|roster| roster.takes_out(self.replica)).await.is_err() {
             return;
         }
         tracing::info!("this node is taken out of the cluster: its replicas go to others");
@@ -96,6 +99,18 @@ impl Keeper {
             if standing.clone().wait_for(outside).await.is_err() {
                 return;
             }
+        }
+        self.inboxes.iter().for_each(|inbox| inbox.drain());
+        let released = async {
+            for standing in &self.standings {
+                // A replica that has ended gives nothing back any more.
+                let _ = standing.clone().wait_for(|standing| standing.released).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE_MAX, released).await.is_err() {
+            tracing::warn!(
+                "not every home has heard in {RELEASE_MAX:?} that this node owns nothing: some keys may wait for a write"
+            );
         }
         tracing::info!("no group has a replica on this node any more: it leaves");
         self.left.cancel();

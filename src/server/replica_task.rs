@@ -51,6 +51,8 @@ pub(super) trait Replicated: Send + 'static {
     fn handle(&mut self, now: Now, input: Input) -> Effects;
     fn status(&self, now: Now) -> GroupStatus;
     fn is_drained(&self, now: Now) -> bool;
+    /// Whether it owns no line, and its home knows it.
+    fn is_released(&self) -> bool;
     fn sample(&self, now: Now) -> Sample;
     /// How far the group's log is committed, where this node leads.
     fn commit_of_leader(&self) -> Option<Index>;
@@ -69,6 +71,10 @@ impl Replicated for Replica<Faithful> {
 
     fn is_drained(&self, now: Now) -> bool {
         Replica::is_drained(self, now)
+    }
+
+    fn is_released(&self) -> bool {
+        self.agent().is_released()
     }
 
     fn sample(&self, now: Now) -> Sample {
@@ -96,6 +102,8 @@ pub(super) trait Disk: Send + Sync + 'static {
 pub(super) struct Standing {
     pub(super) status: GroupStatus,
     pub(super) drained: bool,
+    /// As far as this group is concerned, the node may go for good.
+    pub(super) released: bool,
 }
 
 /// Everything that effects are performed on.
@@ -117,8 +125,11 @@ pub(super) struct Shell<D> {
 
 /// Runs a replica until `stop`.
 pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell<D>, stop: CancellationToken) {
+    // All replicas of a node tick at the same instants, so what they say to a peer then shares its frames.
+    let past = Duration::from_micros(clock::mono_us() % TICK.as_micros() as u64);
+    tokio::time::sleep(TICK - past).await;
     let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut inputs = Vec::with_capacity(INPUTS_PER_TURN_MAX + 8);
     let (mut ticks, mut more) = (0_u64, false);
     loop {
@@ -147,7 +158,8 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
         shell.meter.ended(replica.take_ended_locks());
         if ticked {
             let now = clock::now();
-            shell.publish_standing(Standing { status: replica.status(now), drained: replica.is_drained(now) });
+            let (drained, released) = (replica.is_drained(now), replica.is_released());
+            shell.publish_standing(Standing { status: replica.status(now), drained, released });
             if ticks % TICKS_PER_MEASURE == 1 {
                 shell.measure(now, &replica.sample(now));
             }
@@ -221,7 +233,7 @@ pub(super) fn not_started(group: GroupId) -> Standing {
         learners: Vec::new(),
         change: String::new(),
     };
-    Standing { status, drained: false }
+    Standing { status, drained: false, released: false }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use trine_protocol::placement::Ring;
 
 use crate::clock;
 use crate::config::{ServeConfig, TimingArgs};
-use crate::ids::{GroupId, Incarnation};
+use crate::ids::{GroupId, Incarnation, ReplicaId};
 use crate::metrics;
 use crate::node::{Replica, Roster, Setup, Timing};
 use crate::record::BadRecord;
@@ -183,8 +183,9 @@ impl Node {
         };
         let credentials = config.credentials.clone();
         let local = Local { node: config.node, incarnation, cluster_id, groups: config.groups, credentials };
+        let life = if joins { incarnation } else { Incarnation::default() };
         let keeper = Keeper {
-            node: config.node,
+            replica: ReplicaId { node: config.node, incarnation: life },
             outbox,
             door: NodePeers::new(config.node, nodes, inboxes.clone(), directory, die),
             local: Arc::new(local),

@@ -149,6 +149,7 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToHome::BusRdX { .. } => BusKind::BusUpgr,
             ToHome::WriteBack { .. } => BusKind::WriteBack,
             ToHome::SnoopAck { .. } => BusKind::SnoopAck,
+            ToHome::Release { .. } => BusKind::Release,
         },
         BusMessage::ToNode(message) => match message {
             ToNode::NotHome { .. } => BusKind::NotHome,
@@ -160,6 +161,7 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToNode::ReadFailed { .. } => BusKind::ReadFailed,
             ToNode::WriteFailed { .. } => BusKind::WriteFailed,
             ToNode::WrittenBack { .. } => BusKind::WrittenBack,
+            ToNode::Released { .. } => BusKind::Released,
             ToNode::SnoopRd { .. } => BusKind::SnoopRd,
             ToNode::SnoopInv { .. } => BusKind::SnoopInv,
         },

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   add:     a node with an empty disk starts ──▶ Add ──▶ (every group settled) ──▶ Promote ──▶ (settled)
-//!   remove:  Remove ──▶ (no replica on it, nothing dirty) it stops for good ──▶ Forget
+//!   remove:  Remove ──▶ (no replica on it, nothing dirty or owned) it stops for good ──▶ Forget
 //!   replace: a node's disk is gone, it starts as another life ──▶ Replace ──▶ (settled)
 //! ```
 
@@ -234,14 +234,15 @@ impl<R: Rules> Cluster<R> {
     /// A node that the list takes out, and on which no group has a replica, drains, and is gone when nothing on it is dirty.
     fn see_off(&mut self, place: Place) -> Check {
         let node = &self.nodes[place];
-        let leaving = node.roster.nodes.get(&node.id).is_some_and(|it| it.standing == NodeStanding::Leaving);
+        let life = if node.joins { node.incarnation } else { Incarnation::default() };
+        let leaving = node.roster.takes_out(ReplicaId { node: node.id, incarnation: life });
         if !leaving || !node.is_up() || node.paused.is_some() {
             return Ok(());
         }
         if node.replicas.values().any(|replica| replica.raft().is_some()) {
             return Ok(());
         }
-        if node.replicas.values().all(|replica| replica.agent().is_drained()) && node.draining {
+        if node.replicas.values().all(|replica| replica.agent().is_released()) && node.draining {
             self.stop(place, false);
             self.nodes[place].absent = true;
             return Ok(());

@@ -143,7 +143,7 @@ impl<R: Rules> Sim<R> {
             elections: cluster.consensus.elections(),
             read_hits: cluster.counts.read_hits,
             faults: cluster.counts.faults.clone(),
-            delivered: KINDS.into_iter().zip(cluster.counts.delivered).collect(),
+            delivered: KINDS.into_iter().zip(cluster.counts.delivered.iter().copied()).collect(),
             marks,
             virtual_us: cluster.now_us(),
             violation: checked.err().map(|what| Violation { step, what }),

@@ -93,8 +93,7 @@ impl<R: Rules> Cluster<R> {
         let machines =
             self.nodes.iter().filter_map(|node| node.replicas.get(&operation.group).and_then(Replica::machine));
         let mut owners = machines.filter_map(|machine| machine.memory().owner(&get.key));
-        let is_lost =
-            |life| move |node: &crate::sim::node::Node<R, Event>| node.lost || node.absent || node.incarnation != life;
+        let is_lost = |life| move |node: &crate::sim::node::Node<R, Event>| node.lost || node.incarnation != life;
         owners.any(|owner| self.nodes.iter().filter(|node| node.id == owner.node).any(is_lost(owner.incarnation)))
     }
 }

@@ -161,8 +161,18 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts three nodes and waits until all are ready.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more arguments for each.
+    pub(crate) async fn start_with(more: &[&str]) -> Self {
         let place = Place::take();
-        let cluster = Self { nodes: (1..=NODES).map(|node| place.serve(node)).collect(), place };
+        let serve = |node| {
+            let mut arguments = place.serve_arguments(node);
+            arguments.extend(more.iter().map(|text| (*text).to_owned()));
+            Process::start(place.folder(), &format!("serve-{node}"), &arguments)
+        };
+        let cluster = Self { nodes: (1..=NODES).map(serve).collect(), place };
         cluster.place.ready(&[1, 2, 3]).await;
         cluster
     }

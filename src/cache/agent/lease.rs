@@ -67,6 +67,14 @@ impl<R: Rules> Agent<R> {
             None if since_us >= self.config.retry_us => self.register(turn),
             _ => {}
         }
+        if let Some(tag) = self.valid_tag(turn.now_us)
+            && self.owns_nothing()
+            && !self.released
+            && turn.now_us >= self.release_us
+        {
+            self.release_us = turn.now_us + self.config.retry_us;
+            turn.out.to_home.push(ToHome::Release { incarnation: self.incarnation, tag });
+        }
         while let Some((due_us, key)) = self.due.first().cloned() {
             if due_us > turn.now_us {
                 break;

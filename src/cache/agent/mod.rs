@@ -112,6 +112,10 @@ pub struct Agent<R> {
     flushing: VecDeque<(u64, String)>,
     draining: bool,
     flushes: Vec<Flush>,
+    /// The home knows that this node owns nothing any more; set while it drains only.
+    released: bool,
+    /// When it was told last.
+    release_us: u64,
     dirty: Dirty,
     counts: Counts,
     rules: PhantomData<R>,
@@ -143,6 +147,8 @@ impl<R: Rules> Agent<R> {
             flushing: VecDeque::new(),
             draining: false,
             flushes: Vec::new(),
+            released: false,
+            release_us: 0,
             dirty: Dirty::default(),
             counts: Counts::default(),
             rules: PhantomData,
@@ -194,6 +200,17 @@ impl<R: Rules> Agent<R> {
     /// True where main memory has everything that this node wrote.
     pub fn is_drained(&self) -> bool {
         !self.slots.values().any(|slot| matches!(slot.state, State::Owned(_) | State::Leaving(_) | State::Writing(_)))
+    }
+
+    /// True where, besides, no home waits for this node because of an ownership: of one that it was granted and forgot in a crash, it
+    /// knows nothing. So it may go for good.
+    pub fn is_released(&self) -> bool {
+        self.released && self.is_drained()
+    }
+
+    /// It has no right to write, and will get none.
+    fn owns_nothing(&self) -> bool {
+        self.draining && self.is_drained()
     }
 
     /// The name of the state a key is in here, transient ones included.

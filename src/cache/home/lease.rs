@@ -3,9 +3,10 @@
 use crate::cache::memory::{Command, Memory};
 use crate::cache::message::{LeaseTag, ToNode};
 use crate::ids::{Incarnation, NodeId};
+use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
-use super::{Home, HomeOut, Proposal, Standing};
+use super::{Entry, Home, HomeOut, Job, Proposal, Standing};
 
 /// What a node was given last.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +98,51 @@ impl<R: Rules> Home<R> {
             }
             _ => out.to_node.push((from, ToNode::Lapsed { tag })),
         }
+    }
+
+    /// A node that goes holds no ownership: neither does the log say so any more when it is answered. It asks again until then.
+    pub(super) fn release(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        tag: LeaseTag,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        if !self.may_act(standing) || !self.is_active(memory, standing) {
+            return;
+        }
+        if !self.holds(from, tag, standing.now_us) || !self.is_of_life(from, incarnation) {
+            return out.to_node.push((from, ToNode::Lapsed { tag }));
+        }
+        // A write of its that is still under way here would begin an ownership afterwards.
+        let wants = |job: &Job| job.node == from;
+        let entries = self.busy.iter().filter_map(|key| self.directory.get(key));
+        let is_busy = |entry: &Entry| {
+            entry.waiting.iter().any(wants) || entry.transaction.as_ref().is_some_and(|it| wants(&it.job))
+        };
+        if entries.into_iter().any(is_busy) {
+            return;
+        }
+        if memory.owned_by(from, incarnation).next().is_none() {
+            return out.to_node.push((from, ToNode::Released { tag }));
+        }
+        if self.releasing.insert(from) {
+            mark(Rare::OwnershipsReleased);
+            let command = Command::Release { node: from, incarnation };
+            out.propose.push(Proposal { key: String::new(), transaction: 0, command, write: None });
+        }
+    }
+
+    /// Notes that a proposal about a node, and not about a key, is through.
+    pub(super) fn is_about_a_node(&mut self, command: &Command) -> bool {
+        match command {
+            Command::Join { node, .. } => drop(self.joining.remove(node)),
+            Command::Release { node, .. } => drop(self.releasing.remove(node)),
+            _ => return false,
+        }
+        true
     }
 
     /// Whether that node may still serve lines under that number.

@@ -9,6 +9,7 @@
 //!   BusRdX     unowned  ─▶ SnoopInv sharers, and beside it the ownership in the log ─▶ both done ─▶ Owned
 //!              owned    ─▶ SnoopInv owner  ─▶ the ownership in the log ─▶ Owned
 //!   WriteBack  ─▶ the value in the log ─▶ WrittenBack
+//!   Release    ─▶ the end of all ownerships of a node that goes, in the log ─▶ Released
 //! ```
 //!
 //! Invariants:
@@ -63,9 +64,9 @@ pub struct HomeOut {
 /// A command that the home wants in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// The key whose transaction it belongs to.
+    /// The key whose transaction it belongs to; empty with a `Join` and a `Release`.
     pub key: String,
-    /// The transaction; 0 with a `Join`.
+    /// The transaction; 0 with those.
     pub transaction: u64,
     /// The command.
     pub command: Command,
@@ -95,6 +96,8 @@ pub struct Home<R> {
     next_transaction: u64,
     leases: BTreeMap<NodeId, Lease>,
     joining: BTreeMap<NodeId, Incarnation>,
+    /// Nodes of which a `Release` is on its way into the log.
+    releasing: BTreeSet<NodeId>,
     directory: BTreeMap<String, Entry>,
     busy: BTreeSet<String>,
     rules: PhantomData<R>,
@@ -170,6 +173,7 @@ impl<R: Rules> Home<R> {
             next_transaction: term << 32,
             leases: BTreeMap::new(),
             joining: BTreeMap::new(),
+            releasing: BTreeSet::new(),
             directory: BTreeMap::new(),
             busy: BTreeSet::new(),
             rules: PhantomData,
@@ -193,6 +197,9 @@ impl<R: Rules> Home<R> {
                 return self.register(from, incarnation, round, memory, standing, out);
             }
             ToHome::Renew { tag, round } => return self.renew(from, tag, round, standing, out),
+            ToHome::Release { incarnation, tag } => {
+                return self.release(from, incarnation, tag, memory, standing, out);
+            }
             ToHome::SnoopAck { request, transaction, key, tag, snooped, incarnation } => {
                 if !self.is_of_life(from, incarnation) {
                     return;

@@ -299,8 +299,7 @@ impl<R: Rules> Home<R> {
         standing: Standing,
         out: &mut HomeOut,
     ) {
-        if let Command::Join { node, .. } = &proposal.command {
-            self.joining.remove(node);
+        if self.is_about_a_node(&proposal.command) {
             return;
         }
         let key = proposal.key.as_str();
@@ -335,8 +334,7 @@ impl<R: Rules> Home<R> {
 
     /// A proposal did not get into the log. What was asked comes again, if its node still wants it.
     pub fn refused(&mut self, proposal: &Proposal, memory: &Memory, standing: Standing, out: &mut HomeOut) {
-        if let Command::Join { node, .. } = &proposal.command {
-            self.joining.remove(node);
+        if self.is_about_a_node(&proposal.command) {
             return;
         }
         if let Some(entry) = self.directory.get_mut(&proposal.key)

@@ -34,6 +34,10 @@ impl Replicated for Scripted {
         not_started(GROUP).status
     }
 
+    fn is_released(&self) -> bool {
+        false
+    }
+
     fn is_drained(&self, _: Now) -> bool {
         self.script.is_empty()
     }

@@ -213,6 +213,12 @@ impl Peer {
                     if count == 0 {
                         return Ok(());
                     }
+                    // Whoever woke this task is rarely alone: the replicas that ticked in the same instant speak first, and what they
+                    // say shares the frame.
+                    tokio::task::yield_now().await;
+                    while taken.len() < TAKE_MAX && let Ok(queued) = self.queue.try_recv() {
+                        taken.push(queued);
+                    }
                     put_batches(&mut connection, &mut taken)?;
                 }
                 progress = connection.progress(true) => {
