@@ -222,12 +222,19 @@ impl Backups {
                 return Err(Error::new(ErrorCode::Overloaded, what));
             }
             Step::Look(round) if noted > LAST_RECORDS_MAX => {
-                making.step = Step::Again(self.tracker.take_noted(copy.id), round + 1);
+                making.step = self.again(copy, round).await?;
             }
             Step::Look(round) => making.step = self.finish(copy, &mut making.bytes, round, source).await?,
             Step::Stands(meta) => making.step = Step::Stands(meta),
         }
         Ok(())
+    }
+
+    /// What is noted is to be read again.
+    async fn again(&self, copy: &Copy, round: u32) -> Result<Step, Error> {
+        let (tracker, id) = (Arc::clone(&self.tracker), copy.id);
+        let noted = blocking(move || Ok(tracker.take_noted(id))).await?;
+        Ok(Step::Again(noted, round + 1))
     }
 
     /// Has the rest read at one instant.
@@ -245,7 +252,7 @@ impl Backups {
         };
         let late = |_| Error::new(ErrorCode::Overloaded, format!("no checkpoint of {} in {LAST_MAX:?}", copy.group));
         match tokio::time::timeout(LAST_MAX, waiting).await.map_err(late)?? {
-            Last::TooMany => Ok(Step::Again(self.tracker.take_noted(copy.id), round + 1)),
+            Last::TooMany => self.again(copy, round).await,
             Last::Records(meta, records) => {
                 for (key, value) in records {
                     pairs::put(bytes, &key, value.as_deref());

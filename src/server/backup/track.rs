@@ -1,8 +1,13 @@
 //! Which records were written while a group is copied, noted by the thread that writes them.
 //!
-//! A checkpoint is noted before it is written, under one lock with its writing: a reader that meets a record in the middle of it
-//! finds the record noted. A checkpoint that is *whole* (all of the state is in the state store with it) may end a copy: then what
-//! is noted is read at once, on the same thread, before anything else is written. With it the copy is of that very instant.
+//! A checkpoint is noted before it is written: a reader that meets a record in the middle of it finds the record noted. Who begins to
+//! note, or takes what is noted to read it again, waits until it is written, or its records would be noted for nobody. A
+//! checkpoint that is *whole* (all of the state is in the state store with it) may end a copy: then what is noted is read at once, on
+//! the same thread, before anything else is written. With it the copy is of that very instant.
+//!
+//! # Invariants
+//! - `writing` is held while a checkpoint is written, for as long as that takes: only threads that may wait take it. `copies`
+//!   is held for moments, and is taken after it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +56,7 @@ struct Tracked {
 /// Every copy that is being made on this node.
 #[derive(Debug, Default)]
 pub(in super::super) struct Tracker {
+    writing: Mutex<()>,
     copies: Mutex<BTreeMap<u64, Tracked>>,
 }
 
@@ -60,8 +66,14 @@ impl Tracker {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// No checkpoint is being written as long as this is held.
+    fn between_writes(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes from now on what is written to a group. Waits for a checkpoint that is being written.
     pub(super) fn begin(&self, copy: u64, group: GroupId) {
+        let _between = self.between_writes();
         self.lock().insert(copy, Tracked::new(group));
     }
 
@@ -85,8 +97,9 @@ impl Tracker {
         tracked.broken.map_or(Ok(tracked.noted.len()), Err)
     }
 
-    /// The records that are noted, to be read again; what is written from now on is noted anew.
+    /// The records that are noted, to be read again; what is written from now on is noted anew. Waits like [`Tracker::begin`].
     pub(super) fn take_noted(&self, copy: u64) -> VecDeque<Vec<u8>> {
+        let _between = self.between_writes();
         let mut copies = self.lock();
         let Some(tracked) = copies.get_mut(&copy) else { return VecDeque::new() };
         tracked.noted_bytes = 0;
@@ -130,27 +143,39 @@ impl Tracked {
         self.wake.notify_one();
     }
 
-    /// Reads what is noted, where that is little enough.
-    fn read_last<S: StateStore>(&mut self, store: &S, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+    /// What is noted, where it is little enough to be read at once.
+    fn take_little(&mut self, little: usize) -> Option<BTreeSet<Vec<u8>>> {
         self.ends = false;
-        self.last = Some(Last::TooMany);
-        self.wake.notify_one();
-        if self.noted.len() > LAST_RECORDS_MAX + checkpoint.changes.len() {
-            return Ok(());
+        if self.noted.len() > little {
+            self.say(Last::TooMany);
+            return None;
         }
-        let (mut records, mut bytes) = (Vec::with_capacity(self.noted.len()), 0);
-        for key in &self.noted {
-            let value = store.read(checkpoint.group, key)?;
-            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-            if bytes > LAST_BYTES_MAX {
-                return Ok(());
-            }
-            records.push((key.clone(), value));
-        }
-        (self.noted, self.noted_bytes) = (BTreeSet::new(), 0);
-        self.last = Some(Last::Records(checkpoint.meta.clone(), records));
-        Ok(())
+        self.noted_bytes = 0;
+        Some(std::mem::take(&mut self.noted))
     }
+
+    fn say(&mut self, last: Last) {
+        self.last = Some(last);
+        self.wake.notify_one();
+    }
+}
+
+/// Reads these records, unless they are too large together.
+fn read_all<S: StateStore>(
+    store: &S,
+    group: GroupId,
+    keys: &BTreeSet<Vec<u8>>,
+) -> Result<Option<Vec<Record>>, StorageError> {
+    let (mut records, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+    for key in keys {
+        let value = store.read(group, key)?;
+        bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        if bytes > LAST_BYTES_MAX {
+            return Ok(None);
+        }
+        records.push((key.clone(), value));
+    }
+    Ok(Some(records))
 }
 
 /// A state store whose writes are noted for the copies of their groups.
@@ -160,25 +185,48 @@ pub(in super::super) struct Watched<S> {
     pub(in super::super) tracker: Arc<Tracker>,
 }
 
-impl<S: StateStore> StateStore for Watched<S> {
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        let mut copies = self.tracker.lock();
-        let of_group = |tracked: &&mut Tracked| tracked.group == checkpoint.group && tracked.broken.is_none();
-        for tracked in copies.values_mut().filter(of_group) {
-            tracked.note(checkpoint);
+impl<S: StateStore> Watched<S> {
+    /// Ends the copies that wait for it.
+    fn end_copies(&self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        let (group, little) = (checkpoint.group, LAST_RECORDS_MAX + checkpoint.changes.len());
+        let mut ending = Vec::new();
+        for (copy, tracked) in self.tracker.lock().iter_mut() {
+            if tracked.group == group && tracked.ends && tracked.broken.is_none() {
+                ending.extend(tracked.take_little(little).map(|keys| (*copy, keys)));
+            }
         }
-        self.store.checkpoint(checkpoint)?;
-        if checkpoint.whole {
-            for tracked in copies.values_mut().filter(of_group).filter(|tracked| tracked.ends) {
-                tracked.read_last(&self.store, checkpoint)?;
+        for (copy, keys) in ending {
+            let records = read_all(&self.store, group, &keys)?;
+            let mut copies = self.tracker.lock();
+            let Some(tracked) = copies.get_mut(&copy) else { continue };
+            match records {
+                Some(records) => tracked.say(Last::Records(checkpoint.meta.clone(), records)),
+                None => {
+                    tracked.noted_bytes += keys.iter().map(Vec::len).sum::<usize>();
+                    tracked.noted.extend(keys);
+                    tracked.say(Last::TooMany);
+                }
             }
         }
         Ok(())
     }
+}
+
+impl<S: StateStore> StateStore for Watched<S> {
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+        let tracker = Arc::clone(&self.tracker);
+        let _writing = tracker.between_writes();
+        for tracked in tracker.lock().values_mut().filter(|tracked| tracked.group == checkpoint.group) {
+            tracked.note(checkpoint);
+        }
+        self.store.checkpoint(checkpoint)?;
+        if checkpoint.whole { self.end_copies(checkpoint) } else { Ok(()) }
+    }
 
     fn install(&mut self, group: GroupId, snapshot: &Snapshot) -> Result<(), StorageError> {
-        let mut copies = self.tracker.lock();
-        for tracked in copies.values_mut().filter(|tracked| tracked.group == group) {
+        let tracker = Arc::clone(&self.tracker);
+        let _writing = tracker.between_writes();
+        for tracked in tracker.lock().values_mut().filter(|tracked| tracked.group == group) {
             tracked.break_off("the node got the group's state anew from its leader");
         }
         self.store.install(group, snapshot)
