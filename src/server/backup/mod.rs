@@ -16,7 +16,8 @@
 //! - A part is made by a task of its own, so that a client that goes away in the middle leaves nothing half done.
 //!
 //! # Caveats
-//! * A node makes [`BACKUPS_MAX`] copies at once, each with about two parts of memory and what is noted.
+//! * A node makes [`BACKUPS_MAX`] copies at once, each with about two parts of memory, what is noted (its keys), and at its end the
+//!   records of step 3, up to 32 MiB.
 //! * A group with more writes than the client reads is never through.
 
 mod track;
