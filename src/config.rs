@@ -327,16 +327,21 @@ impl ServeConfig {
 
     /// The list of nodes that the cluster begins with, or, for a node that joins, the one that it begins to ask with.
     pub fn roster(&self) -> Roster {
-        let listed = |member: &Member| Listed {
-            incarnation: None,
-            client: member.client.to_string(),
-            peer: member.peer.to_string(),
-            http: member.http.to_string(),
-            standing: NodeStanding::Voter,
-        };
-        let nodes = self.members.iter().map(|member| (member.name, listed(member))).collect();
-        Roster { version: 0, replicas: self.replicas, nodes }
+        roster_of(&self.members, self.replicas)
     }
+}
+
+/// The list of nodes that a cluster of these members begins with.
+pub fn roster_of(members: &[Member], replicas: u32) -> Roster {
+    let listed = |member: &Member| Listed {
+        incarnation: None,
+        client: member.client.to_string(),
+        peer: member.peer.to_string(),
+        http: member.http.to_string(),
+        standing: NodeStanding::Voter,
+    };
+    let nodes = members.iter().map(|member| (member.name, listed(member))).collect();
+    Roster { version: 0, replicas, nodes }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Trine: a durable queue, a fenced lock and a coherent cache on a cluster of nodes.
 
+pub mod backup;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cache", &["ids", "marks", "record", "rules", "sequence"]),
     ("node", &["ids", "marks", "record", "rules", "sequence", "raft", "queue", "lock", "cache"]),
     ("storage", &["ids", "marks", "record", "rules", "raft", "cache", "node", "metrics"]),
+    ("backup", &["record", "raft", "cache", "node"]),
     ("transport", &["ids", "node", "server", "metrics", "clock"]),
     ("rest", &["ids", "node", "server", "metrics", "clock"]),
     ("config", &["ids", "node"]),
@@ -50,10 +51,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "clock",
             "config",
+            "backup",
         ],
     ),
     ("sim", &["ids", "marks", "record", "rules", "sequence", "raft", "queue", "lock", "cache", "node", "storage"]),
-    ("cli", &["ids", "config", "server", "rest", "metrics", "clock"]),
+    ("cli", &["ids", "storage", "backup", "config", "server", "rest", "metrics", "clock"]),
 ];
 
 /// Modules without clock, randomness, socket, disk, or an iteration order that differs from run to run.

@@ -90,3 +90,17 @@ pub struct WrittenBack {
     /// The state of this node's line now: E, or less where another node has taken it since.
     pub state: LineState,
 }
+
+/// Asks this node to write every dirty line of one group back to main memory now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteBackAll {
+    /// The group, 0 to groups - 1.
+    pub group: u32,
+}
+
+/// Answer to [`WriteBackAll`]: main memory has all that this node had acknowledged before it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllWrittenBack {
+    /// Lines that were dirty.
+    pub lines: u64,
+}

@@ -1,5 +1,6 @@
 //! Messages about the cluster, its sessions and its health.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Opens a session in one group. Its id is the log index of this command.
@@ -95,6 +96,57 @@ pub struct Transfer {
 /// Answer to [`Transfer`]: it is under way, and over within an election timeout. [`Status`] says what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transferring {}
+
+/// Begins a copy of one group's state, at the node that leads it. Clients go on working meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// The group, 0 to groups - 1.
+    pub group: u32,
+}
+
+/// Answer to [`Backup`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupBegun {
+    /// Number of the copy on this node, to be read with [`BackupRead`].
+    pub backup: u64,
+    /// Everything that was acknowledged before the request is at this index of the group's log or below; the copy stands there or later.
+    pub index: u64,
+}
+
+/// Reads the next part of a copy; the last one that was read may be asked for again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRead {
+    /// As [`BackupBegun`] said.
+    pub backup: u64,
+    /// Number of the part, from 0.
+    pub part: u32,
+}
+
+/// Answer to [`BackupRead`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupPart {
+    /// The next bytes of the copy, at most [`crate::limits::BACKUP_PART_BYTES_MAX`]; opaque to this crate.
+    pub bytes: Bytes,
+    /// With the last part: where the copy stands.
+    pub stands: Option<BackupStands>,
+}
+
+/// Where in its log a copy of a group stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupStands {
+    /// Index of the last entry that is in it.
+    pub index: u64,
+    /// Term of that entry.
+    pub term: u64,
+    /// Log time of that entry in milliseconds.
+    pub stamp_ms: u64,
+    /// Wall clock of that entry in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Names of the voters.
+    pub voters: Vec<String>,
+    /// Names of the learners.
+    pub learners: Vec<String>,
+}
 
 /// Asks a node what it is and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

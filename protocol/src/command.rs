@@ -125,6 +125,8 @@ commands! {
     0x0103 KeepAlive: cluster -> Kept, Freely;
     0x0104 Reshape: cluster -> Reshaped, InSession;
     0x0105 Transfer: cluster -> Transferring, Freely;
+    0x0106 Backup: cluster -> BackupBegun, Freely;
+    0x0107 BackupRead: cluster -> BackupPart, Freely;
     0x0201 Enqueue: queue -> Enqueued, InSession;
     0x0202 Dequeue: queue -> Dequeued, InSession;
     0x0203 Ack: queue -> Acked, InSession;
@@ -136,4 +138,5 @@ commands! {
     0x0402 Put: cache -> Written, Never;
     0x0403 Delete: cache -> Written, Never;
     0x0404 WriteBack: cache -> WrittenBack, Freely;
+    0x0405 WriteBackAll: cache -> AllWrittenBack, Freely;
 }

@@ -32,4 +32,7 @@ limits! {
     DEADLINE_MS_DEFAULT: u32 = 5_000, "Milliseconds of a request without a deadline of its own.";
     DEADLINE_MS_MAX: u32 = 60_000, "Longest deadline a request may ask for, in milliseconds; a longer one is cut to it.";
     GROUPS_MAX: u32 = 256, "Groups of a cluster; above it `InvalidArgument`. Each is a replica with its own log and timers on every one of its nodes.";
+    BACKUP_PART_BYTES_MAX: usize = 1024 * 1024, "Bytes of one part of a copy of a group's state.";
+    BACKUPS_MAX: usize = 4, "Copies that one node makes at once; one more gets `Overloaded`.";
+    BACKUP_IDLE_MS_MAX: u64 = 30_000, "Milliseconds after which a copy that nobody reads of is ended.";
 }

@@ -105,11 +105,13 @@ impl Ring {
     pub fn group_of_request(&self, request: &Request) -> Option<u32> {
         let existing = |group: u32| (group < self.groups).then_some(group);
         match request {
-            Request::Status(_) => None,
+            Request::Status(_) | Request::BackupRead(_) => None,
             Request::OpenSession(open) => existing(open.group),
             Request::KeepAlive(keep) => existing(keep.group),
             Request::Reshape(_) => Some(0),
             Request::Transfer(transfer) => existing(transfer.group),
+            Request::Backup(backup) => existing(backup.group),
+            Request::WriteBackAll(all) => existing(all.group),
             Request::Enqueue(enqueue) => Some(self.group_of_queue(&enqueue.queue)),
             Request::Dequeue(dequeue) => Some(self.group_of_queue(&dequeue.queue)),
             Request::Ack(ack) => Some(self.group_of_queue(&ack.queue)),

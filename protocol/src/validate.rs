@@ -15,6 +15,7 @@ impl Request {
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Self::Status(_) | Self::OpenSession(_) | Self::KeepAlive(_) => Ok(()),
+            Self::Backup(_) | Self::BackupRead(_) | Self::WriteBackAll(_) => Ok(()),
             Self::Reshape(reshape) => match &reshape.change {
                 Reshaping::Promote(node) | Reshaping::Forget(node) | Reshaping::Remove { node, .. } => {
                     name("node", node)

@@ -14,17 +14,20 @@
 //! | 4 | refused: the lock is held by another, the token is stale, the value is too large |
 //! | 5 | not done, and may be tried again: no node can be reached, no leader, a full buffer |
 //! | 6 | unknown: it may have been done |
+//! | 7 | done in part: a backup without the last cache writes of a node that did not answer |
 //!
 //! # Caveats
 //! * Each invocation opens a connection of its own, and a session if it writes: scripts that loop are slower than programs.
 //! * Credentials on the command line can be seen in the process table; `TRINE_CREDENTIALS` is the better place.
 
+mod backup;
 mod cache;
 mod client;
 mod cluster;
 mod health;
 mod lock;
 mod queue;
+mod restore;
 mod serve;
 mod status;
 mod up;
@@ -44,7 +47,8 @@ const EXIT_CODES: &str = "Exit codes:
   3  there is nothing: no such key, an empty queue, a lock that nobody holds
   4  refused: the lock is held by another, the token is stale
   5  not done, may be tried again: no node can be reached, no leader
-  6  unknown: it may have been done";
+  6  unknown: it may have been done
+  7  done in part: the warning says what is missing";
 
 /// A durable queue, a fenced lock and a coherent cache on a cluster of nodes. Alone, the same as `trine up`.
 #[derive(Debug, Parser)]
@@ -74,6 +78,10 @@ enum Command {
     /// Changes which nodes the cluster has, and who leads.
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Writes the state of every group to a file, while clients go on working.
+    Backup(backup::BackupArgs),
+    /// Makes data directories of a new cluster from a backup.
+    Restore(restore::RestoreArgs),
     /// Says how the cluster stands, node by node.
     Status(status::StatusArgs),
     /// Says whether the nodes that are named, and no others, are ready; for health checks.
@@ -90,6 +98,7 @@ enum Exit {
     Refused = 4,
     NotDone = 5,
     Unknown = 6,
+    Incomplete = 7,
 }
 
 /// Why a subcommand did not do what it is for: one line, and the exit code.
@@ -140,6 +149,8 @@ fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Queue(command) => in_runtime(false, command.run()),
         Command::Lock(command) => in_runtime(false, command.run()),
         Command::Cluster(command) => in_runtime(false, command.run()),
+        Command::Backup(args) => in_runtime(false, backup::run(args)),
+        Command::Restore(args) => in_runtime(false, restore::run(args)),
         Command::Status(args) => in_runtime(false, status::run(args)),
         Command::Health(args) => in_runtime(false, health::run(args)),
     };

@@ -33,11 +33,26 @@ pub(super) struct Checkpoints {
     maybe_stored_through: Index,
     /// Bodies in the state store whose messages are gone.
     dead_bodies: Vec<Index>,
+    /// The next one is due at once, and is to have every body: somebody copies the state store.
+    whole_wanted: bool,
 }
 
 impl Checkpoints {
     pub(super) fn new(index: Index, bodies_through: Index) -> Self {
-        Self { index, bytes: 0, in_flight: None, bodies_through, maybe_stored_through: index, dead_bodies: Vec::new() }
+        Self {
+            index,
+            bytes: 0,
+            in_flight: None,
+            bodies_through,
+            maybe_stored_through: index,
+            dead_bodies: Vec::new(),
+            whole_wanted: false,
+        }
+    }
+
+    /// The next checkpoint is due at once, and brings all of the state into the state store.
+    pub(super) fn want_whole(&mut self) {
+        self.whole_wanted = true;
     }
 
     pub(super) fn applied(&mut self, entry: &Entry) {
@@ -57,7 +72,9 @@ impl<R: Rules> Replica<R> {
         let timing = &self.setup.timing;
         let member = &mut self.member;
         let entries = member.machine.applied().index - member.checkpoints.index;
-        let due = entries >= timing.checkpoint_entries
+        let whole = member.checkpoints.whole_wanted;
+        let due = whole
+            || entries >= timing.checkpoint_entries
             || (entries > 0 && member.checkpoints.bytes >= timing.checkpoint_bytes);
         if !due || member.checkpoints.in_flight.is_some() {
             return;
@@ -66,11 +83,12 @@ impl<R: Rules> Replica<R> {
         let compact_to = compact_to(&member.raft, applied.index, timing.retain_bytes, timing.checkpoint_entries);
         let mut changes = member.machine.take_changes();
         let body = |index: Index| member.raft.entry(index).and_then(body_of).map(|body| body.to_vec());
-        let overtaken = member.machine.queue().live_bodies(member.checkpoints.bodies_through, compact_to);
+        let bodies_to = if whole { applied.index } else { compact_to };
+        let overtaken = member.machine.queue().live_bodies(member.checkpoints.bodies_through, bodies_to);
         changes.extend(overtaken.into_iter().map(|index| Change { key: body_key(index), value: body(index) }));
         let dead = std::mem::take(&mut member.checkpoints.dead_bodies);
         changes.extend(dead.into_iter().map(|index| Change { key: body_key(index), value: None }));
-        let bodies_through = member.checkpoints.bodies_through.max(compact_to);
+        let bodies_through = member.checkpoints.bodies_through.max(bodies_to);
         member.checkpoints = Checkpoints {
             index: applied.index,
             bytes: 0,
@@ -78,8 +96,9 @@ impl<R: Rules> Replica<R> {
             bodies_through,
             maybe_stored_through: member.checkpoints.maybe_stored_through,
             dead_bodies: Vec::new(),
+            whole_wanted: false,
         };
-        step.effects.checkpoint.push(Checkpoint { group: self.setup.group, meta: applied, changes });
+        step.effects.checkpoint.push(Checkpoint { group: self.setup.group, meta: applied, changes, whole });
     }
 
     /// The checkpoint is durable: the log may forget what it covers.

@@ -96,6 +96,8 @@ pub struct Checkpoint {
     pub meta: SnapshotMeta,
     /// What changed since the last checkpoint.
     pub changes: Vec<Change>,
+    /// With it the state store has the bodies of all waiting messages, not only of those that compaction overtakes: all of the state.
+    pub whole: bool,
 }
 
 /// Records that are to be read.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trine_protocol::cluster::{OpenSession, SessionOpened, Transferring};
+use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferring};
 use trine_protocol::error::Outcome;
 use trine_protocol::lock::Inspected;
 use trine_protocol::{Error, ErrorCode, Request, Response};
@@ -110,6 +110,12 @@ impl Pending {
         Some(entry)
     }
 
+    /// Whether somebody asks to copy this node's state.
+    fn is_copy(&self, id: u64) -> bool {
+        let entry = self.table.get(&id);
+        entry.is_some_and(|entry| matches!(entry.kind, Kind::Log { request: Request::Backup(_), .. }))
+    }
+
     fn send_at(&mut self, id: u64, at_us: u64) {
         if let Some(Entry { kind: Kind::Log { send_us, .. }, .. }) = self.table.get_mut(&id) {
             self.to_send.remove(&(*send_us, id));
@@ -142,6 +148,14 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
+        if matches!(request, Request::Backup(_)) && !self.leads() {
+            let error = self.not_leader();
+            return step.effects.reply.push((id, Err(error)));
+        }
+        if let Request::WriteBackAll(_) = request {
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
+            return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
+        }
         let operation = match &request {
             Request::Get(get) => Some((get.key.clone(), cache::Operation::Get)),
             Request::Put(put) => Some((put.key.clone(), cache::Operation::Put(Some(put.value.clone())))),
@@ -173,6 +187,11 @@ impl<R: Rules> Replica<R> {
     fn dispatch(&mut self, step: &mut Step, id: u64) {
         let again_us = step.now.mono_us + self.setup.timing.resend_us;
         let Some((leader, _)) = self.leader() else { return };
+        if leader != self.setup.node && self.pending.is_copy(id) {
+            // What is copied is this node's own state store, and it led when it was asked.
+            let error = self.not_leader();
+            return self.reply(step, id, Err(error));
+        }
         let needs_place =
             matches!(self.pending.table.get(&id), Some(Entry { kind: Kind::Log { place: None, .. }, .. }));
         let again = |entry: &Entry| matches!(entry.kind, Kind::Log { sends: 1.., client_session: false, .. });
@@ -396,7 +415,7 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        if matches!(forward.request, Request::Inspect(_) | Request::Transfer(_)) {
+        if matches!(forward.request, Request::Inspect(_) | Request::Transfer(_) | Request::Backup(_)) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
@@ -489,6 +508,11 @@ impl<R: Rules> Replica<R> {
     /// A read may be answered from the state as it is now.
     pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
         let Some(Read { node, id, request }) = self.member.reads.remove(&ticket) else { return };
+        if let Request::Backup(_) = request {
+            let index = self.member.machine.applied().index;
+            self.member.checkpoints.want_whole();
+            return self.answer(step, node, id, Ok(Response::Backup(BackupBegun { backup: 0, index })));
+        }
         let Request::Inspect(inspect) = request else { return };
         let holder = self.member.machine.lock().holder(&inspect.lock);
         let inspected = match holder {

@@ -99,6 +99,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     generation: u16,
+    /// Whether the state itself says its generation, because it was restored from a backup.
+    restored: bool,
     applied: SnapshotMeta,
     sessions: Sessions,
     queue: queue::State,
@@ -131,7 +133,8 @@ impl Machine {
         Self { generation, ..Self::default() }
     }
 
-    /// The state that these records were taken from; bodies are left out.
+    /// The state that these records were taken from; bodies are left out. The generation is what they say, if they do: so it goes
+    /// wherever the state goes, and a node that joins a restored cluster makes the same tokens as the others.
     ///
     /// # Errors
     /// Where a record cannot be read.
@@ -143,6 +146,9 @@ impl Machine {
         let mut machine = Self { generation, applied, ..Self::default() };
         for (key, value) in records {
             match key.first() {
+                _ if key == GENERATION_KEY => {
+                    (machine.generation, machine.restored) = (record::decode(key, value)?, true);
+                }
                 Some(&prefix::SESSION) => machine.sessions.restore(key, value)?,
                 Some(&prefix::QUEUE) => machine.queue.restore(key, value)?,
                 Some(&prefix::LOCK) => machine.lock.restore(key, value)?,
@@ -222,6 +228,11 @@ impl Machine {
         &self.roster
     }
 
+    /// The cluster's generation, in the top bits of every token: how often it was restored from a backup.
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
     /// The last entry applied.
     pub fn applied(&self) -> &SnapshotMeta {
         &self.applied
@@ -274,7 +285,11 @@ impl Machine {
 
     /// All records but the bodies, in key order.
     pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut records = self.memory.records();
+        let mut records = Vec::new();
+        if self.restored {
+            records.push((GENERATION_KEY.to_vec(), record::encode(&self.generation)));
+        }
+        records.extend(self.memory.records());
         records.extend(self.lock.records());
         if self.roster.version > 0 {
             records.push((ROSTER_KEY.to_vec(), record::encode(&self.roster)));
@@ -284,6 +299,9 @@ impl Machine {
         records
     }
 }
+
+/// Key of the generation, in the state of a cluster that was restored from a backup; before those of the bus's members.
+pub const GENERATION_KEY: &[u8] = &[prefix::META, b'g', b'e', b'n'];
 
 /// Key of the list of nodes.
 const ROSTER_KEY: &[u8] = &[prefix::NODES];

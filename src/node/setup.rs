@@ -20,7 +20,7 @@ pub struct Setup {
     pub roster: Roster,
     /// The nodes that the group began with, the one that is to lead first; none where the node joins.
     pub founders: Vec<NodeId>,
-    /// The cluster's generation, in the top bits of every token.
+    /// The generation of a cluster whose state names none: it was never restored from a backup. In the top bits of every token.
     pub generation: u16,
     /// Seed of the election timeouts.
     pub seed: u64,

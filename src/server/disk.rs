@@ -19,6 +19,7 @@ use crate::storage::{
     StorageStats,
 };
 
+use super::backup::{Backups, Tracker, Watched};
 use super::inbox::Inbox;
 use super::replica_task::Disk;
 
@@ -47,7 +48,8 @@ pub(super) fn open(config: &ServeConfig) -> Result<Opened, StorageError> {
 #[derive(Debug)]
 pub(super) struct Writers {
     log: LogWriter<Measured<SegmentLog>>,
-    state: StateWriter<Measured<SledStore>>,
+    state: StateWriter<Watched<Measured<SledStore>>>,
+    backups: Arc<Backups>,
 }
 
 /// What the replicas hand their writes to.
@@ -79,10 +81,18 @@ impl Writers {
                 other => panic!("storage has nothing to say of {other:?}"),
             }
         };
-        let state = StateWriter::spawn(Measured(state), done, fatal, Arc::clone(stats), clock::mono_us)?;
+        let tracker = Arc::new(Tracker::default());
+        let backups = Arc::new(Backups::new(state.reader(), Arc::clone(&tracker)));
+        let state = Watched { store: Measured(state), tracker };
+        let state = StateWriter::spawn(state, done, fatal, Arc::clone(stats), clock::mono_us)?;
         let completed = move |group: GroupId, sequence| persisted[group.0 as usize].persisted(sequence);
         let log = LogWriter::spawn(Measured(log), state.handle(), completed, fatal, Arc::clone(stats), clock::mono_us)?;
-        Ok(Self { log, state })
+        Ok(Self { log, state, backups })
+    }
+
+    /// The copies that are made of the state.
+    pub(super) fn backups(&self) -> Arc<Backups> {
+        Arc::clone(&self.backups)
     }
 
     pub(super) fn disk(&self) -> NodeDisk {

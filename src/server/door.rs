@@ -1,7 +1,7 @@
 //! The door itself: what becomes of a request that a client's session or the REST service hands in.
 //!
 //! ```text
-//!   Status ---------------> answered here
+//!   Status, BackupRead ---> answered here
 //!   Get ---> line table --> hit: the clock is read, and the value answered, on the caller's task
 //!              | miss
 //!   the rest --+----------> a place among the pending, then the inbox of the group's replica
@@ -19,15 +19,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use trine_protocol::cache::{Get, Got, LineState, Source};
-use trine_protocol::cluster::{GroupStatus, NodeStatus};
+use trine_protocol::cluster::{Backup, BackupRead, GroupStatus, NodeStatus};
 use trine_protocol::placement::Ring;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::clock;
-use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::ids::{GroupId, Incarnation, Index, NodeId};
 use crate::metrics::{self, Refused};
 use crate::storage::StorageStats;
 
+use super::backup::{Backups, Source as BackupSource};
 use super::disk;
 use super::gateway::{CallOptions, Gateway};
 use super::inbox::{Inbox, Queued};
@@ -66,6 +67,7 @@ struct Shared {
     lines: Arc<SharedLines>,
     pending: Arc<Pending>,
     storage: Arc<StorageStats>,
+    backups: Option<Arc<Backups>>,
     shutting_down: AtomicBool,
 }
 
@@ -79,6 +81,8 @@ pub struct NodeGateway {
 enum Handed {
     Answered(Result<Response, Error>),
     Waits(Place),
+    /// A part of a copy of a group's state.
+    Copies(BackupRead),
 }
 
 impl NodeGateway {
@@ -89,9 +93,11 @@ impl NodeGateway {
         lines: Arc<SharedLines>,
         pending: Arc<Pending>,
         storage: Arc<StorageStats>,
+        backups: Option<Arc<Backups>>,
     ) -> Self {
         let (started_us, shutting_down) = (clock::mono_us(), AtomicBool::new(false));
-        Self { shared: Arc::new(Shared { identity, started_us, ring, groups, lines, pending, storage, shutting_down }) }
+        let shared = Shared { identity, started_us, ring, groups, lines, pending, storage, backups, shutting_down };
+        Self { shared: Arc::new(shared) }
     }
 
     /// From now on every request is refused with `ShuttingDown`.
@@ -105,6 +111,9 @@ impl NodeGateway {
         metrics::node().uptime_seconds.set(Duration::from_micros(passed_us).as_secs_f64());
         metrics::node().ready.set(if self.readiness().is_ok() { 1.0 } else { 0.0 });
         disk::measure(&self.shared.storage);
+        if let Some(backups) = &self.shared.backups {
+            backups.sweep();
+        }
     }
 
     fn groups(&self) -> Vec<GroupStatus> {
@@ -175,13 +184,59 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn backups(&self) -> Result<&Arc<Backups>, Error> {
+        self.backups.as_ref().ok_or_else(|| Error::new(ErrorCode::NotReady, "this node makes no copies"))
+    }
+
+    async fn begin_copy(&self, group: GroupId, index: Index) -> Result<Response, Error> {
+        self.backups()?.begin(group, index).await.map(Response::Backup)
+    }
+
+    async fn read_copy(self: Arc<Self>, read: BackupRead) -> Result<Response, Error> {
+        let backups = Arc::clone(self.backups()?);
+        backups.read(read, CopiedNode(self)).await.map(Response::BackupRead)
+    }
+}
+
+/// The node whose groups are copied.
+struct CopiedNode(Arc<Shared>);
+
+impl BackupSource for CopiedNode {
+    async fn whole(&self, group: GroupId) -> Result<Index, Error> {
+        let options = CallOptions::default();
+        let request = Request::Backup(Backup { group: group.0 });
+        let answer = match self.0.hand_in(request, options) {
+            Handed::Waits(place) => self.0.wait(place, options.deadline).await?,
+            Handed::Answered(answer) => answer?,
+            Handed::Copies(_) => {
+                return Err(Error::new(ErrorCode::Internal, "the beginning of a copy is no part of it"));
+            }
+        };
+        match answer {
+            Response::Backup(begun) => Ok(begun.index),
+            other => Err(Error::new(ErrorCode::Internal, format!("the answer is {other:?}"))),
+        }
+    }
+
+    fn members(&self, group: GroupId) -> (Vec<String>, Vec<String>) {
+        let standing = self.0.groups[group.0 as usize].standing.borrow();
+        (standing.status.voters.clone(), standing.status.learners.clone())
+    }
+}
+
 impl Gateway for NodeGateway {
     // No `async fn`: what is before the `async` block happens when `call` is called, and that decides the order.
     fn call(&self, request: Request, options: CallOptions) -> impl Future<Output = Result<Response, Error>> + Send {
         let started_us = clock::mono_us();
         let command = request.command();
+        let group = match &request {
+            Request::Backup(backup) => Some(GroupId(backup.group)),
+            _ => None,
+        };
         let handed = match request {
             Request::Status(_) => Handed::Answered(Ok(Response::Status(self.status()))),
+            Request::BackupRead(read) => Handed::Copies(read),
             request => self.shared.hand_in(request, options),
         };
         let shared = Arc::clone(&self.shared);
@@ -189,6 +244,11 @@ impl Gateway for NodeGateway {
             let result = match handed {
                 Handed::Answered(result) => result,
                 Handed::Waits(place) => shared.wait(place, options.deadline).await,
+                Handed::Copies(read) => Arc::clone(&shared).read_copy(read).await,
+            };
+            let result = match (result, group) {
+                (Ok(Response::Backup(begun)), Some(group)) => shared.begin_copy(group, begun.index).await,
+                (result, _) => result,
             };
             let took_us = clock::mono_us().saturating_sub(started_us);
             metrics::node().answered(command, &result, Duration::from_micros(took_us));

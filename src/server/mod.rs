@@ -13,6 +13,7 @@
 //! # Caveats
 //! - A panic in a replica's task stops the node: its state in memory can no longer be trusted, and the disk's can.
 
+mod backup;
 mod disk;
 mod door;
 mod gateway;

@@ -156,7 +156,7 @@ impl Node {
         let inboxes: Vec<Arc<Inbox>> = replicas.iter().map(|_| Arc::default()).collect();
         let stats = Arc::new(StorageStats::default());
         let writers = Writers::start(log, state, &inboxes, &stats, die)?;
-        let outbox = Outbox::default();
+        let (outbox, backups) = (Outbox::default(), writers.backups());
         let lines = Arc::new(SharedLines::new(config.groups));
         let pending = Arc::new(Pending::default());
         let started = Started { inboxes: &inboxes, lines: &lines, pending: &pending, outbox: &outbox, heard: &heard };
@@ -166,7 +166,7 @@ impl Node {
         let groups = doors.map(|(inbox, standing)| GroupDoor { inbox: Arc::clone(inbox), standing: standing.clone() });
         let identity = Identity { node: config.node, cluster_id, incarnation, joins, nodes: nodes.clone() };
         let ring = Ring::new(config.groups).expect("the number of groups was checked");
-        let gateway = NodeGateway::new(identity, ring, groups.collect(), lines, pending, stats);
+        let gateway = NodeGateway::new(identity, ring, groups.collect(), lines, pending, stats, Some(backups));
         let node = Self {
             gateway,
             inboxes: inboxes.clone(),
@@ -355,7 +355,7 @@ fn make_replicas(
             } else {
                 founders.placement(group, false).iter().map(|id| id.node).collect()
             },
-            generation: 0,
+            generation: 0, // A restored state says its own.
             seed: u64::from_le_bytes(seed),
             timing: timing.clone(),
         };

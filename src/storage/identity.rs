@@ -5,6 +5,7 @@
 //! <data>/identity    format, node, incarnation, cluster, groups; written once, and again as below
 //! <data>/peers       the incarnation that each peer had when it was last accepted
 //! <data>/nodes       the newest list of nodes that was heard of
+//! <data>/restoring   only while a backup is being restored into it: no node takes such a directory
 //! <data>/log/        the segments
 //! <data>/state/      sled
 //! ```
@@ -37,6 +38,21 @@ use super::files::{create_directory, failed, read_if_there, replace, sync_ancest
 
 /// Version of what is in a data directory; another one is refused.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Name of the file that is in a directory while a backup is being restored into it.
+pub(super) const RESTORING: &str = "restoring";
+
+/// Whether there is nothing in a directory, or no directory.
+///
+/// # Errors
+/// What the disk says.
+pub(super) fn is_empty(path: &Path) -> Result<bool, StorageError> {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(failed("list", path)(error)),
+    }
+}
 
 /// Who wants to use a data directory.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +104,14 @@ impl DataDirectory {
     /// [`StorageError::Refused`] where another process uses it, or it belongs to another node, cluster, format or number of groups,
     /// or holds data without saying whose; else what the disk says.
     pub fn open(path: &Path, claim: &Claim) -> Result<Self, StorageError> {
+        if path.join(RESTORING).exists() {
+            return Err(refused(path, "a restore into it has not ended; empty it, and restore again"));
+        }
+        Self::open_restoring(path, claim)
+    }
+
+    /// The same, by who restores into it.
+    pub(super) fn open_restoring(path: &Path, claim: &Claim) -> Result<Self, StorageError> {
         // Looked at before the lock is made, so that a refusal leaves no trace.
         read_identity(path, claim)?;
         create_directory(path)?;

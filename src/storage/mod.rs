@@ -29,6 +29,7 @@
 
 mod assemble;
 mod byte_disk;
+mod copy;
 #[cfg(test)]
 mod equivalence;
 mod files;
@@ -37,6 +38,7 @@ pub mod identity;
 mod keys;
 pub mod log;
 pub mod memory;
+mod restore;
 mod sim_files;
 mod sim_state;
 mod simulated;
@@ -54,10 +56,12 @@ use bytes::Bytes;
 
 pub use assemble::{Opened, assemble, open};
 pub use byte_disk::ByteDisk;
+pub use copy::{Found, Seen, StateReader};
 pub use fold::{LogRecovered, Misfit};
 pub use identity::{Claim, DataDirectory, Identity};
 pub use log::{LogOptions, SegmentLog};
 pub use memory::SimDisk;
+pub use restore::Restoring;
 pub use simulated::{Draw, Failing, SimulatedDisk};
 pub use sled_store::SledStore;
 pub use stats::{SYNC_BUCKETS_US, StorageStats, SyncTimes};

@@ -40,6 +40,7 @@ use crate::node::effect::Checkpoint;
 use crate::raft::{Snapshot, SnapshotMeta};
 use crate::record::{self, Change, prefix};
 
+use super::copy::{self, StateReader};
 use super::files::{create_directory, failed, sync_directory};
 use super::keys::{self, STORED_BYTES_MAX, Stored};
 use super::{Records, StateLoad, StateStore, StorageError};
@@ -56,11 +57,11 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where a group's state is, and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Pointer {
+pub(super) struct Pointer {
     /// The generation of records in use, from 1.
-    generation: u32,
+    pub(super) generation: u32,
     /// Where in the log they stand.
-    applied: SnapshotMeta,
+    pub(super) applied: SnapshotMeta,
     /// Chunks of staged changes that belong to `applied`, and may not be in the records yet.
     staged: u32,
 }
@@ -284,21 +285,12 @@ impl SledStore {
 
     /// The value behind what is stored under a record's key.
     fn value(&self, group: GroupId, generation: u32, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
-        let damaged = |why: &str| self.corrupt(&format!("{group}: record {key:?} {why}"));
-        let stored = Stored::decode(stored).ok_or_else(|| damaged("has no known form"))?;
-        let total = match stored {
-            Stored::Inline(value) => return Ok(Bytes::copy_from_slice(value)),
-            Stored::Chunked(total) => total,
-        };
-        let mut value = Vec::new();
-        for number in 0..stored.chunks() {
-            let chunk = self.get(&keys::chunk(group, generation, key, number))?;
-            value.extend_from_slice(&chunk.ok_or_else(|| damaged("lacks a chunk"))?);
-        }
-        if value.len() as u64 != total {
-            return Err(damaged(&format!("has {} bytes in its chunks, not {total}", value.len())));
-        }
-        Ok(Bytes::from(value))
+        copy::value(&self.tree, &self.path, group, generation, key, stored)
+    }
+
+    /// Reads records beside this store, on another thread.
+    pub fn reader(&self) -> StateReader {
+        StateReader::new(&self.path, &self.tree)
     }
 
     /// Runs one step, unless an earlier one failed; remembers if this one does.
@@ -312,7 +304,7 @@ impl SledStore {
     }
 
     fn write_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StorageError> {
-        let Checkpoint { group, meta, changes } = checkpoint;
+        let Checkpoint { group, meta, changes, whole: _ } = checkpoint;
         let pointer = self.pointer(*group);
         if meta.index < pointer.applied.index {
             let (index, stands) = (meta.index, pointer.applied.index);
@@ -400,7 +392,7 @@ fn check_blobs(path: &Path) -> Result<(), StorageError> {
 }
 
 /// Turns sled's error into ours.
-fn sled_failed(what: &str, path: &Path) -> impl FnOnce(sled::Error) -> StorageError {
+pub(super) fn sled_failed(what: &str, path: &Path) -> impl FnOnce(sled::Error) -> StorageError {
     let what = format!("{what} {}", path.display());
     move |error| match error {
         sled::Error::Io(source) => StorageError::Io { what, source },

@@ -93,7 +93,7 @@ pub(super) fn checkpoint(group: GroupId, index: Index, term: Term, changes: &[(&
         key: key.as_bytes().to_vec(),
         value: value.map(|value| value.as_bytes().to_vec()),
     };
-    Checkpoint { group, meta: meta(index, term), changes: changes.iter().map(change).collect() }
+    Checkpoint { group, meta: meta(index, term), changes: changes.iter().map(change).collect(), whole: false }
 }
 
 /// A snapshot of these records.

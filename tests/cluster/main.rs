@@ -5,6 +5,7 @@
 //!
 //! | file | promise |
 //! | --- | --- |
+//! | `backup` | a backup under load has what was acknowledged before it, and a cluster is made of it; damage is found |
 //! | `walkthrough` | the REST walk-through from a fresh start; a killed cluster comes back with all it acknowledged |
 //! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
 //! | `owner` | a dirty line of a dead node is refused, and back with the node |
@@ -15,6 +16,7 @@
 //! | `spread` | every node of a calm cluster leads a group |
 //! | `shutdown` | SIGTERM drains; a restart goes on; `--fresh` starts over |
 
+mod backup;
 mod cluster;
 mod failover;
 mod hits;

@@ -139,6 +139,9 @@ impl World {
             Request::Reshape(_) | Request::Transfer(_) | Request::Inspect(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
+            Request::Backup(_) | Request::BackupRead(_) | Request::WriteBackAll(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
                 Response::Enqueue(Enqueued { id: index })

@@ -39,9 +39,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether only the chosen node may answer it.
+/// Whether only the chosen node may answer it: its cache is asked, or its own copy of a group.
 pub(super) fn is_for_cache(request: &Request) -> bool {
-    matches!(request.command(), Command::Get | Command::Put | Command::Delete | Command::WriteBack)
+    let of_this_node = matches!(request.command(), Command::Backup | Command::BackupRead | Command::WriteBackAll);
+    of_this_node || matches!(request.command(), Command::Get | Command::Put | Command::Delete | Command::WriteBack)
 }
 
 impl Routes {

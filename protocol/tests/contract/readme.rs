@@ -232,10 +232,12 @@ fn every_struct_and_enum_is_described_as_it_is() {
         RequestHeader Hello Welcome Limits Error
         cluster::Status cluster::NodeStatus cluster::NodeAddresses cluster::GroupStatus cluster::OpenSession
         cluster::SessionOpened cluster::KeepAlive cluster::Kept cluster::Reshape cluster::Reshaped cluster::NewNode
-        cluster::Transfer cluster::Transferring
+        cluster::Transfer cluster::Transferring cluster::Backup cluster::BackupBegun cluster::BackupRead cluster::BackupPart
+        cluster::BackupStands
         queue::Enqueue queue::Enqueued queue::Dequeue queue::Dequeued queue::Delivery queue::Ack queue::Acked
         lock::Acquire lock::Granted lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
         cache::Get cache::Got cache::Version cache::Put cache::Written cache::Delete cache::WriteBack cache::WrittenBack
+        cache::WriteBackAll cache::AllWrittenBack
     }
     for command in Command::ALL {
         assert!(described.contains(command.name()), "{command:?} is not described");
@@ -264,7 +266,7 @@ fn fits(documented: &str, found: Type) -> bool {
         "bytes" => found == Type::Bytes,
         "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
         "`AckWhich`" | "`Reshaping`" => found == Type::Map(1),
-        "`Limits`" | "`Version`" | "`NewNode`" => matches!(found, Type::Array(_)),
+        "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => matches!(found, Type::Array(_)),
         list if list.starts_with("list of ") => matches!(found, Type::Array(_)),
         other => panic!("'{other}' is no type of the contract"),
     }

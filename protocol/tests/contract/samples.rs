@@ -2,10 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
-use trine_protocol::cache::{Delete, Get, Got, LineState, Put, Source, Version, WriteBack, Written, WrittenBack};
+use trine_protocol::cache::{
+    AllWrittenBack, Delete, Get, Got, LineState, Put, Source, Version, WriteBack, WriteBackAll, Written, WrittenBack,
+};
 use trine_protocol::cluster::{
-    GroupStatus, KeepAlive, Kept, NewNode, NodeAddresses, NodeStanding, NodeStatus, OpenSession, Reshape, Reshaped,
-    Reshaping, Role, SessionOpened, Status, Transfer, Transferring,
+    Backup, BackupBegun, BackupPart, BackupRead, BackupStands, GroupStatus, KeepAlive, Kept, NewNode, NodeAddresses,
+    NodeStanding, NodeStatus, OpenSession, Reshape, Reshaped, Reshaping, Role, SessionOpened, Status, Transfer,
+    Transferring,
 };
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
@@ -129,6 +132,8 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ),
         ("reshape: forget", HEADER, Reshape { change: Reshaping::Forget(text("node3")) }.into()),
         ("transfer", cache, Transfer { group: 2, node: text("node3") }.into()),
+        ("backup", cache, Backup { group: 2 }.into()),
+        ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
         ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
         ("enqueue", HEADER, Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello") }.into()),
         (
@@ -150,6 +155,7 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("put", cache, Put { key: text("user:123"), value: Bytes::from_static(b"{\"value\":42}") }.into()),
         ("delete", cache, Delete { key: text("user:123") }.into()),
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
+        ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
     list.into_iter().map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
@@ -164,12 +170,24 @@ fn responses() -> Vec<(String, Response)> {
         source: Source::LocalCache,
     };
     let missing = Got { value: None, version: Version::default(), state: LineState::I, source: Source::MainMemory };
+    let part = Bytes::from_static(b"\x00opaque\xff");
+    let stands = Some(BackupStands {
+        index: 41,
+        term: 5,
+        stamp_ms: 86_400_000,
+        wall_ms: 1_800_000_000_000,
+        voters: vec!["node1".into(), "node3.00000000000000af".into()],
+        learners: Vec::new(),
+    });
     let list = vec![
         ("answer to status", Response::Status(status())),
         ("answer to open session", Response::OpenSession(SessionOpened { session: 1_000, timeout_ms: 60_000 })),
         ("answer to keep alive", Response::KeepAlive(Kept {})),
         ("answer to reshape", Response::Reshape(Reshaped { version: 12 })),
         ("answer to transfer", Response::Transfer(Transferring {})),
+        ("answer to backup", Response::Backup(BackupBegun { backup: 1 << 40, index: 41 })),
+        ("answer to backup read", Response::BackupRead(BackupPart { bytes: part, stands: None })),
+        ("answer to backup read, the last", Response::BackupRead(BackupPart { bytes: Bytes::new(), stands })),
         ("answer to inspect", Response::Inspect(Inspected { client: "c1".into(), token: 99 })),
         ("answer to inspect, not held", Response::Inspect(Inspected { client: String::new(), token: 0 })),
         ("answer to enqueue", Response::Enqueue(Enqueued { id: 41 })),
@@ -185,6 +203,7 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to put", Response::Put(Written { version })),
         ("answer to delete", Response::Delete(Written { version: Version { epoch: u64::MAX, count: u64::MAX } })),
         ("answer to write back", Response::WriteBack(WrittenBack { state: LineState::E })),
+        ("answer to write back all", Response::WriteBackAll(AllWrittenBack { lines: 3 })),
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
     list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()

@@ -82,6 +82,7 @@ impl<R: Rules> Agent<R> {
             self.schedule(&key, None);
             self.on_due(turn, &key);
         }
+        self.tend_flushes(turn);
     }
 
     fn next_round(&mut self, now_us: u64) -> u64 {

@@ -19,6 +19,7 @@
 //! - an answer of the home counts only for the very request or write that is waiting for it.
 
 mod answer;
+mod flush;
 mod lease;
 mod serve;
 mod slot;
@@ -39,6 +40,7 @@ use super::journal::JournalRecord;
 use super::line::{Line, LineChange};
 use super::message::ToHome;
 
+use flush::Flush;
 use lease::Lease;
 pub use slot::Operation;
 use slot::{Leaving, Slot, State};
@@ -109,6 +111,7 @@ pub struct Agent<R> {
     journaled: u64,
     flushing: VecDeque<(u64, String)>,
     draining: bool,
+    flushes: Vec<Flush>,
     /// The home knows that this node owns nothing any more; set while it drains only.
     released: bool,
     /// When it was told last.
@@ -143,6 +146,7 @@ impl<R: Rules> Agent<R> {
             journaled: 0,
             flushing: VecDeque::new(),
             draining: false,
+            flushes: Vec::new(),
             released: false,
             release_us: 0,
             dirty: Dirty::default(),

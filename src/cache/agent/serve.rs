@@ -42,6 +42,7 @@ impl<R: Rules> Agent<R> {
 
     /// Nobody waits for this answer any more.
     pub fn expire(&mut self, turn: &mut Turn<'_>, caller: u64) {
+        self.forget_flush(caller);
         let Some(key) = self.callers.remove(&caller) else { return };
         let Some(slot) = self.slots.get_mut(&key) else { return };
         if let Some(place) = slot.waiting.iter().position(|(other, _)| *other == caller) {
@@ -242,7 +243,7 @@ impl<R: Rules> Agent<R> {
         self.schedule(key, Some(turn.now_us + 5 * self.config.retry_us));
     }
 
-    fn send_write_back(&mut self, turn: &mut Turn<'_>, key: &str) {
+    pub(super) fn send_write_back(&mut self, turn: &mut Turn<'_>, key: &str) {
         let Some(tag) = self.valid_tag(turn.now_us) else { return };
         let request = self.request();
         let (epoch, dirty, end) = match self.slots.get_mut(key).map(|slot| &mut slot.state) {

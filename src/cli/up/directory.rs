@@ -143,6 +143,33 @@ impl Directory {
     }
 }
 
+/// Looks whether a backup may be restored to a directory: only to one that is empty, or not there.
+///
+/// # Errors
+/// One line that says what is in the way.
+pub(super) fn may_restore(path: &Path) -> Result<(), Failure> {
+    let empty = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == ErrorKind::NotFound => true,
+        Err(error) => return Err(unusable(path, &error)),
+    };
+    may_write(path)?;
+    match empty {
+        true => Ok(()),
+        false => Err(failed(format!("{} is not empty; a restore makes a new directory", path.display()))),
+    }
+}
+
+/// The nodes' directories were made from a backup: the marker, which comes last, makes the whole ours.
+///
+/// # Errors
+/// What the file system says.
+pub(super) fn mark_restored(path: &Path, cluster_id: u64, nodes: u32, groups: u32) -> Result<(), Failure> {
+    let marker = Marker { cluster_id, nodes, groups };
+    let directory = Directory { path: path.to_owned(), marker, held: None, fresh: false };
+    directory.write().map(drop).map_err(|error| unusable(path, &error))
+}
+
 /// Whether an entry of the directory is one that `up` makes.
 fn is_ours(name: &str) -> bool {
     let node = |number: u8| name == format!("node{number}");

@@ -32,12 +32,14 @@ mod plan;
 mod ports;
 mod ready;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::config::Member;
 
 use super::serve::{stop_signal, stop_signals};
 use super::{Exit, Failure, say};
@@ -48,7 +50,7 @@ use plan::Plan;
 /// Milliseconds before a node that ended is started again: long enough not to spin, short enough not to be waited for.
 const RESTART_MS: u64 = 2_000;
 /// Nodes of a cluster on one machine.
-const NODES_MAX: u8 = 7;
+pub(super) const NODES_MAX: u8 = 7;
 /// Largest `--port-offset`: with it the highest port, the lock address of the seventh node, is still a port.
 const PORT_OFFSET_MAX: u16 = u16::MAX - (8_999 + NODES_MAX as u16);
 
@@ -78,6 +80,38 @@ pub(super) struct UpArgs {
     /// What the nodes write into their logs, as in RUST_LOG; warnings and errors come to this terminal, too.
     #[arg(long = "log", default_value = "info", value_name = "FILTER")]
     pub(super) log_filter: String,
+}
+
+/// Looks whether a backup may be restored to this directory.
+///
+/// # Errors
+/// Where something is in it.
+pub(super) fn may_restore(path: &Path) -> Result<(), Failure> {
+    directory::may_restore(path)
+}
+
+/// The members of a cluster in this directory, and the data directory of each.
+pub(super) fn members(path: &Path, nodes: u8, groups: u32) -> Vec<(Member, PathBuf)> {
+    let args = UpArgs {
+        nodes,
+        data_dir: path.to_owned(),
+        fresh: false,
+        port_offset: 0,
+        no_restart: false,
+        groups,
+        redirect_locks: false,
+        log_filter: String::new(),
+    };
+    let plan = Plan::new(&args, 0);
+    plan.nodes.iter().filter_map(|node| Some((node.member().parse().ok()?, node.data()))).collect()
+}
+
+/// A backup was restored to the nodes' directories: the cluster's marker says so.
+///
+/// # Errors
+/// What the file system says.
+pub(super) fn restored(path: &Path, cluster_id: u64, nodes: u8, groups: u32) -> Result<(), Failure> {
+    directory::mark_restored(path, cluster_id, u32::from(nodes), groups)
 }
 
 /// Starts the cluster and keeps it up until it is told to stop.

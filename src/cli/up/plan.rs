@@ -42,8 +42,12 @@ impl Node {
     }
 
     /// As `--member` takes it. Of the three HTTP addresses the lock's is advertised, for redirects point there.
-    fn member(&self) -> String {
+    pub(super) fn member(&self) -> String {
         [self.name.as_str(), &self.client, &self.peer, &self.lock_http].join(",")
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.directory.join("data")
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -105,7 +109,7 @@ impl Plan {
 
 /// Said in full, so that a `TRINE_*` variable meant for a client does not reach into the nodes.
 fn arguments(node: &Node, members: &[String], args: &UpArgs, cluster_id: u64) -> Vec<String> {
-    let data_dir = node.directory.join("data").to_string_lossy().into_owned();
+    let data_dir = node.data().to_string_lossy().into_owned();
     let mut out: Vec<String> = vec!["serve".into()];
     let mut flag = |name: &str, value: &str| out.extend([name.to_owned(), value.to_owned()]);
     flag("--node", &node.name);

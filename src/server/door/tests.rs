@@ -40,8 +40,15 @@ fn bench() -> Bench {
         joins: false,
         nodes: watch::channel(Roster::default()).1,
     };
-    let gateway =
-        NodeGateway::new(identity, ring.clone(), groups, Arc::clone(&lines), Arc::clone(&pending), Arc::default());
+    let gateway = NodeGateway::new(
+        identity,
+        ring.clone(),
+        groups,
+        Arc::clone(&lines),
+        Arc::clone(&pending),
+        Arc::default(),
+        None,
+    );
     Bench { gateway, inboxes, standings, lines, pending, ring }
 }
 

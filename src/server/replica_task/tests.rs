@@ -154,7 +154,12 @@ async fn effects_are_performed_in_the_order_of_their_fields() {
             publish: vec![line("new")],
             send: vec![(NodeId::numbered(2), Arc::new(GroupMessage::Raft(message)))],
             reply: vec![(entered.id(), Ok(Response::KeepAlive(Kept {})))],
-            checkpoint: vec![Checkpoint { group: GROUP, meta: SnapshotMeta::default(), changes: Vec::new() }],
+            checkpoint: vec![Checkpoint {
+                group: GROUP,
+                meta: SnapshotMeta::default(),
+                changes: Vec::new(),
+                whole: false,
+            }],
             fetch: vec![Fetch { group: GROUP, ticket: 1, keys: Vec::new() }],
             ..Effects::default()
         };
