@@ -19,7 +19,7 @@ use super::node::{Node, RoleState};
 use super::quorum::Tally;
 
 /// The answers to one question.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Ballot {
     granted: BTreeSet<ReplicaId>,
     refused: BTreeSet<ReplicaId>,

@@ -12,7 +12,7 @@ use super::message::{Body, Entry};
 use super::node::{Node, RoleState};
 
 /// What a follower knows of the leader of its term.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Follower {
     /// Up to here, its messages have proven the logs to agree.
     pub(super) matched: Index,

@@ -35,7 +35,7 @@ pub(super) struct Unhanded {
 }
 
 /// The entries after `base`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Log {
     base: SnapshotMeta,
     entries: VecDeque<Entry>,

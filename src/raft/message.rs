@@ -15,7 +15,7 @@ pub const TERM_MAX: Term = 1 << 62;
 pub const INDEX_MAX: Index = (1 << 48) - 1;
 
 /// One entry of the log. An entry without data is the no-op of a new leader.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Position in the log.
     pub index: Index,
@@ -33,7 +33,7 @@ pub struct Entry {
 }
 
 /// What a replica must not forget: one atomic record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct HardState {
     /// The newest term seen.
     pub term: Term,
@@ -42,7 +42,7 @@ pub struct HardState {
 }
 
 /// The end of what a snapshot stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct SnapshotMeta {
     /// Index of the last entry it covers.
     pub index: Index,
@@ -58,7 +58,7 @@ pub struct SnapshotMeta {
 }
 
 /// A message between two replicas of a group, with the sender's term.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
     /// The sender's term; for a pre-vote the term it would campaign in.
     pub term: Term,
@@ -73,7 +73,7 @@ pub struct Message {
 }
 
 /// What a [`Message`] says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body {
     /// Would you vote for me? Changes nothing at the receiver.
     PreVote { last_index: Index, last_term: Term },

@@ -26,6 +26,7 @@ use super::{Restart, Role};
 
 /// The role with what belongs to it; a change of role forgets it.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) enum RoleState {
     Follower(Follower),
     PreCandidate(Ballot),

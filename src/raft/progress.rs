@@ -20,7 +20,7 @@ use crate::ids::Index;
 use crate::marks::{Rare, mark};
 
 /// How to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum State {
     /// Where the logs agree is not known; `waiting` for the answer to a probe.
     Probe { waiting: bool },
@@ -176,6 +176,15 @@ impl Progress {
         assert!(self.in_flight.len() <= in_flight_max, "{} of {in_flight_max} in flight", self.in_flight.len());
         assert!(self.in_flight.is_empty() || self.state == State::Replicate, "in flight in {:?}", self.state);
         assert!(self.in_flight.back().is_none_or(|last| *last < next), "{:?} in flight, next {next}", self.in_flight);
+    }
+}
+
+/// What the model checker tells states by: all of it but the instant, which no choice depends on there.
+#[cfg(test)]
+impl std::hash::Hash for Progress {
+    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
+        let Self { matched, next, state, in_flight, acknowledged_round, heard_us: _, commit_sent, round_due } = self;
+        (matched, next, state, in_flight, acknowledged_round, commit_sent, round_due).hash(hasher);
     }
 }
 

@@ -41,12 +41,12 @@ pub enum ReadError {
 }
 
 /// The reads that a leader has not answered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Reads {
     waiting: VecDeque<Waiting>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Waiting {
     ticket: u64,
     /// The first round whose acknowledgement says something about it.

@@ -32,7 +32,7 @@ impl Ready {
 }
 
 /// One write to the log: applied as a whole or not at all, in the order of `sequence`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Persist {
     /// Grows by one with each write of this replica since it was made.
     pub sequence: u64,
@@ -47,7 +47,7 @@ pub struct Persist {
 }
 
 /// A state machine's whole state as bytes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Snapshot {
     /// Where in the log it stands.
     pub meta: SnapshotMeta,

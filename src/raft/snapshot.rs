@@ -17,7 +17,7 @@ use super::node::Node;
 use super::ready::Snapshot;
 
 /// The chunks so far, without a gap from the start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Assembly {
     meta: SnapshotMeta,
     data: BytesMut,

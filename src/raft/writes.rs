@@ -132,6 +132,19 @@ impl Writes {
     }
 }
 
+/// What the model checker tells states by: all of it but the instants, and the numbers, of which only the order means anything.
+#[cfg(test)]
+impl std::hash::Hash for Writes {
+    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
+        let Self { last_sequence: _, pending, held, durable } = self;
+        pending.len().hash(hasher);
+        for Write { sequence: _, handed_us: _, last, hard_state, snapshot, held } in pending {
+            (last, hard_state, snapshot, held).hash(hasher);
+        }
+        (held, durable).hash(hasher);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::message::Body;

@@ -27,7 +27,7 @@ impl Disk {
         self.base.index + self.entries.len() as u64
     }
 
-    fn write(&mut self, persist: &Persist) {
+    pub(super) fn write(&mut self, persist: &Persist) {
         self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
         if let Some(from) = persist.truncate_from {
             assert!(from > self.base.index && from <= self.last_index(), "cut at {from} of {}", self.last_index());
@@ -69,7 +69,7 @@ pub(super) struct Member<R: Rules> {
 }
 
 /// A message on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Flight {
     pub(super) from: NodeId,
     pub(super) to: NodeId,

@@ -1,6 +1,7 @@
 //! Raft as a whole: scripts that a person can read, and random runs that nobody could write.
 
 mod cluster;
+mod model;
 mod random;
 mod removed;
 mod safety;
