@@ -110,6 +110,9 @@ pub(crate) enum Phase {
     Done,
 }
 
+/// Events of a run for each of its groups, and for four groups where it has fewer: about a hundred times what it takes.
+const EVENTS_PER_GROUP_MAX: u64 = 300_000;
+
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -192,9 +195,13 @@ impl<R: Rules> Cluster<R> {
         self.schedule_faults();
         self.schedule_operator();
         self.schedule.at(self.options.faulty_us, Event::Heal);
+        let events_max = u64::from(self.swarm.groups.max(4)) * EVENTS_PER_GROUP_MAX;
         while self.phase != Phase::Done {
             let event = self.schedule.next().expect("ticks never end");
             self.happen(event)?;
+            if self.trace.events() > events_max {
+                return Err(format!("more than {events_max} events: somebody answers without end"));
+            }
         }
         Ok(())
     }
