@@ -66,8 +66,13 @@ impl<R: Rules> Replica<R> {
     }
 
     /// Takes a list where it is newer. What follows from it is looked at with the next tick, and until then is not done.
+    ///
+    /// Whoever joins takes none before the first that names it, in this life: the lists before that are in the log too, and who
+    /// would live by them would not let in the nodes that have come since.
     pub(super) fn know_roster(&mut self, roster: &super::Roster) -> bool {
-        let news = roster.version > self.roster.version;
+        let own = self.member.raft.replica();
+        let waits = self.setup.joins && self.roster.version == 0 && roster.replica(own.node) != Some(own);
+        let news = roster.version > self.roster.version && !waits;
         if news {
             self.roster = roster.clone();
             self.acquaint();

@@ -86,6 +86,36 @@ fn code(replies: &[(RequestId, Result<Response, Error>)]) -> ErrorCode {
 }
 
 #[test]
+fn whoever_joins_takes_no_list_before_the_first_that_names_it() {
+    let nodes: Vec<NodeId> = (1..=3).map(NodeId::numbered).collect();
+    let (roster, life) = (roster::testing::of(&nodes), Incarnation(77));
+    let setup = Setup {
+        group: GroupId(0),
+        node: nodes[1],
+        incarnation: life,
+        joins: true,
+        roster: roster.clone(),
+        founders: Vec::new(),
+        generation: 0,
+        seed: 1,
+        timing: Timing::default(),
+    };
+    let now = Now { mono_us: 1_000_000, wall_ms: 0 };
+    let mut replica = Replica::<Faithful>::new(setup, Recovered::default(), now).expect("there is nothing to read");
+    let mut hears = |version, incarnation| {
+        let mut list = super::Roster { version, ..roster.clone() };
+        list.nodes.get_mut(&nodes[1]).expect("it is listed").incarnation = incarnation;
+        let message = GroupMessage::Roster(list);
+        replica.handle(now, Input::Peer { from: nodes[0], message }).roster.map(|taken| taken.version)
+    };
+    assert_eq!(hears(5, None), None, "a list of before it came, from a log that it is sent from the beginning");
+    assert_eq!(hears(9, Some(Incarnation(66))), None, "a life between");
+    assert_eq!(hears(12, Some(life)), Some(12));
+    assert_eq!(hears(11, Some(life)), None, "older");
+    assert_eq!(hears(20, Some(Incarnation(88))), Some(20), "from then on whatever is newer");
+}
+
+#[test]
 fn a_session_that_expired_before_a_commands_only_send_says_that_nothing_was_done() {
     let mut follower = Follower::new();
     let sent = follower.asked(1, Some(SESSION));

@@ -74,11 +74,11 @@ bank! {
     DeposedLeaderFollowed 517 10 as_drawn "Raft, figure 2: reply false where the term is older";
     LeaderLeaseFromAnswer 38 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
     LeaderLeaseKeptInTransfer 28 10 as_drawn "openraft 1748: a lease kept while leadership goes";
-    VotersChangedAtOnce 17 10 restless_operator "Raft, figure 10: two majorities without a common member";
-    ChangeDuringAChange IN_ONE_GROUP 10 restless_operator "Raft, section 6: one change at a time";
-    JointLeftEarly IN_ONE_GROUP 10 restless_operator "camunda 60086: the joint state left before it was committed";
+    VotersChangedAtOnce 17 10 far_moves "Raft, figure 10: two majorities without a common member";
+    ChangeDuringAChange IN_ONE_GROUP 10 far_moves "Raft, section 6: one change at a time";
+    JointLeftEarly IN_ONE_GROUP 10 far_moves "camunda 60086: the joint state left before it was committed";
     MembershipKeptWhenCut 101 10 as_drawn "NATS: a membership that was cut off, and stayed";
-    LearnersCounted IN_ONE_GROUP 10 restless_operator "etcd: learners do not count (raft learner design)";
+    LearnersCounted IN_ONE_GROUP 10 far_moves "etcd: learners do not count (raft learner design)";
     ReadBeforeNoOp 24 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
     ReadRoundUsedAgain 2827 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 8 10 as_drawn "Trine itself: a lost command sent again behind later ones";
@@ -167,6 +167,14 @@ fn restless_operator(swarm: &mut Swarm) {
     swarm.process.crash = Some(800_000);
     swarm.process.down_us = (20_000, 800_000);
     swarm.process.new_leader_dies_per_mille = 500;
+}
+
+/// The same with more groups and nodes to come, so that one change of the list moves two replicas of a group at once: then the
+/// majorities before and after it need not meet.
+fn far_moves(swarm: &mut Swarm) {
+    restless_operator(swarm);
+    swarm.groups = 5;
+    swarm.spares = 2;
 }
 
 /// Many who ask who holds one lock.
