@@ -5,7 +5,7 @@
 //!
 //! A replica that was taken out while it was away asks it too. The leader, if it hears it, sends it the log in which it is taken
 //! out; but the leader may have come after those whom the old log names. So the question goes to acquaintances as well, whose
-//! answers do not count.
+//! answers do not count. A learner asks too, where it hears no leader: it may have been taken out as well.
 
 use std::collections::BTreeSet;
 
@@ -49,6 +49,17 @@ impl<R: Rules> Node<R> {
             return;
         }
         self.role = RoleState::PreCandidate(ballot);
+        self.ask();
+    }
+
+    /// The leader is silent, and this replica learns: it cannot be elected, but a leader that hears it asking sends it what it has
+    /// missed, the entry that takes it out among it.
+    pub(super) fn ask_in_vain(&mut self) {
+        self.restart_election_timer();
+        self.ask();
+    }
+
+    fn ask(&mut self) {
         self.leader = None;
         let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
         let others = self.others();

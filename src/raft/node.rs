@@ -152,7 +152,9 @@ impl<R: Rules> Node<R> {
         self.advance(now);
         match self.role {
             RoleState::Leader(_) => self.tick_leader(),
-            _ if self.now.mono_us >= self.election_deadline_us && self.votes() => self.pre_campaign(),
+            _ if self.now.mono_us < self.election_deadline_us => {}
+            _ if self.votes() => self.pre_campaign(),
+            _ if self.learns() => self.ask_in_vain(),
             _ => {}
         }
     }
@@ -272,6 +274,11 @@ impl<R: Rules> Node<R> {
     /// that has it, and without its part the majority before could not decide anything.
     pub(super) fn votes(&self) -> bool {
         self.log.is_voter(self.id, self.commit)
+    }
+
+    /// Whether this replica takes part without a vote, as far as it knows.
+    fn learns(&self) -> bool {
+        self.log.membership().1.learners.contains(&self.id)
     }
 
     /// Sends what promises nothing, or promises what is durable.
