@@ -394,6 +394,51 @@ fn run<R: Rules>(seed: u64) -> Bus<R> {
 }
 
 #[test]
+fn what_was_refused_is_not_done_by_a_late_copy() {
+    let config = Config { waiting_max: 1, ..Config::default() };
+    let mut home = Home::<Faithful>::new(NodeId::numbered(1), 1, config, 0);
+    let (mut memory, mut index) = (Memory::default(), 0);
+    let standing = Standing { now_us: 5_000_000, leader_until_us: Some(9_000_000), settled: true };
+    let mut says = |number: usize, message: ToHome| {
+        let (mut out, mut failed) = (HomeOut::default(), Vec::new());
+        home.handle(NodeId::numbered(number), message, &memory, standing, &mut out);
+        let mut proposed = 0;
+        while let Some(proposal) = out.propose.pop() {
+            index += 1;
+            let at = At { index, stamp_ms: 0, wall_ms: 0, generation: 0 };
+            memory.advance(index);
+            let applied = memory.apply(at, &proposal.command);
+            // Ownerships stay on their way, so that others wait behind them.
+            if proposal.write.is_none() {
+                home.committed(&proposal, Committed::Applied(applied), &memory, standing, &mut out);
+            }
+            proposed += 1;
+        }
+        failed.extend(out.to_node.into_iter().filter(|(_, it)| matches!(it, ToNode::WriteFailed { .. })));
+        (proposed, failed.len())
+    };
+    for number in 1..=3 {
+        let register = ToHome::Register { incarnation: Incarnation(number as u64), round: 1 };
+        assert_eq!(says(number, register.clone()), (1, 0), "it joins");
+        says(number, register);
+    }
+    let write = |request: u64, number: u64, key: &str| ToHome::BusRdX {
+        request,
+        write: WriteId { session: number, sequence: request },
+        acked_below: 1,
+        key: key.into(),
+        value: None,
+        held: LineState::I,
+        tag: LeaseTag { term: 1, number },
+    };
+    assert_eq!(says(1, write(1, 1, "a")), (1, 0), "under way");
+    assert_eq!(says(2, write(1, 2, "a")), (0, 0), "it waits");
+    assert_eq!(says(3, write(7, 3, "a")), (0, 1), "there is no room");
+    assert_eq!(says(3, write(7, 3, "b")), (0, 0), "a copy of what was refused, where there is room");
+    assert_eq!(says(3, write(8, 3, "b")), (1, 0), "another request");
+}
+
+#[test]
 fn a_node_that_goes_gives_back_what_it_does_not_know_to_own() {
     let (place, mut forgotten) = (2, 0);
     let (node, life) = (NodeId::numbered(place + 1), Incarnation(place as u64 + 1));

@@ -1,12 +1,14 @@
 //! Bus leases from the home's side.
 
+use trine_protocol::Error;
+
 use crate::cache::memory::{Command, Memory};
 use crate::cache::message::{LeaseTag, ToNode};
 use crate::ids::{Incarnation, NodeId};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
-use super::{Entry, Home, HomeOut, Job, Proposal, Standing};
+use super::{Entry, Home, HomeOut, Job, Proposal, Standing, Want};
 
 /// What a node was given last.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +18,9 @@ pub(super) struct Lease {
     /// Rounds of a node grow for ever: an older one is a late message, and must not make its newer lines forgotten.
     round: u64,
     until_us: u64,
-    /// The node's newest request that was taken under it.
+    /// The node's newest request that was taken under it, and the newest that was refused.
     pub(super) taken: u64,
+    pub(super) refused: u64,
 }
 
 impl<R: Rules> Home<R> {
@@ -56,8 +59,9 @@ impl<R: Rules> Home<R> {
             }
         };
         let until_us = standing.now_us + self.config.home_lease_us();
-        let taken = known.filter(|lease| lease.number == number).map_or(0, |lease| lease.taken);
-        self.leases.insert(from, Lease { incarnation, number, round, until_us, taken });
+        let same = known.filter(|lease| lease.number == number);
+        let (taken, refused) = same.map_or((0, 0), |lease| (lease.taken, lease.refused));
+        self.leases.insert(from, Lease { incarnation, number, round, until_us, taken, refused });
         let tag = LeaseTag { term: self.term, number };
         out.to_node.push((from, ToNode::Registered { tag, round }));
     }
@@ -133,6 +137,21 @@ impl<R: Rules> Home<R> {
             let command = Command::Release { node: from, incarnation };
             out.propose.push(Proposal { key: String::new(), transaction: 0, command, write: None });
         }
+    }
+
+    /// Tells a node that what it wants was not done; from then on it is not done by any copy of its request either.
+    pub(super) fn refuse(&mut self, key: &str, job: &Job, error: Error, out: &mut HomeOut) {
+        let key = key.to_owned();
+        let message = match &job.want {
+            Want::Read => ToNode::ReadFailed { request: job.request, key, error },
+            Want::Write { write, .. } => ToNode::WriteFailed { write: *write, key, error },
+            // A write-back is repeated until it is done.
+            Want::WriteBack { .. } => return,
+        };
+        if let Some(lease) = self.leases.get_mut(&job.node) {
+            lease.refused = lease.refused.max(job.request);
+        }
+        out.to_node.push((job.node, message));
     }
 
     /// Notes that a proposal about a node, and not about a key, is through.

@@ -33,6 +33,7 @@ use trine_protocol::cache::LineState;
 use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::{Incarnation, Index, NodeId, Term};
+use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
 use super::config::Config;
@@ -239,6 +240,11 @@ impl<R: Rules> Home<R> {
             }
             return;
         }
+        // A late copy of what was refused is not taken: its node was told that it was not done. One that is only late comes again.
+        if self.leases.get(&job.node).is_some_and(|lease| job.request <= lease.refused) {
+            mark(Rare::RefusedComesAgain);
+            return;
+        }
         let taken = self.leases.get_mut(&job.node).map(|lease| &mut lease.taken);
         if let Some(place) = entry.waiting.iter().position(|other| other.repeats(&job)) {
             entry.waiting[place] = job;
@@ -251,7 +257,7 @@ impl<R: Rules> Home<R> {
             // What was taken is not refused by a late copy of it.
             let error =
                 Error::new(ErrorCode::Overloaded, format!("too many requests wait for key '{key}' at its home"));
-            job.refuse(key, error.retry_after(100), out);
+            self.refuse(key, &job, error.retry_after(100), out);
         }
     }
 
@@ -310,17 +316,6 @@ impl Job {
                 }
                 _ => false,
             }
-    }
-
-    fn refuse(&self, key: &str, error: Error, out: &mut HomeOut) {
-        let key = key.to_owned();
-        let message = match &self.want {
-            Want::Read => ToNode::ReadFailed { request: self.request, key, error },
-            Want::Write { write, .. } => ToNode::WriteFailed { write: *write, key, error },
-            // A write-back is repeated until it is done.
-            Want::WriteBack { .. } => return,
-        };
-        out.to_node.push((self.node, message));
     }
 }
 

@@ -131,7 +131,7 @@ impl<R: Rules> Home<R> {
             owner.node
         );
         let error = Error::new(ErrorCode::OwnerAway, what).with_hint(owner.node.as_str()).retry_after(1_000);
-        job.refuse(key, error, out);
+        self.refuse(key, &job, error, out);
     }
 
     fn fill(&mut self, key: &str, job: &Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
@@ -194,7 +194,7 @@ impl<R: Rules> Home<R> {
         let grows = value.as_ref().map_or(0, bytes::Bytes::len);
         if memory.bytes() + key.len() + grows > self.config.memory_bytes_max {
             let what = format!("main memory of this group is full ({} bytes)", self.config.memory_bytes_max);
-            return job.refuse(key, Error::new(ErrorCode::Overloaded, what).retry_after(1_000), out);
+            return self.refuse(key, &job, Error::new(ErrorCode::Overloaded, what).retry_after(1_000), out);
         }
         let Some(incarnation) = self.leases.get(&job.node).map(|lease| lease.incarnation) else { return };
         let sharers = self.directory.get_mut(key).map(|entry| std::mem::take(&mut entry.sharers)).unwrap_or_default();
@@ -320,7 +320,7 @@ impl<R: Rules> Home<R> {
             (_, Committed::Applied(Applied::WrittenBack)) => self.written_back(key, memory, standing, out),
             (_, Committed::Refused(error)) => {
                 let job = entry.abort().expect("looked at above");
-                job.refuse(key, error, out);
+                self.refuse(key, &job, error, out);
             }
             // What the command counted on had changed: the job begins again.
             _ => {
