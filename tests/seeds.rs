@@ -175,7 +175,7 @@ fn every_bug_of_the_bank_is_found_by_its_seed() {
         }
     }
     let elsewhere = BANK.iter().filter(|bug| bug.seed == IN_ONE_GROUP).count();
-    assert!(elsewhere <= 4, "{elsewhere} bugs that no whole cluster meets");
+    assert!(elsewhere <= 2, "{elsewhere} bugs that no whole cluster meets");
     assert!(complaints.is_empty(), "look for new seeds with `trine-sim --bugs`:\n{}", complaints.join("\n"));
 }
 

@@ -8,6 +8,7 @@
 //!   cargo run --release --bin trine-sim -- --seeds 50000            many seeds, every promise checked in each
 //!   cargo run --release --bin trine-sim -- --seed 109 --trace       one seed, a line per event
 //!   cargo run --release --bin trine-sim -- --bugs                   each rule left out once: it has to be seen
+//!   cargo run --release --bin trine-sim -- --world-of JointLeftEarly   all rules kept, in the worlds in which that one is looked for
 //! ```
 //!
 //! # What a seed is like
@@ -38,7 +39,7 @@
 //!
 //! # Caveats
 //! - Bits flip in fewer nodes than a majority of any group's voters, and not in the state store, which is a model of sled.
-//! - Membership does not change, so a node whose disk is damaged is never replaced.
+//! - Where bits flip there is no operator, so a node whose disk is damaged is never replaced.
 //! - The shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
 
 mod audit;
