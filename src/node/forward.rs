@@ -450,6 +450,7 @@ impl<R: Rules> Replica<R> {
             Err(ProposeError::Overloaded) if member.streams.has(sender, at) => {}
             Err(ProposeError::Overloaded) => {
                 mark(Rare::LeaderOverloaded);
+                member.streams.close(sender, at);
                 let what = format!("the leader of {} has too many bytes that are not committed", self.setup.group);
                 self.answer(step, from, id, Err(Error::new(ErrorCode::Overloaded, what).retry_after(50)));
             }

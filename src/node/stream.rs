@@ -13,13 +13,14 @@
 //!
 //! # Invariants
 //! - A leader has taken every position of a stream below the one it takes; a new leader knows of no stream, so each begins anew.
+//! - Where a command was refused for good, its stream takes nothing more: no copy of it does what its client was told is not done.
 //! - A position that was taken is taken again: its command has a place in a session, and the log executes it once.
 //!
 //! # Caveats
 //! - One lost command holds up all that its node has sent to the group since, for a pause and a round trip.
 //! - Commands under a client's own session and those under the node's have no order among each other while the node opens its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::NodeId;
 use crate::rules::{Rule, Rules};
@@ -79,17 +80,24 @@ impl Outgoing {
     }
 }
 
+/// Streams of one node that are remembered as closed: copies of what was refused come no later than that.
+const CLOSED_MAX: usize = 16;
+
 /// What a leader has taken of each node's stream. At most one entry a node.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     taken: BTreeMap<NodeId, Position>,
+    /// The last streams of each node in which a command was refused, which its client was told.
+    closed: BTreeMap<NodeId, VecDeque<u64>>,
 }
 
 impl Incoming {
     /// Whether a command is to be taken now.
     pub(super) fn admits<R: Rules>(&self, from: NodeId, at: Position) -> bool {
         let taken = self.taken.get(&from).filter(|taken| taken.stream == at.stream);
-        R::without(Rule::CommandsTakenOutOfOrder) || at.position <= taken.map_or(0, |taken| taken.position) + 1
+        let closed = self.closed.get(&from).is_some_and(|streams| streams.contains(&at.stream));
+        let next = taken.map_or(0, |taken| taken.position) + u64::from(!closed);
+        R::without(Rule::CommandsTakenOutOfOrder) || at.position <= next
     }
 
     /// Whether that very command has its place in the log already.
@@ -109,9 +117,25 @@ impl Incoming {
         }
     }
 
+    /// A command of that stream was refused for good: neither it, by a late copy, nor what follows is taken. What follows comes in the
+    /// next stream.
+    pub(super) fn close(&mut self, from: NodeId, at: Position) {
+        if at.position == 0 {
+            return;
+        }
+        let closed = self.closed.entry(from).or_default();
+        if !closed.contains(&at.stream) {
+            closed.push_back(at.stream);
+        }
+        if closed.len() > CLOSED_MAX {
+            closed.pop_front();
+        }
+    }
+
     /// This node leads no more.
     pub(super) fn clear(&mut self) {
         self.taken.clear();
+        self.closed.clear();
     }
 }
 
@@ -126,6 +150,24 @@ mod tests {
 
     fn at(stream: u64, position: u64) -> Position {
         Position { stream, position }
+    }
+
+    #[test]
+    fn after_a_refusal_a_stream_takes_nothing_new_and_the_next_does() {
+        let mut incoming = Incoming::default();
+        incoming.take(node(), at(7, 1));
+        incoming.close(node(), at(7, 2));
+        assert!(!incoming.admits::<Faithful>(node(), at(7, 2)), "a late copy");
+        assert!(incoming.admits::<Faithful>(node(), at(7, 1)), "it is in the log");
+        assert!(incoming.admits::<Faithful>(node(), at(8, 1)));
+        incoming.take(node(), at(8, 1));
+        incoming.close(node(), at(9, 1));
+        assert!(!incoming.admits::<Faithful>(node(), at(9, 1)), "a late copy of a stream's first");
+        assert!(!incoming.admits::<Faithful>(node(), at(7, 1)), "of a stream before the last");
+        for stream in 20..40 {
+            incoming.close(node(), at(stream, 1));
+        }
+        assert_eq!(incoming.closed[&node()].len(), CLOSED_MAX);
     }
 
     #[test]
