@@ -13,8 +13,8 @@ use super::{DiskFaults, Options, ProcessFaults, Report, Sim, Swarm};
 use crate::rules::{OneLeftOut, Rule};
 
 /// In place of a seed: whole clusters have not met it within thousands of seeds, as what is around Raft asks for one change at a time
-/// and waits with it until the group is calm. The random runs of one group (`raft/tests/random.rs`) find them, and so does the search
-/// of all states (`raft/tests/model`).
+/// and waits with it until the group is calm. The search of all states of a small group (`raft/tests/model`) finds both, and random runs
+/// of one group (`raft/tests/random.rs`) the change during a change.
 pub const IN_ONE_GROUP: u64 = u64::MAX;
 
 /// One rule left out.

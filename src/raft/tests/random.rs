@@ -346,6 +346,5 @@ macro_rules! bug {
 bug!(a_leader_that_counts_itself_early_is_found, LeaderCountsItselfEarly);
 bug!(voters_that_are_exchanged_at_once_are_found, VotersChangedAtOnce);
 bug!(a_change_during_a_change_is_found, ChangeDuringAChange);
-bug!(a_joint_state_that_is_left_early_is_found, JointLeftEarly);
 bug!(learners_that_count_are_found, LearnersCounted);
 bug!(a_read_before_the_no_op_is_found, ReadBeforeNoOp);

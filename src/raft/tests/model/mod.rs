@@ -22,15 +22,15 @@
 //! | `PreVotes` | 3 | 2 timeouts, pre-votes as messages | 442,536, all | 32 |
 //! | `SlowDisks` | 3 | 1 timeout, 1 proposal, 1 crash, disks of 2 | 224,719, all | 36 |
 //! | `SlowVotes` | 3 | 2 timeouts, 1 crash, disk of 1 | 105,432, all | 31 |
-//! | `FigureEight` | 3 | 2 timeouts | 55,079, all | 37 |
+//! | `FigureEight` | 3 | 2 timeouts | 54,975, all | 37 |
 //! | `OldSuffix` | 3 | 1 timeout, 1 heartbeat, 1 silence | 72,460, all | 28 |
-//! | `Exchange` | 4 of 5 | 1 timeout, 1 change | 97,662, all | 36 |
+//! | `Exchange` | 4 of 5 | 1 timeout, 1 change | 97,151, all | 36 |
 //! | `ExchangeBehindProposal` | 4 of 5 | 1 timeout, 1 change | over 1,746,418 | 14 |
 //! | `TwoChanges` | 4 of 5 | 1 timeout, 1 change | over 1,959,239 | 17 |
 //! | `JointElection` | 4 of 5 | 1 timeout | 98, all | 26 |
 //! | `Learners` | 5 | 1 timeout, 1 proposal | over 1,398,098 | 16 |
 //! | `Pipeline` | 3 | 1 timeout, 1 repeat | over 1,981,213 | 13 |
-//! | `LateMessage` | 3 | 2 timeouts, 1 crash | 152,858, all | 36 |
+//! | `LateMessage` | 3 | 2 timeouts, 1 crash | 152,424, all | 36 |
 //! | `LateWrite` | 5 | 1 timeout, 1 crash, disk of 1 | over 381,058 | 43 |
 //! | `CutByMembership` | 5 | 1 timeout, 1 heartbeat | 9,216, all | 22 |
 //! | `Transfer` | 3 | 1 timeout, 1 transfer, 1 proposal | over 564,029 | 37 |
@@ -178,15 +178,15 @@ walks! {
     pre_votes_travel: PreVotes at_least 60_000;
     disks_take_their_time: SlowDisks all 224_719;
     votes_wait_for_the_disk: SlowVotes all 105_432;
-    figure_eight: FigureEight all 55_079;
+    figure_eight: FigureEight all 54_975;
     an_old_suffix_meets_a_new_leader: OldSuffix all 72_460;
-    voters_are_exchanged: Exchange all 97_662;
+    voters_are_exchanged: Exchange all 97_151;
     voters_are_exchanged_behind_a_proposal: ExchangeBehindProposal at_least 50_000;
     two_changes_are_asked_for: TwoChanges at_least 50_000;
     both_majorities_elect: JointElection all 98;
     learners_do_not_count: Learners at_least 50_000;
     what_arrives_arrives_again: Pipeline at_least 60_000;
-    a_message_of_a_deposed_leader_arrives: LateMessage all 152_858;
+    a_message_of_a_deposed_leader_arrives: LateMessage all 152_424;
     a_write_is_overtaken: LateWrite at_least 40_000;
     a_membership_cuts_a_log: CutByMembership all 9_216;
     leadership_is_handed_over: Transfer at_least 60_000;
