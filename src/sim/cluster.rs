@@ -110,8 +110,8 @@ pub(crate) enum Phase {
     Done,
 }
 
-/// Events of a run for each of its groups, and for four groups where it has fewer: some ten times what the busiest take.
-const EVENTS_PER_GROUP_MAX: u64 = 100_000;
+/// Events of a run for each of its groups, and for four groups where it has fewer: a few times what the busiest seeds take.
+const EVENTS_PER_GROUP_MAX: u64 = 300_000;
 
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
