@@ -100,7 +100,7 @@ bank! {
     WriteBeforeCopiesAreGone 2 10 as_drawn "Hazelcast 25304: invalidations that nobody waits for";
     InvalidationOnlyAcknowledged 0 10 as_drawn "MESI: a snoop answered before the line is gone";
     FillInstalledAfterInvalidation 14 10 as_drawn "Ignite 627; Redis' placeholder rule";
-    WriteBeforeJournal 223 10 as_drawn "write-behind caches: acknowledged and then lost";
+    WriteBeforeJournal 429 10 as_drawn "write-behind caches: acknowledged and then lost";
     OldValueWhileOwnerIsAway 52 10 as_drawn "MESI: memory is old where a cache has the line in M";
     DirtyLineEvicted 7 10 as_drawn "gem5's MI state: a copy is kept until the write-back is acknowledged";
 }
