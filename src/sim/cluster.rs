@@ -1,6 +1,5 @@
 //! The cluster itself: the loop that takes one event after the other, drives the replicas, and does what they ask for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use trine_protocol::{Error, Response};
@@ -8,6 +7,7 @@ use trine_protocol::{Error, Response};
 use super::audit::Audit;
 use super::checker::raft::{NewLeader, RaftChecker};
 use super::checker::{Check, Services, bus};
+use super::counts::Counts;
 use super::disk::{Finished, NodeDisk, Thread};
 use super::faults::Fault;
 use super::flights::{Flights, Sending};
@@ -112,18 +112,6 @@ pub(crate) enum Phase {
 
 /// Events of a run for each of its groups, and for four groups where it has fewer: a few times what the busiest seeds take.
 const EVENTS_PER_GROUP_MAX: u64 = 300_000;
-
-/// What was counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) answered: u64,
-    pub(crate) failed: BTreeMap<&'static str, u64>,
-    pub(crate) leader_changes_under_load: u64,
-    pub(crate) read_hits: u64,
-    pub(crate) faults: BTreeMap<&'static str, u64>,
-    /// Messages that arrived, by the numbers of their kinds; as long as the highest that did.
-    pub(crate) delivered: Vec<u64>,
-}
 
 pub(crate) struct Cluster<R: Rules> {
     pub(crate) swarm: Swarm,
@@ -333,9 +321,7 @@ impl<R: Rules> Cluster<R> {
             return Ok(());
         }
         let kind = kinds::number(message);
-        let delivered = &mut self.counts.delivered;
-        delivered.resize(delivered.len().max(kind + 1), 0);
-        delivered[kind] += 1;
+        self.counts.delivered(kind);
         self.record(&[2, from as u64, to as u64, u64::from(group.0), kind as u64, detail(message)], || {
             format!("n{from} → n{to} {group} {} {}", kinds::name(message), short(message))
         });

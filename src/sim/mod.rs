@@ -48,6 +48,7 @@ pub(crate) mod checker;
 mod churn;
 mod clients;
 mod cluster;
+mod counts;
 mod disk;
 mod faults;
 mod flights;
