@@ -27,9 +27,14 @@
 //! With every answer: no acknowledged message lost, what reaches a node in one order in the queue in that order, order of first
 //! deliveries, none after its acknowledgement; one holder per lock and growing tokens; every read, hit or miss, against the
 //! newest version that was complete when it began; what was refused never takes effect.
-//! 3,000 seeds in 62 s on two cores (release): at the mean 10,700 events and 500 operations answered a seed, 6.7 elections.
+//!
+//! The last long run: seeds 0 to 20,321, every promise kept; 64 simulated hours, 197 million events and 16.8 million operations checked in 16 minutes on two
+//! cores that compiled beside it (release). It found no broken promise, and then seed 20,322, which comes to no rest: see the caveats.
 //!
 //! # What it must reach
+//! Branches that none of those seeds took: a dirty value is superseded while its owner is away, a home has no room to remember one more copy, a home ends an
+//! ownership that its holder still believes in, a session ends by log time, a session ends while its command is on its way.
+//!
 //! Rare branches of the code carry marks ([`crate::marks`]). `trine-sim` prints how often each ran and which never did, and so it
 //! does with the kinds of messages and of faults; `tests/seeds.rs` fails where its seeds miss more than a few.
 //!
@@ -39,6 +44,7 @@
 //!
 //! # Caveats
 //! - Bits flip in fewer nodes than a majority of any group's voters, and not in the state store, which is a model of sled.
+//! - Seed 20,322 comes to no rest, for a reason not known yet: a node that was replaced twice within a second knows the newest list of nodes, and hears nobody.
 //! - Where bits flip there is no operator, so a node whose disk is damaged is never replaced.
 //! - The shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
 
