@@ -102,6 +102,11 @@ impl ReplicaId {
     pub fn founder(node: NodeId) -> Self {
         Self { node, incarnation: Incarnation(0) }
     }
+
+    /// The replica of a node with that data directory; `joins` where the node was not there at the beginning, or not with it.
+    pub fn of(node: NodeId, incarnation: Incarnation, joins: bool) -> Self {
+        if joins { Self { node, incarnation } } else { Self::founder(node) }
+    }
 }
 
 impl FromStr for ReplicaId {

@@ -1,6 +1,6 @@
 //! What a replica is told when it is made.
 
-use crate::ids::{GroupId, Incarnation, NodeId};
+use crate::ids::{GroupId, Incarnation, NodeId, ReplicaId};
 use crate::{cache, raft};
 
 use super::roster::Roster;
@@ -106,7 +106,7 @@ impl Setup {
             election_us_max: timing.election_us_max,
             lease_us: timing.leader_lease_us,
             drift_ppm: timing.drift_ppm,
-            incarnation: if self.joins { self.incarnation } else { Incarnation::default() },
+            incarnation: ReplicaId::of(self.node, self.incarnation, self.joins).incarnation,
             first: timing.first_leads.then(|| self.founders.first().copied()).flatten(),
             snapshot_chunk_bytes: timing.snapshot_chunk_bytes,
             append_bytes_max: timing.append_bytes_max,

@@ -183,9 +183,8 @@ impl Node {
         };
         let credentials = config.credentials.clone();
         let local = Local { node: config.node, incarnation, cluster_id, groups: config.groups, credentials };
-        let life = if joins { incarnation } else { Incarnation::default() };
         let keeper = Keeper {
-            replica: ReplicaId { node: config.node, incarnation: life },
+            replica: ReplicaId::of(config.node, incarnation, joins),
             outbox,
             door: NodePeers::new(config.node, nodes, inboxes.clone(), directory, die),
             local: Arc::new(local),

@@ -234,8 +234,7 @@ impl<R: Rules> Cluster<R> {
     /// A node that the list takes out, and on which no group has a replica, drains, and is gone when nothing on it is dirty.
     fn see_off(&mut self, place: Place) -> Check {
         let node = &self.nodes[place];
-        let life = if node.joins { node.incarnation } else { Incarnation::default() };
-        let leaving = node.roster.takes_out(ReplicaId { node: node.id, incarnation: life });
+        let leaving = node.roster.takes_out(ReplicaId::of(node.id, node.incarnation, node.joins));
         if !leaving || !node.is_up() || node.paused.is_some() {
             return Ok(());
         }

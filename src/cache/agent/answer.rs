@@ -207,41 +207,13 @@ impl<R: Rules> Agent<R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Scene;
     use super::*;
     use crate::cache::{AgentOut, Config, ToHome};
-    use crate::ids::{GroupId, Incarnation};
-    use crate::rules::Faithful;
-    use crate::sequence::Sequences;
 
-    /// An agent at an instant, with a session and a lease.
-    struct Scene {
-        agent: Agent<Faithful>,
-        sequences: Sequences,
-        now_us: u64,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let agent = Agent::new(GroupId(0), NodeId::numbered(1), Incarnation(1), Config::default(), &[]);
-            let mut scene = Self { agent, sequences: Sequences::default(), now_us: 1_000_000 };
-            scene.sequences.opened(1);
-            scene.act(|agent, turn| agent.home_changed(turn, 1));
-            let (tag, round) = (LeaseTag { term: 1, number: 1 }, scene.now_us);
-            scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
-            scene
-        }
-
-        fn act(&mut self, act: impl FnOnce(&mut Agent<Faithful>, &mut Turn<'_>)) -> AgentOut {
-            let mut out = AgentOut::default();
-            let mut turn = Turn { now_us: self.now_us, sequences: &mut self.sequences, out: &mut out };
-            act(&mut self.agent, &mut turn);
-            out
-        }
-
-        fn is_refused(&mut self, write: WriteId) -> AgentOut {
-            let error = Error::new(ErrorCode::Overloaded, "");
-            self.act(|agent, turn| agent.handle(turn, ToNode::WriteFailed { write, key: "k".into(), error }))
-        }
+    fn is_refused(scene: &mut Scene, write: WriteId) -> AgentOut {
+        let error = Error::new(ErrorCode::Overloaded, "");
+        scene.act(|agent, turn| agent.handle(turn, ToNode::WriteFailed { write, key: "k".into(), error }))
     }
 
     /// The writes among what is sent.
@@ -255,19 +227,19 @@ mod tests {
 
     #[test]
     fn a_write_that_was_sent_once_and_refused_was_not_done() {
-        let mut scene = Scene::new();
+        let mut scene = Scene::new(Config::default());
         let sent = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Put(None))));
-        let out = scene.is_refused(sent[0]);
+        let out = is_refused(&mut scene, sent[0]);
         assert!(matches!(&out.reply[..], [(7, Err(error))] if error.code == ErrorCode::Overloaded), "{:?}", out.reply);
     }
 
     #[test]
     fn a_write_that_was_sent_twice_is_not_answered_by_a_refusal_but_sent_again() {
-        let mut scene = Scene::new();
+        let mut scene = Scene::new(Config::default());
         let first = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Put(None))));
         scene.now_us += Config::default().retry_us;
         assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
-        assert_eq!(scene.is_refused(first[0]).reply, []);
+        assert_eq!(is_refused(&mut scene, first[0]).reply, []);
         scene.now_us += Config::default().retry_us;
         assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
         let (tag, write) = (LeaseTag { term: 1, number: 1 }, first[0]);

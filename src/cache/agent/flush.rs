@@ -92,58 +92,33 @@ impl<R: Rules> Agent<R> {
 mod tests {
     use trine_protocol::cache::LineState;
 
+    use super::super::testing::{Scene, TAG};
     use super::*;
-    use crate::cache::{AgentOut, Config, LeaseTag, Operation, ToHome, ToNode};
-    use crate::ids::{GroupId, Incarnation, NodeId};
-    use crate::rules::Faithful;
-    use crate::sequence::Sequences;
+    use crate::cache::{AgentOut, Config, Operation, ToHome, ToNode};
 
-    const TAG: LeaseTag = LeaseTag { term: 1, number: 1 };
-
-    struct Scene {
-        agent: Agent<Faithful>,
-        sequences: Sequences,
-        now_us: u64,
+    /// A node that owns a key at epoch 9, and has written it once more, on its own disk only.
+    fn dirty() -> Scene {
+        let mut scene = Scene::new(Config { dirty_us_max: 3_600_000_000, ..Config::default() });
+        let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Put(Some("old".into()))));
+        let Some(ToHome::BusRdX { write, .. }) = out.to_home.first() else { panic!("{out:?}") };
+        let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true };
+        scene.act(|agent, turn| agent.handle(turn, owned));
+        writes(&mut scene, 2);
+        scene
     }
 
-    impl Scene {
-        /// A node that owns a key at epoch 9, and has written it once more, on its own disk only.
-        fn dirty() -> Self {
-            let config = Config { dirty_us_max: 3_600_000_000, ..Config::default() };
-            let agent = Agent::new(GroupId(0), NodeId::numbered(1), Incarnation(1), config, &[]);
-            let mut scene = Self { agent, sequences: Sequences::default(), now_us: 1_000_000 };
-            scene.sequences.opened(1);
-            scene.act(|agent, turn| agent.home_changed(turn, 1));
-            let round = scene.now_us;
-            scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag: TAG, round }));
-            let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Put(Some("old".into()))));
-            let Some(ToHome::BusRdX { write, .. }) = out.to_home.first() else { panic!("{out:?}") };
-            let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true };
-            scene.act(|agent, turn| agent.handle(turn, owned));
-            scene.write(2);
-            scene
-        }
+    fn writes(scene: &mut Scene, caller: u64) {
+        scene.act(|agent, turn| agent.operation(turn, caller, "k", Operation::Put(Some("new".into()))));
+        let out = scene.act(|agent, turn| agent.flushed(turn, agent.ticket()));
+        assert!(matches!(&out.reply[..], [(_, Ok(Response::Put(_)))]), "{out:?}");
+    }
 
-        fn act(&mut self, act: impl FnOnce(&mut Agent<Faithful>, &mut Turn<'_>)) -> AgentOut {
-            let mut out = AgentOut::default();
-            let mut turn = Turn { now_us: self.now_us, sequences: &mut self.sequences, out: &mut out };
-            act(&mut self.agent, &mut turn);
-            out
-        }
-
-        fn write(&mut self, caller: u64) {
-            self.act(|agent, turn| agent.operation(turn, caller, "k", Operation::Put(Some("new".into()))));
-            let out = self.act(|agent, turn| agent.flushed(turn, agent.ticket()));
-            assert!(matches!(&out.reply[..], [(_, Ok(Response::Put(_)))]), "{out:?}");
-        }
-
-        fn stored(&mut self, count: u64) -> AgentOut {
-            let version = Version { epoch: 9, count };
-            let (key, state) = ("k".into(), LineState::M);
-            let stored = ToNode::WrittenBack { key, epoch: 9, version, ended: false, state, tag: TAG };
-            self.act(|agent, turn| agent.handle(turn, stored));
-            self.act(|agent, turn| agent.tick(turn))
-        }
+    fn stored(scene: &mut Scene, count: u64) -> AgentOut {
+        let version = Version { epoch: 9, count };
+        let (key, state) = ("k".into(), LineState::M);
+        let stored = ToNode::WrittenBack { key, epoch: 9, version, ended: false, state, tag: TAG };
+        scene.act(|agent, turn| agent.handle(turn, stored));
+        scene.act(|agent, turn| agent.tick(turn))
     }
 
     fn write_backs(out: &AgentOut) -> usize {
@@ -152,31 +127,31 @@ mod tests {
 
     #[test]
     fn it_is_answered_when_main_memory_has_what_was_dirty_and_not_before() {
-        let mut scene = Scene::dirty();
+        let mut scene = dirty();
         let out = scene.act(|agent, turn| agent.write_back_all(turn, 7));
         assert!(out.reply.is_empty() && write_backs(&out) == 1, "{out:?}");
         // What comes later is not waited for.
-        scene.write(3);
+        writes(&mut scene, 3);
         assert!(scene.act(|agent, turn| agent.tick(turn)).reply.is_empty());
-        let out = scene.stored(1);
+        let out = stored(&mut scene, 1);
         assert_eq!(out.reply, [(7, Ok(Response::WriteBackAll(AllWrittenBack { lines: 1 })))]);
     }
 
     #[test]
     fn what_is_lost_on_the_way_is_sent_again_and_who_has_gone_is_not_answered() {
-        let mut scene = Scene::dirty();
+        let mut scene = dirty();
         scene.act(|agent, turn| agent.write_back_all(turn, 7));
         scene.now_us += Config::default().retry_us;
         assert_eq!(write_backs(&scene.act(|agent, turn| agent.tick(turn))), 1);
         scene.act(|agent, turn| agent.expire(turn, 7));
-        assert!(scene.stored(1).reply.is_empty());
+        assert!(stored(&mut scene, 1).reply.is_empty());
         let out = scene.act(|agent, turn| agent.write_back_all(turn, 8));
         assert_eq!(out.reply, [(8, Ok(Response::WriteBackAll(AllWrittenBack { lines: 0 })))], "nothing is dirty");
     }
 
     #[test]
     fn so_many_may_wait_and_no_more() {
-        let mut scene = Scene::dirty();
+        let mut scene = dirty();
         for caller in 0..FLUSHES_MAX as u64 {
             assert!(scene.act(|agent, turn| agent.write_back_all(turn, 100 + caller)).reply.is_empty());
         }

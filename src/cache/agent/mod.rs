@@ -25,6 +25,8 @@ mod serve;
 mod slot;
 mod snoop;
 mod stats;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
