@@ -35,6 +35,10 @@ pub struct Kept {}
 pub struct Reshape {
     /// What is to change.
     pub change: Reshaping,
+    /// Refused unless the list of nodes has this version, or is already as the change would have it: so that what was asked for once and
+    /// given up does not happen after something else. Without it the change is made to whatever list there is.
+    #[serde(default)]
+    pub at_version: Option<u64>,
 }
 
 /// One change of who belongs to the cluster.

@@ -63,6 +63,7 @@ errors! {
     20 InvalidArgument Refused "A field is outside its range.";
     21 TooLarge Refused "A name, key or value is over its limit.";
     22 NotColocated Refused "The names belong to different groups and one command cannot span them.";
+    23 VersionMismatch Refused "What the request counts on has changed meanwhile; the hint has the present version.";
     30 NotLeader NotDone "This node does not lead the group; the hint names the node that does.";
     31 NoLeader NotDone "The group has no leader now.";
     32 DeadlineExceeded Unknown "No answer within the request's time; it may have been executed.";
@@ -96,7 +97,7 @@ pub struct Error {
     #[serde(default)]
     pub retry_after_ms: u32,
     /// With `NotLeader` the leader's client address, empty where it is not known; with `LockHeld` the holder; with `OwnerAway` and
-    /// `NotWrittenHere` the node that has or wrote the value; otherwise empty.
+    /// `NotWrittenHere` the node that has or wrote the value; with `VersionMismatch` the present version; otherwise empty.
     #[serde(default)]
     pub hint: String,
 }

@@ -20,6 +20,8 @@ use super::client::ClientArgs;
 use super::status::{self, Answers, StatusArgs};
 use super::{Exit, Failure};
 
+/// How often a change is asked for again where the list of nodes had changed meanwhile.
+const ATTEMPTS_MAX: u32 = 5;
 /// Time between two looks at how far the groups are.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -186,9 +188,19 @@ impl Wait {
     }
 
     async fn reshape(&self, client: &Client, change: Reshaping) -> Result<u64, Failure> {
-        match client.call(Reshape { change }).await? {
-            Response::Reshape(reshaped) => Ok(reshaped.version),
-            other => Err(Error::new(ErrorCode::Internal, format!("the answer is {other:?}")).into()),
+        let mut at_version = client.status().await?.nodes_version;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match client.call(Reshape { change: change.clone(), at_version: Some(at_version) }).await {
+                Ok(Response::Reshape(reshaped)) => return Ok(reshaped.version),
+                Ok(other) => return Err(Error::new(ErrorCode::Internal, format!("the answer is {other:?}")).into()),
+                // The node that was asked lags behind, or somebody else was faster. What is refused will never happen, so it is asked anew.
+                Err(error) if error.code == ErrorCode::VersionMismatch && attempts < ATTEMPTS_MAX => {
+                    at_version = error.hint.parse().map_err(|_| Failure::from(error))?;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use trine_protocol::cluster::Reshaping;
+use trine_protocol::cluster::Reshape;
 use trine_protocol::{Error, ErrorCode, Request};
 
 use crate::ids::{At, Index};
@@ -57,7 +57,7 @@ pub enum Operation {
     /// Nothing: the session lives on.
     KeepAlive,
     /// The list of nodes', in group 0.
-    Reshape(Reshaping),
+    Reshape(Reshape),
 }
 
 /// What came of a session's command.
@@ -121,7 +121,7 @@ impl Operation {
             Request::Release(release) => Self::Lock(lock::Command::Release(release)),
             Request::Renew(renew) => Self::Lock(lock::Command::Renew(renew)),
             Request::KeepAlive(_) => Self::KeepAlive,
-            Request::Reshape(reshape) => Self::Reshape(reshape.change),
+            Request::Reshape(reshape) => Self::Reshape(reshape),
             _ => return None,
         })
     }
@@ -205,7 +205,7 @@ impl Machine {
             Operation::Lock(command) => self.lock.apply(at, command).map(Answer::Lock),
             Operation::Own(own) => Ok(Answer::Own(self.memory.apply(at, &cache::Command::Own(own.clone())))),
             Operation::KeepAlive => Ok(Answer::Kept),
-            Operation::Reshape(change) => self.reshape(at, change).map(Answer::Reshaped),
+            Operation::Reshape(reshape) => self.reshape(at, reshape).map(Answer::Reshaped),
         };
         // An ownership that found its ground changed did not happen, and may be tried again under the same number.
         if result != Ok(Answer::Own(cache::Applied::Void)) {
@@ -214,13 +214,13 @@ impl Machine {
         Outcome::Once { result, repeated: false }
     }
 
-    fn reshape(&mut self, at: At, change: &Reshaping) -> Result<Index, Error> {
+    fn reshape(&mut self, at: At, reshape: &Reshape) -> Result<Index, Error> {
         if self.roster.version == 0 {
             let what = "the cluster has just begun, and has no list of nodes yet";
             return Err(Error::new(ErrorCode::NotReady, what).retry_after(200));
         }
         self.roster_changed = true;
-        self.roster.apply(at.index, change)
+        self.roster.apply(at.index, reshape)
     }
 
     /// The list of nodes; group 0's is the cluster's.

@@ -28,7 +28,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use trine_protocol::cluster::{NewNode, NodeStanding, Reshaping};
+use trine_protocol::cluster::{NewNode, NodeStanding, Reshape, Reshaping};
 use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::{GroupId, Incarnation, Index, NodeId, ReplicaId};
@@ -107,10 +107,10 @@ impl Roster {
     /// Makes a change, which is the entry at `index`. Asked for again, it is answered the same.
     ///
     /// # Errors
-    /// `InvalidArgument` with what is in the way.
-    pub fn apply(&mut self, index: Index, change: &Reshaping) -> Result<Index, Error> {
+    /// `InvalidArgument` with what is in the way; `VersionMismatch` where it counts on another list.
+    pub fn apply(&mut self, index: Index, reshape: &Reshape) -> Result<Index, Error> {
         let mut next = self.clone();
-        match change {
+        match &reshape.change {
             Reshaping::Add(new) => next.add(new, NodeStanding::Learner)?,
             Reshaping::Promote(node) => next.promote(&known(&self.nodes, node)?)?,
             Reshaping::Remove { node, force } => next.remove(&known(&self.nodes, node)?, *force)?,
@@ -118,10 +118,15 @@ impl Roster {
             // What is gone already is forgotten.
             Reshaping::Forget(node) => next.forget(node)?,
         }
-        if next.nodes != self.nodes {
-            next.version = index;
-            *self = next;
+        if next.nodes == self.nodes {
+            return Ok(self.version);
         }
+        if let Some(counted_on) = reshape.at_version.filter(|version| *version != self.version) {
+            let what = format!("the list of nodes is version {} now, not {counted_on}: look at it again", self.version);
+            return Err(Error::new(ErrorCode::VersionMismatch, what).with_hint(self.version.to_string()));
+        }
+        next.version = index;
+        *self = next;
         Ok(self.version)
     }
 
@@ -268,6 +273,11 @@ mod tests {
         NewNode { node: format!("node{number}"), incarnation, client: at(4100), peer: at(4200), http: at(8999) }
     }
 
+    /// Whatever the list is.
+    fn any(change: Reshaping) -> Reshape {
+        Reshape { change, at_version: None }
+    }
+
     fn placed(roster: &Roster, learners: bool) -> Vec<String> {
         let names =
             |group| roster.placement(GroupId(group), learners).iter().map(ReplicaId::to_string).collect::<Vec<_>>();
@@ -277,7 +287,7 @@ mod tests {
     #[test]
     fn a_node_is_taken_out_in_the_life_that_is_listed() {
         let mut roster = roster(4);
-        assert_eq!(roster.apply(5, &Reshaping::Remove { node: "node4".into(), force: false }), Ok(5));
+        assert_eq!(roster.apply(5, &any(Reshaping::Remove { node: "node4".into(), force: false })), Ok(5));
         let node = NodeId::numbered(4);
         assert!(roster.takes_out(ReplicaId::founder(node)));
         // It comes back with an empty directory, and hears the old list first.
@@ -298,33 +308,33 @@ mod tests {
     #[test]
     fn a_node_learns_before_it_votes_and_leaves_before_it_is_forgotten() {
         let mut roster = roster(3);
-        assert_eq!(roster.apply(10, &Reshaping::Add(new(4, 7))), Ok(10));
-        assert_eq!(roster.apply(11, &Reshaping::Add(new(4, 7))), Ok(10), "said again, it is so already");
+        assert_eq!(roster.apply(10, &any(Reshaping::Add(new(4, 7)))), Ok(10));
+        assert_eq!(roster.apply(11, &any(Reshaping::Add(new(4, 7)))), Ok(10), "said again, it is so already");
         assert_eq!(placed(&roster, false)[1], "node2 node3 node1");
         assert_eq!(placed(&roster, true)[1], "node2 node3 node4.0000000000000007");
-        assert_eq!(roster.apply(12, &Reshaping::Promote("node4".into())), Ok(12));
+        assert_eq!(roster.apply(12, &any(Reshaping::Promote("node4".into()))), Ok(12));
         assert_eq!(placed(&roster, false)[1], "node2 node3 node4.0000000000000007");
-        let remove = |node: &str, force| Reshaping::Remove { node: node.into(), force };
-        assert!(roster.apply(13, &Reshaping::Forget("node2".into())).is_err(), "it holds replicas");
+        let remove = |node: &str, force| any(Reshaping::Remove { node: node.into(), force });
+        assert!(roster.apply(13, &any(Reshaping::Forget("node2".into()))).is_err(), "it holds replicas");
         assert_eq!(roster.apply(14, &remove("node2", false)), Ok(14));
         assert_eq!(placed(&roster, false)[0], "node1 node3 node4.0000000000000007");
-        assert_eq!(roster.apply(15, &Reshaping::Forget("node2".into())), Ok(15));
-        assert_eq!(roster.apply(16, &Reshaping::Forget("node2".into())), Ok(15));
+        assert_eq!(roster.apply(15, &any(Reshaping::Forget("node2".into()))), Ok(15));
+        assert_eq!(roster.apply(16, &any(Reshaping::Forget("node2".into()))), Ok(15));
     }
 
     #[test]
     fn what_is_unsafe_is_refused_with_the_reason_and_changes_nothing() {
         let mut roster = roster(3);
         let before = roster.clone();
-        let remove = |node: &str, force| Reshaping::Remove { node: node.into(), force };
+        let remove = |node: &str, force| any(Reshaping::Remove { node: node.into(), force });
         let cases = [
             (remove("node3", false), "2 nodes for 3 replicas"),
             (remove("node9", false), "there is no node node9: node1, node2, node3 are"),
-            (Reshaping::Add(new(3, 7)), "node3 is listed already"),
-            (Reshaping::Add(NewNode { peer: "h:4201".into(), ..new(4, 7) }), "h:4201 is an address of node1"),
-            (Reshaping::Add(NewNode { http: "nowhere".into(), ..new(4, 7) }), "'nowhere' is no address"),
-            (Reshaping::Add(new(4, 0)), "names no data directory"),
-            (Reshaping::Promote("Node".into()), "is no node name"),
+            (any(Reshaping::Add(new(3, 7))), "node3 is listed already"),
+            (any(Reshaping::Add(NewNode { peer: "h:4201".into(), ..new(4, 7) })), "h:4201 is an address of node1"),
+            (any(Reshaping::Add(NewNode { http: "nowhere".into(), ..new(4, 7) })), "'nowhere' is no address"),
+            (any(Reshaping::Add(new(4, 0))), "names no data directory"),
+            (any(Reshaping::Promote("Node".into())), "is no node name"),
         ];
         for (change, says) in cases {
             let error = roster.apply(10, &change).unwrap_err();
@@ -339,13 +349,29 @@ mod tests {
     #[test]
     fn a_replacement_comes_under_another_name_or_as_another_life_of_the_same() {
         let mut other = roster(3);
-        let replace = |node: &str, by| Reshaping::Replace { node: node.into(), by };
+        let replace = |node: &str, by| any(Reshaping::Replace { node: node.into(), by });
         assert_eq!(other.apply(10, &replace("node3", new(4, 7))), Ok(10));
         assert_eq!(placed(&other, false)[0], "node1 node2 node4.0000000000000007");
-        assert_eq!(other.apply(11, &Reshaping::Forget("node3".into())), Ok(11));
+        assert_eq!(other.apply(11, &any(Reshaping::Forget("node3".into()))), Ok(11));
         assert_eq!(other.apply(12, &replace("node3", new(4, 7))), Ok(11), "said again after all of it");
         let mut same = roster(3);
         assert_eq!(same.apply(10, &replace("node3", new(3, 8))), Ok(10));
         assert_eq!(placed(&same, false)[0], "node1 node2 node3.0000000000000008");
+    }
+
+    #[test]
+    fn a_change_that_counts_on_an_older_list_is_refused_unless_it_is_so_already() {
+        let mut roster = roster(3);
+        let replace = |life, at_version| {
+            let change = Reshaping::Replace { node: "node3".into(), by: new(3, life) };
+            Reshape { change, at_version: Some(at_version) }
+        };
+        // Two people, or one who gave up and asked again: both saw the same list, and the first request comes last.
+        assert_eq!(roster.apply(10, &replace(8, 0)), Ok(10));
+        let late = roster.apply(11, &replace(7, 0)).unwrap_err();
+        assert_eq!((late.code, late.hint.as_str()), (ErrorCode::VersionMismatch, "10"));
+        assert_eq!(placed(&roster, false)[0], "node1 node2 node3.0000000000000008");
+        assert_eq!(roster.apply(12, &replace(8, 0)), Ok(10), "said again, it is so already");
+        assert_eq!(roster.apply(13, &replace(7, 10)), Ok(13), "whoever has seen the list may");
     }
 }

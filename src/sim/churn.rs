@@ -159,7 +159,7 @@ impl<R: Rules> Cluster<R> {
             }
             _ => None,
         };
-        change.map_or(Ok(()), |change| self.reshape(change))
+        change.map_or(Ok(()), |change| self.reshape(Reshape { change, at_version: Some(roster.version) }))
     }
 
     fn finish(&mut self) -> Check {
@@ -177,19 +177,19 @@ impl<R: Rules> Cluster<R> {
     }
 
     /// Asks some node for a change; nobody waits for the answer.
-    fn reshape(&mut self, change: Reshaping) -> Check {
+    fn reshape(&mut self, reshape: Reshape) -> Check {
         let up: Vec<Place> = (0..self.nodes.len()).filter(|place| self.nodes[*place].is_up()).collect();
         if up.is_empty() {
             return Ok(());
         }
         let place = *self.random.pick(&up);
-        self.note(|| format!("operator → n{place}: {change:?}"));
+        self.note(|| format!("operator → n{place}: {:?}", reshape.change));
         self.operator.requests += 1;
         let id = RequestId(FIRST_REQUEST + self.operator.requests);
         let node = &mut self.nodes[place];
         node.unanswered.insert(id);
         let deadline_us = node.clock.at(self.schedule.now_us()).mono_us + 1_000_000;
-        let request = Reshape { change }.into();
+        let request = reshape.into();
         self.handle(place, GroupId(0), Input::Request { id, session: None, deadline_us, request })
     }
 

@@ -44,8 +44,6 @@
 //!
 //! # Caveats
 //! - Bits flip in fewer nodes than a majority of any group's voters, and not in the state store, which is a model of sled.
-//! - Seed 20,322 comes to no rest: an operator replaces a node, replaces it again, and a forgotten copy of the first command is executed last. So the
-//!   list names a life that is no more, until somebody replaces the node once more.
 //! - Where bits flip there is no operator, so a node whose disk is damaged is never replaced.
 //! - The shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
 

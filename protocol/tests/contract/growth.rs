@@ -21,7 +21,7 @@ fn arrays(frame: &Frame) -> Vec<usize> {
 fn defaults(frame: &Frame) -> usize {
     match (frame.kind, Command::from_code(frame.command)) {
         (Kind::Request, Some(Command::Dequeue)) => 2,
-        (Kind::Request, Some(Command::Release)) => 1,
+        (Kind::Request, Some(Command::Release | Command::Reshape)) => 1,
         (Kind::Response, Some(Command::Status)) => 2,
         (Kind::Error | Kind::Goodbye, _) => 2,
         (Kind::Hello, _) => 1,
@@ -83,6 +83,7 @@ fn a_missing_field_is_zero_or_empty() {
         ("dequeue", 1, "visibility_ms: 30000, count_max: 0"),
         ("dequeue", 2, "visibility_ms: 0, count_max: 0"),
         ("release", 1, "token: 0"),
+        ("reshape: replace", 1, "at_version: None"),
         ("error", 1, "retry_after_ms: 250, hint: \"\""),
         ("error", 2, "retry_after_ms: 0, hint: \"\""),
         ("hello of a client", 1, "credentials: b\"\""),
