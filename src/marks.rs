@@ -81,6 +81,7 @@ rare! {
     OwnershipEndedByHome "cache: the home ends an ownership that its holder still believes in";
     DirtyValueLost "cache: a dirty value is superseded while its owner is away";
     RefusedComesAgain "cache: a copy of a request comes late, after it or a later one was refused";
+    BusLeft "cache: a node that goes ends its bus lease";
     OwnershipsReleased "cache: a node that goes gives back ownerships of which it knows nothing";
     OwnerAway "cache: the owner of the newest value is away";
     RefusalInDoubt "cache: a write is refused that an earlier send may have done";

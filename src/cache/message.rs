@@ -59,6 +59,8 @@ pub enum ToHome {
     WriteBack { request: u64, key: String, epoch: Index, dirty: Option<Versioned>, end: bool, tag: LeaseTag },
     /// I take no more ownerships, and hold none: what the log says that I own is in main memory.
     Release { incarnation: Incarnation, tag: LeaseTag },
+    /// I serve nothing any more, and take no other lease in this life of my process: nobody need wait for the end of this one. Said once.
+    Leave { incarnation: Incarnation, tag: LeaseTag },
     /// Answer to a snoop: the copy is gone (SnoopInv), or taken back (SnoopRd).
     SnoopAck {
         request: u64,

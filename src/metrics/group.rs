@@ -160,7 +160,7 @@ macro_rules! bus_kinds {
 }
 
 bus_kinds! {
-    Register, Renew, BusRd, BusRdX, BusUpgr, WriteBack, Release, SnoopAck,
+    Register, Renew, BusRd, BusRdX, BusUpgr, WriteBack, Release, Leave, SnoopAck,
     NotHome, Registered, Renewed, Lapsed, Filled, Owned, ReadFailed, WriteFailed, WrittenBack, Released, SnoopRd, SnoopInv,
 }
 

@@ -150,6 +150,7 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToHome::WriteBack { .. } => BusKind::WriteBack,
             ToHome::SnoopAck { .. } => BusKind::SnoopAck,
             ToHome::Release { .. } => BusKind::Release,
+            ToHome::Leave { .. } => BusKind::Leave,
         },
         BusMessage::ToNode(message) => match message {
             ToNode::NotHome { .. } => BusKind::NotHome,

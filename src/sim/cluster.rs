@@ -396,7 +396,9 @@ impl<R: Rules> Cluster<R> {
         }
         let now = node.clock.at(now_us);
         let Some(replica) = node.replicas.get_mut(&group) else { return Ok(()) };
+        let was_changing = replica.raft().is_some_and(Raft::change_under_way);
         let effects = replica.handle(now, input);
+        let begins_a_change = !was_changing && replica.raft().is_some_and(Raft::change_under_way);
         replica.agent().check_stats();
         if let Some(raft) = replica.raft() {
             raft.check_invariants();
@@ -415,6 +417,9 @@ impl<R: Rules> Cluster<R> {
         }
         if let Some(why) = &effects.fatal {
             return Err(format!("node {place} {group} cannot go on: {why}"));
+        }
+        if begins_a_change {
+            self.cut_change(place, group);
         }
         if std::mem::take(&mut self.nodes[place].pause_armed) {
             self.pause(place, vec![(group, effects)]);

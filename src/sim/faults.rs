@@ -5,7 +5,7 @@ use super::cluster::{Cluster, Event, Phase, Repair};
 use super::network::Place;
 use super::node::Halt;
 use super::partitions::{SHAPES, Shape};
-use crate::ids::GroupId;
+use crate::ids::{GroupId, NodeId};
 use crate::node::Replica;
 use crate::node::effect::{Effects, Input};
 use crate::raft::{Raft, Role};
@@ -15,8 +15,9 @@ use crate::rules::Rules;
 const DRAIN_LOOK_US: u64 = 100_000;
 const DRAIN_LOOKS_MAX: u32 = 60;
 
-/// Name of the fault that strikes a chosen moment, not a drawn one.
+/// Names of the faults that strike a chosen moment, not a drawn one. No seed draws the second by itself: only worlds of the bank have it.
 const NEW_LEADER_DIES: &str = "new leader dies";
+const CHANGE_CUT: &str = "a change of voters is cut";
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,32 @@ impl<R: Rules> Cluster<R> {
         let partition = self.network.cut(directions);
         let longest_us = if shape.nodes_min() > 2 { 5_000_000 } else { 3_000_000 };
         let delay_us = self.random.between(100_000, longest_us);
+        self.schedule.after(delay_us, Event::Repair(Repair::Partition(partition)));
+    }
+
+    /// A leader begins to exchange voters: now and then, before anybody is told, it and those who come are cut off from all others. Each side has a
+    /// majority of its own then, the one of the voters that are to be, the other of those that were.
+    pub(crate) fn cut_change(&mut self, leader: Place, group: GroupId) {
+        if self.swarm.process.change_is_cut_per_mille == 0 || self.phase != Phase::Faulty {
+            return;
+        }
+        let Some(raft) = self.nodes[leader].replicas.get(&group).and_then(Replica::raft) else { return };
+        let (membership, leads) = (raft.membership().clone(), raft.role() == Role::Leader);
+        if !leads || !membership.is_joint() || !self.random.chance(self.swarm.process.change_is_cut_per_mille) {
+            return;
+        }
+        let comes = |id: &NodeId| {
+            membership.voters.iter().any(|it| it.node == *id) && !membership.outgoing.iter().any(|it| it.node == *id)
+        };
+        let is_left = |place: Place| place == leader || comes(&self.nodes[place].id);
+        let (left, right): (Vec<Place>, Vec<Place>) = (0..self.nodes.len()).partition(|place| is_left(*place));
+        let directions = left.iter().flat_map(|a| right.iter().flat_map(|b| [(*a, *b), (*b, *a)])).collect();
+        *self.counts.faults.entry(CHANGE_CUT).or_default() += 1;
+        self.record(&[13, leader as u64, u64::from(group.0)], || {
+            format!("fault: the change of {group} that n{leader} begins is cut: {left:?}, {right:?}")
+        });
+        let partition = self.network.cut(directions);
+        let delay_us = self.random.between(500_000, 4_000_000);
         self.schedule.after(delay_us, Event::Repair(Repair::Partition(partition)));
     }
 

@@ -5,7 +5,7 @@ use crate::node::message::GroupMessage;
 use crate::raft::Body;
 
 /// Every name that `name` gives.
-pub const KINDS: [&str; 34] = [
+pub const KINDS: [&str; 35] = [
     "PreVote",
     "PreVoteReply",
     "Vote",
@@ -40,6 +40,7 @@ pub const KINDS: [&str; 34] = [
     "Answer",
     "OutOfOrder",
     "Roster",
+    "Leave",
 ];
 
 /// What a message is.
@@ -71,6 +72,7 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
             ToHome::WriteBack { .. } => 15,
             ToHome::Release { .. } => 16,
             ToHome::SnoopAck { .. } => 17,
+            ToHome::Leave { .. } => 34,
         },
         GroupMessage::Bus(BusMessage::ToNode(message)) => match message {
             ToNode::NotHome { .. } => 18,

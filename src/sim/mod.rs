@@ -73,7 +73,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use bank::{BANK, Bug, IN_ONE_GROUP};
+pub use bank::{BANK, Bug};
 use cluster::Cluster;
 pub use faults::fault_names;
 pub use kinds::KINDS;

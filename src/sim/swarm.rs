@@ -147,6 +147,8 @@ pub struct ProcessFaults {
     pub down_us: (u64, u64),
     /// Of 1,000 new leaders, how many die within 30 ms of their election, when most is half done.
     pub new_leader_dies_per_mille: u64,
+    /// Of 1,000 changes of a group's voters, how many are cut in two the moment they begin: the leader and those who come do not hear the others.
+    pub change_is_cut_per_mille: u64,
     /// Every node dies at once.
     pub blackout: Every,
     /// The process stops for 0.2 to 3 s, then gets all at once what came meanwhile.
@@ -287,6 +289,7 @@ impl ProcessFaults {
             crash: every(random, 600, 1_000_000, 5_000_000),
             down_us: *random.pick(&[(50_000, 3_000_000), (50_000, 3_000_000), (50_000, 400_000)]),
             new_leader_dies_per_mille: if random.chance(250) { random.between(50, 400) } else { 0 },
+            change_is_cut_per_mille: 0,
             blackout: every(random, 100, 4_000_000, 8_000_000),
             pause: every(random, 450, 1_000_000, 5_000_000),
             starve: every(random, 350, 300_000, 3_000_000),
@@ -302,6 +305,7 @@ impl ProcessFaults {
             crash: None,
             down_us: (50_000, 3_000_000),
             new_leader_dies_per_mille: 0,
+            change_is_cut_per_mille: 0,
             blackout: None,
             pause: None,
             starve: None,

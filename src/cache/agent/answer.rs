@@ -43,9 +43,7 @@ impl<R: Rules> Agent<R> {
                 self.ended(turn, &key, epoch, version, state, tag);
             }
             ToNode::WrittenBack { key, epoch, version, .. } => self.stored(turn, &key, epoch, version),
-            ToNode::Released { tag } => {
-                self.released |= self.owns_nothing() && self.valid_tag(turn.now_us) == Some(tag)
-            }
+            ToNode::Released { tag } => self.leave_the_bus(turn, tag),
             ToNode::SnoopRd { transaction, key, owner } => self.snoop_read(turn, transaction, &key, owner),
             ToNode::SnoopInv { transaction, key, owner } => self.snoop_invalidate(turn, transaction, &key, owner),
         }

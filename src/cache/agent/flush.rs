@@ -135,6 +135,8 @@ mod tests {
         assert!(scene.act(|agent, turn| agent.tick(turn)).reply.is_empty());
         let out = stored(&mut scene, 1);
         assert_eq!(out.reply, [(7, Ok(Response::WriteBackAll(AllWrittenBack { lines: 1 })))]);
+        stored(&mut scene, 1);
+        scene.act(|agent, _| assert_eq!(agent.stats().counts.write_backs, 1, "said twice, it is counted once"));
     }
 
     #[test]

@@ -91,6 +91,10 @@ impl<R: Rules> Agent<R> {
     }
 
     fn register(&mut self, turn: &mut Turn<'_>) {
+        // Who has left the bus is not waited for, and may not come back.
+        if self.released {
+            return;
+        }
         let round = self.next_round(turn.now_us);
         turn.out.to_home.push(ToHome::Register { incarnation: self.incarnation, round });
     }
@@ -98,7 +102,8 @@ impl<R: Rules> Agent<R> {
     pub(super) fn registered(&mut self, turn: &mut Turn<'_>, tag: LeaseTag, round: u64) {
         // Only the newest round counts: the home forgets the lines of an older registration when it hears a newer one.
         let until_us = round + self.config.holder_lease_us();
-        let stale = self.lease.held.is_some() || round != self.lease.round_us || turn.now_us >= until_us;
+        let stale =
+            self.released || self.lease.held.is_some() || round != self.lease.round_us || turn.now_us >= until_us;
         if stale || self.lease.home.is_some_and(|known| known > tag.term) {
             return;
         }
@@ -134,6 +139,17 @@ impl<R: Rules> Agent<R> {
         }
     }
 
+    /// The home says that this node owns nothing: it goes without a lease that anybody would have to wait for. Its lines are gone before it says so.
+    pub(super) fn leave_the_bus(&mut self, turn: &mut Turn<'_>, tag: LeaseTag) {
+        if !self.owns_nothing() || self.valid_tag(turn.now_us) != Some(tag) {
+            return;
+        }
+        mark(Rare::BusLeft);
+        self.released = true;
+        self.end_lease(turn);
+        turn.out.to_home.push(ToHome::Leave { incarnation: self.incarnation, tag });
+    }
+
     /// Looks at the clock, and at the lease again.
     pub(super) fn check_lapse(&mut self, turn: &mut Turn<'_>) {
         let ended = self.lease.held.is_some_and(|held| turn.now_us >= held.until_us);
@@ -144,10 +160,14 @@ impl<R: Rules> Agent<R> {
         }
     }
 
-    /// Every clean line goes, every dirty one stops serving, and what waits for an answer under the old lease is told.
     fn lapse(&mut self, turn: &mut Turn<'_>) {
-        self.lease.held = None;
         self.counts.lapses += 1;
+        self.end_lease(turn);
+    }
+
+    /// Every clean line goes, every dirty one stops serving, and what waits for an answer under the old lease is told.
+    fn end_lease(&mut self, turn: &mut Turn<'_>) {
+        self.lease.held = None;
         turn.out.retract_all();
         for key in self.keys(|_| true) {
             self.lapse_line(&key);
@@ -193,5 +213,31 @@ impl<R: Rules> Agent<R> {
             self.node, self.group
         );
         Error::new(ErrorCode::BusLeaseLapsed, what).retry_after(250)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scene, TAG};
+    use super::*;
+    use crate::cache::{Config, ToNode};
+
+    #[test]
+    fn a_node_that_leaves_the_bus_drops_its_lines_first_and_never_comes_back() {
+        let mut scene = Scene::new(Config::default());
+        let early = scene.act(|agent, turn| agent.handle(turn, ToNode::Released { tag: TAG }));
+        assert!(early.to_home.is_empty() && early.retract.is_empty(), "it did not ask: {early:?}");
+        scene.act(|agent, turn| agent.drain(turn));
+        let out = scene.act(|agent, turn| agent.handle(turn, ToNode::Released { tag: TAG }));
+        assert_eq!(out.retract, [LineChange::DropAll]);
+        assert!(matches!(&out.to_home[..], [ToHome::Leave { tag: TAG, .. }]), "{out:?}");
+        scene.now_us += 10 * Config::default().lease_us;
+        let mut later = scene.act(|agent, turn| agent.tick(turn)).to_home;
+        later.extend(scene.act(|agent, turn| agent.home_changed(turn, 2)).to_home);
+        assert!(later.is_empty(), "{later:?}");
+        let round = scene.now_us;
+        let tag = LeaseTag { term: 2, number: 1 };
+        let given = scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
+        assert!(given.publish.is_empty(), "{given:?}");
     }
 }

@@ -114,7 +114,7 @@ pub struct Agent<R> {
     flushing: VecDeque<(u64, String)>,
     draining: bool,
     flushes: Vec<Flush>,
-    /// The home knows that this node owns nothing any more; set while it drains only.
+    /// The home knows that this node owns nothing any more, and it has left the bus for good; set while it drains only.
     released: bool,
     /// When it was told last.
     release_us: u64,

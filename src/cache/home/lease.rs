@@ -15,9 +15,11 @@ use super::{Entry, Home, HomeOut, Job, Proposal, Standing, Want};
 pub(super) struct Lease {
     pub(super) incarnation: Incarnation,
     pub(super) number: u64,
-    /// Rounds of a node grow for ever: an older one is a late message, and must not make its newer lines forgotten.
+    /// Rounds of a node grow: an older one is a late message, and must not make its newer lines forgotten.
     round: u64,
     until_us: u64,
+    /// The node has given it back: no late copy of its registration brings it to life again.
+    left: bool,
     /// The node's newest request that was taken under it, and the newest that was refused.
     pub(super) taken: u64,
     pub(super) refused: u64,
@@ -36,7 +38,9 @@ impl<R: Rules> Home<R> {
         if !self.may_act(standing) || !standing.settled {
             return;
         }
-        if self.may_be_served_by_another_life(from, incarnation, memory, standing.now_us) {
+        if self.leaving.contains(&from)
+            || self.may_be_served_by_another_life(from, incarnation, memory, standing.now_us)
+        {
             return;
         }
         if memory.members().get(&from) != Some(&incarnation) && !R::without(Rule::LeaseBeforeJoin) {
@@ -48,7 +52,7 @@ impl<R: Rules> Home<R> {
             return;
         }
         let known = self.leases.get(&from).copied();
-        if known.is_some_and(|lease| round < lease.round) {
+        if known.is_some_and(|lease| self.is_late(&lease, round, standing.now_us)) {
             return;
         }
         let number = match known {
@@ -61,9 +65,18 @@ impl<R: Rules> Home<R> {
         let until_us = standing.now_us + self.config.home_lease_us();
         let same = known.filter(|lease| lease.number == number);
         let (taken, refused) = same.map_or((0, 0), |lease| (lease.taken, lease.refused));
-        self.leases.insert(from, Lease { incarnation, number, round, until_us, taken, refused });
+        self.leases.insert(from, Lease { incarnation, number, round, until_us, left: false, taken, refused });
         let tag = LeaseTag { term: self.term, number };
         out.to_node.push((from, ToNode::Registered { tag, round }));
+    }
+
+    /// Whether a registration was overtaken by the one that a lease comes from. When that has run out nothing depends on it any more; and a machine that
+    /// was started anew counts from the beginning.
+    fn is_late(&self, lease: &Lease, round: u64, now_us: u64) -> bool {
+        if lease.left {
+            return round <= lease.round && now_us < lease.until_us + self.config.home_lease_us();
+        }
+        round < lease.round && now_us < lease.until_us
     }
 
     /// Whether another life of that node may still have a lease, of this home or of the one before: it may be cut off, and run.
@@ -92,7 +105,7 @@ impl<R: Rules> Home<R> {
         let until_us = standing.now_us + self.config.home_lease_us();
         let term = self.term;
         match self.leases.get_mut(&from) {
-            Some(lease) if tag.term == term && tag.number == lease.number => {
+            Some(lease) if tag.term == term && tag.number == lease.number && !lease.left => {
                 if lease.until_us > standing.now_us || R::without(Rule::LapsedLeaseRenewed) {
                     lease.until_us = until_us;
                     out.to_node.push((from, ToNode::Renewed { tag, round }));
@@ -139,6 +152,27 @@ impl<R: Rules> Home<R> {
         }
     }
 
+    /// A node has dropped its lines, and serves nothing until its process starts anew: its lease is over, and no later home waits for it.
+    pub(super) fn left(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        tag: LeaseTag,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        let term = self.term;
+        let its =
+            |lease: &&mut Lease| tag.term == term && lease.number == tag.number && lease.incarnation == incarnation;
+        let Some(lease) = self.leases.get_mut(&from).filter(its) else { return };
+        lease.until_us = lease.until_us.min(standing.now_us);
+        lease.left = true;
+        if self.leaving.insert(from) {
+            let command = Command::Leave { node: from, incarnation };
+            out.propose.push(Proposal { key: String::new(), transaction: 0, command, write: None });
+        }
+    }
+
     /// Tells a node that what it wants was not done; from then on it is not done by any copy of its request either.
     pub(super) fn refuse(&mut self, key: &str, job: &Job, error: Error, out: &mut HomeOut) {
         let key = key.to_owned();
@@ -159,6 +193,7 @@ impl<R: Rules> Home<R> {
         match command {
             Command::Join { node, .. } => drop(self.joining.remove(node)),
             Command::Release { node, .. } => drop(self.releasing.remove(node)),
+            Command::Leave { node, .. } => drop(self.leaving.remove(node)),
             _ => return false,
         }
         true

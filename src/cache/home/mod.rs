@@ -10,6 +10,7 @@
 //!              owned    ─▶ SnoopInv owner  ─▶ the ownership in the log ─▶ Owned
 //!   WriteBack  ─▶ the value in the log ─▶ WrittenBack
 //!   Release    ─▶ the end of all ownerships of a node that goes, in the log ─▶ Released
+//!   Leave      ─▶ its bus lease is over, and that it is not on the bus goes into the log
 //! ```
 //!
 //! Invariants:
@@ -23,6 +24,8 @@
 //! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
 
 mod lease;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -65,7 +68,7 @@ pub struct HomeOut {
 /// A command that the home wants in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// The key whose transaction it belongs to; empty with a `Join` and a `Release`.
+    /// The key whose transaction it belongs to; empty with a `Join`, a `Leave` and a `Release`.
     pub key: String,
     /// The transaction; 0 with those.
     pub transaction: u64,
@@ -99,6 +102,8 @@ pub struct Home<R> {
     joining: BTreeMap<NodeId, Incarnation>,
     /// Nodes of which a `Release` is on its way into the log.
     releasing: BTreeSet<NodeId>,
+    /// Nodes of which a `Leave` is: none gets a lease before it is through.
+    leaving: BTreeSet<NodeId>,
     directory: BTreeMap<String, Entry>,
     busy: BTreeSet<String>,
     rules: PhantomData<R>,
@@ -175,6 +180,7 @@ impl<R: Rules> Home<R> {
             leases: BTreeMap::new(),
             joining: BTreeMap::new(),
             releasing: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             directory: BTreeMap::new(),
             busy: BTreeSet::new(),
             rules: PhantomData,
@@ -201,6 +207,7 @@ impl<R: Rules> Home<R> {
             ToHome::Release { incarnation, tag } => {
                 return self.release(from, incarnation, tag, memory, standing, out);
             }
+            ToHome::Leave { incarnation, tag } => return self.left(from, incarnation, tag, standing, out),
             ToHome::SnoopAck { request, transaction, key, tag, snooped, incarnation } => {
                 if !self.is_of_life(from, incarnation) {
                     return;
