@@ -240,4 +240,31 @@ mod tests {
         let given = scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
         assert!(given.publish.is_empty(), "{given:?}");
     }
+
+    #[test]
+    fn a_write_that_was_refused_at_the_end_of_the_lease_is_not_done_afterwards() {
+        let mut scene = Scene::new(Config::default());
+        let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Put(Some("old".into()))));
+        let Some(ToHome::BusRdX { write, .. }) = out.to_home.first() else { panic!("{out:?}") };
+        let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true };
+        scene.act(|agent, turn| agent.handle(turn, owned));
+        // The line is on its way back: the next write waits for that.
+        scene.act(|agent, turn| agent.operation(turn, 2, "k", Operation::WriteBack));
+        let waits = scene.act(|agent, turn| agent.operation(turn, 3, "k", Operation::Put(Some("new".into()))));
+        assert_eq!(waits.reply, []);
+        let lapsed = scene.act(|agent, turn| agent.handle(turn, ToNode::Lapsed { tag: TAG }));
+        assert!(
+            matches!(&lapsed.reply[..], [(3, Err(error))] if error.code == ErrorCode::BusLeaseLapsed),
+            "{lapsed:?}"
+        );
+        let (round, tag) = (scene.now_us + 1, LeaseTag { term: 1, number: 2 });
+        scene.now_us = round;
+        scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
+        let version = trine_protocol::cache::Version { epoch: 9, count: 0 };
+        let state = trine_protocol::cache::LineState::I;
+        let ended = ToNode::WrittenBack { key: "k".into(), epoch: 9, version, ended: true, state, tag };
+        let later = scene.act(|agent, turn| agent.handle(turn, ended));
+        assert!(!later.to_home.iter().any(|message| matches!(message, ToHome::BusRdX { .. })), "{later:?}");
+        assert!(!later.reply.iter().any(|(caller, _)| *caller == 3), "{later:?}");
+    }
 }
