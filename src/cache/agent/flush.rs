@@ -160,4 +160,17 @@ mod tests {
         let out = scene.act(|agent, turn| agent.write_back_all(turn, 7));
         assert!(matches!(&out.reply[..], [(7, Err(error))] if error.code == ErrorCode::Overloaded), "{out:?}");
     }
+
+    #[test]
+    fn a_write_is_not_acknowledged_by_the_flush_of_what_came_before_it() {
+        let mut scene = dirty();
+        let mut ticket = 0;
+        scene.act(|agent, _| ticket = agent.ticket());
+        stored(&mut scene, 1);
+        scene.act(|agent, turn| agent.operation(turn, 9, "k", Operation::Put(Some("newer".into()))));
+        let early = scene.act(|agent, turn| agent.flushed(turn, ticket));
+        assert_eq!(early.reply, [], "its record is not on disk");
+        let out = scene.act(|agent, turn| agent.flushed(turn, agent.ticket()));
+        assert!(matches!(&out.reply[..], [(9, Ok(Response::Put(_)))]), "{out:?}");
+    }
 }
