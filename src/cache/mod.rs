@@ -31,7 +31,9 @@
 //! - *Late copy of a write*: its session number is executed once; a number that was given up is never executed.
 //! - *Late copy of a write meets a newer copy of its own sender*: the copy's request number is higher than the write's, so it is
 //!   invalidated like any other.
-//! - *Late registration*: rounds are instants of the sender's clock; a home ignores one that is older than the lease it gave.
+//! - *Late registration*: rounds are instants of the sender's clock; a home ignores one that is older than the lease it gave, while that lasts.
+//! - *Late word of a node that went*: one that leaves the bus takes no lease again until its process starts anew, and a home gives none while the
+//!   log is about to say that the node has left; so no later home fails to wait for a lease that holds.
 //! - *Two homes*: the old one grants nothing without its leader lease; the new one waits until every node on the bus has
 //!   registered with it, or the longest lease of the old one has run out.
 //!

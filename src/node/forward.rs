@@ -52,6 +52,7 @@ struct Entry {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
     /// The agent has it. A deletion is a write to the agent, and has an answer of its own.
     Cache { deletes: bool },

@@ -8,11 +8,9 @@ use crate::generator::{Generator, longest};
 
 /// For how long rounds are begun; everything has moved before.
 const DURATION: &str = if cfg!(debug_assertions) { "60s" } else { "40s" };
-/// The longest that a client may wait for one answer of a queue or a lock: what is promised for the release build, and what an unoptimised
-/// one has to reach on a machine that runs other tests too.
+/// The longest that a client may wait for one answer: what is promised for the release build, and what an unoptimised one has to reach on a
+/// machine that runs other tests too.
 const PAUSE: Duration = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_secs(1) };
-/// The same for the cache: its new home waits until the bus leases of nodes that have gone have run out, and so does a write.
-const CACHE_PAUSE: Duration = if cfg!(debug_assertions) { Duration::from_secs(6) } else { Duration::from_secs(3) };
 /// Nodes there ever are.
 const NODES: u16 = 6;
 
@@ -75,5 +73,5 @@ fn nothing_is_lost_and_nobody_waits_long_while_every_node_is_replaced() {
     let waited = longest(&json, &["enqueue", "dequeue", "ack", "acquire", "release"]);
     let cache_waited = longest(&json, &["get hit", "get miss", "put"]);
     println!("longest wait {waited:?}, of the cache {cache_waited:?}; {}", json["notes"]);
-    assert!(waited < PAUSE && cache_waited < CACHE_PAUSE, "a client waited {waited:?}, {cache_waited:?}: {json}");
+    assert!(waited.max(cache_waited) < PAUSE, "a client waited {waited:?}, {cache_waited:?}: {json}");
 }
