@@ -38,6 +38,7 @@ pub mod identity;
 mod keys;
 pub mod log;
 pub mod memory;
+pub mod redis;
 mod restore;
 mod sim_files;
 mod sim_state;
