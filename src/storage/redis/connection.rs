@@ -68,12 +68,12 @@ struct Line {
 }
 
 impl Server {
-    /// Reads a URL such as `redis://host:6379/0` or `rediss://user:password@host`; connects to nothing yet.
+    /// Reads a URL such as `redis://user:password@host:6379/0`; connects to nothing yet.
     ///
     /// # Errors
     /// Where it is no URL of a Redis.
     pub fn new(url: &str, cluster: u64) -> Result<Self, String> {
-        let what = |error: RedisError| format!("no URL of a Redis (redis://HOST:PORT/DB or rediss://…): {error}");
+        let what = |error: RedisError| format!("no URL of a Redis (redis://HOST:PORT/DB): {error}");
         let client = Client::open(url).map_err(what)?;
         let info = client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);

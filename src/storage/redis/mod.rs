@@ -20,6 +20,8 @@
 //! a checksum of it. Where the two do not belong together the value is somebody else's: [`Stored::version`] is None then.
 //!
 //! # Caveats
+//! - No node uses it yet: the home's side of it, with values that are fetched, is to come.
+//! - No TLS: the URL is `redis://`, not `rediss://`.
 //! - What was written is as durable as that Redis is configured: see [`Durability`].
 //! - A single Redis, or one behind a proxy that speaks RESP3; no Redis Cluster, for a script touches keys of several slots.
 //! - Redis that evicts (`maxmemory-policy` other than `noeviction`) forgets values for good; [`Durability`] tells.
