@@ -28,8 +28,9 @@
 //! deliveries, none after its acknowledgement; one holder per lock and growing tokens; every read, hit or miss, against the
 //! newest version that was complete when it began; what was refused never takes effect.
 //!
-//! The last long run: seeds 0 to 40,322, each promise kept but by seed 20,322, which comes to no rest (see the caveats); 131 simulated hours, 399 million
-//! events and 33.8 million operations checked in 25 minutes on two cores that compiled beside it (release).
+//! The last long run: 50,001 seeds, every promise kept; about 160 simulated hours, 493 million events and 41.7 million operations checked in 51 minutes on two
+//! cores that compiled beside it (release). Seeds 0 to 40,322 ran before changes of the list of nodes named the version that they count on, and
+//! before nodes that go ended their bus leases; 20,322 came to no rest then and does now. 40,323 to 50,000 ran on what stands here.
 //!
 //! # What it must reach
 //! Branches that none of those seeds took: a dirty value is superseded while its owner is away, a home has no room to remember one more copy,
@@ -40,7 +41,8 @@
 //!
 //! # The bugs that it must find
 //! Each [`Rule`](crate::rules::Rule) that is left out is a bug, and each stands in the [`BANK`] with where the field has met it and a seed that finds it.
-//! `tests/seeds.rs` asserts that those seeds find them, and that the same seeds pass without.
+//! `tests/seeds.rs` asserts that those seeds find them, and that the same seeds pass without. `trine-sim --bugs` looks for them from seed 0 on: 38 of 38
+//! found, the last after 4,301 seeds. In the world of changes that are cut, where two of them are found, 828 seeds pass with all rules.
 //!
 //! # Caveats
 //! - Bits flip in fewer nodes than a majority of any group's voters, and not in the state store, which is a model of sled.

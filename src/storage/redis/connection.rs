@@ -67,6 +67,9 @@ struct Line {
     content_type: String,
 }
 
+/// What Redis has under the two names of a key.
+type ValueAndLine = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 impl Server {
     /// Reads a URL such as `redis://user:password@host:6379/0`; connects to nothing yet.
     ///
@@ -141,9 +144,8 @@ impl Connection {
     pub async fn read(&self, group: GroupId, fence: Fence, key: &str) -> Result<Stored, MemoryError> {
         let mut call = self.scripts.read.key(fence_key(group));
         call.key(value_key(key)).key(line_key(key)).arg(fence.to_string());
-        let answer: Result<(Option<Vec<u8>>, Option<Vec<u8>>), RedisError> =
-            call.invoke_async(&mut self.inner.clone()).await;
-        let (value, line) = answer.map_err(|error| lost_or_refused(&error, key))?;
+        let answer = call.invoke_async(&mut self.inner.clone()).await;
+        let (value, line): ValueAndLine = answer.map_err(|error| lost_or_refused(&error, key))?;
         let line = line.and_then(|line| rmp_serde::from_slice::<Line>(&line).ok());
         let line = line.filter(|line| value.as_ref().is_some_and(|value| xxh3_64(value) == line.checksum));
         let (version, content_type) = line.map(|line| (line.version, line.content_type)).unzip();
