@@ -85,6 +85,8 @@ rare! {
     OwnershipsReleased "cache: a node that goes gives back ownerships of which it knows nothing";
     OwnerAway "cache: the owner of the newest value is away";
     RefusalInDoubt "cache: a write is refused that an earlier send may have done";
+    RefusalAsksTheLog "cache: a write that may be done is not to be done now, and the log is asked";
+    KeyExpires "cache: a key's time is over";
     WriteRepeated "cache: a write that the log has already is acknowledged without the line";
     CommandVoid "cache: what a command counted on has changed";
     DirectoryFull "cache: a home has no room to remember one more copy";

@@ -66,12 +66,12 @@ impl Keys {
     async fn write(&self, worker: &mut Worker<Client>, index: usize) -> Result<(), Failure> {
         let key = self.names[index].clone();
         let Some(ledger) = &self.ledger else {
-            return worker.request("put", Put { key, value: self.value.clone() }).await.map(|_| ());
+            return worker.request("put", Put { key, value: self.value.clone(), ..Put::default() }).await.map(|_| ());
         };
         let tag = Tag { writer: worker.number, number: worker.rounds };
         ledger.writing(index, tag);
         let value = tag.bytes(self.run, self.value_bytes);
-        let result = match worker.request("put", Put { key, value }).await {
+        let result = match worker.request("put", Put { key, value, ..Put::default() }).await {
             Ok(Response::Put(written)) => Ok(written.version),
             Ok(other) => Err(native::mismatch(&other)),
             Err(failure) => Err(failure),
@@ -133,7 +133,7 @@ impl Workload for Keys {
             if let Some(ledger) = &self.ledger {
                 ledger.writing(index, tag);
             }
-            let answer = worker.call(Put { key: key.clone(), value }).await?;
+            let answer = worker.call(Put { key: key.clone(), value, ..Put::default() }).await?;
             let Response::Put(written) = answer else { return Err(native::mismatch(&answer)) };
             if let Some(ledger) = &self.ledger {
                 ledger.wrote(index, tag, Ok(written.version));

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// State of a line in the cache of the node that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LineState {
@@ -52,22 +54,115 @@ pub struct Got {
     pub state: LineState,
     /// Where the value came from.
     pub source: Source,
+    /// What its writer said that it is; empty where it said nothing.
+    #[serde(default)]
+    pub content_type: String,
+}
+
+/// What must be true of a key at the instant of a write; otherwise the error is `ConditionFailed`, and nothing is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum OnlyIf {
+    /// Nothing.
+    #[default]
+    Anything,
+    /// It does not exist.
+    Absent,
+    /// It exists.
+    Present,
+    /// It exists, and this is its version.
+    Version(Version),
 }
 
 /// Writes a key. Acknowledged when no other node can serve the old value any more and the new one is durable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Put {
     /// 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
     pub key: String,
     /// At most [`crate::limits::VALUE_BYTES_MAX`] bytes.
     pub value: Bytes,
+    /// What must be true of the key.
+    #[serde(default)]
+    pub only_if: OnlyIf,
+    /// Milliseconds after which the key is deleted by itself, counted by the log from the write on, 0 to
+    /// [`crate::limits::TTL_MS_MAX`]; 0 stands for never. A write with one is a write-through.
+    #[serde(default)]
+    pub ttl_ms: u64,
+    /// Acknowledged when a majority has it (write-through), not when the disk of the node that was asked has it (write-back).
+    #[serde(default)]
+    pub through: bool,
+    /// What the value is, for its readers; at most [`crate::limits::CONTENT_TYPE_BYTES_MAX`] bytes, empty for nothing.
+    #[serde(default)]
+    pub content_type: String,
+    /// The token of the fill lease under which the value was made, see [`GetOrFill`]; 0 for none. Where that lease is over, the
+    /// error is `StaleFill`.
+    #[serde(default)]
+    pub fill: u64,
 }
 
 /// Removes a key; the same promise as [`Put`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Delete {
     /// 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
     pub key: String,
+    /// What must be true of the key.
+    #[serde(default)]
+    pub only_if: OnlyIf,
+    /// As in [`Put`].
+    #[serde(default)]
+    pub through: bool,
+}
+
+/// Adds to a number, which a key holds in decimal; one that does not exist counts as 0. What else is there gets `NotANumber`, and so
+/// does a sum beyond 64 bits. The same promise as [`Put`]; the time that a key has left stays what it was.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Add {
+    /// 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
+    pub key: String,
+    /// What to add; may be negative.
+    pub by: i64,
+    /// As in [`Put`].
+    #[serde(default)]
+    pub through: bool,
+}
+
+/// Answer to [`Add`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// The number now.
+    pub sum: i64,
+    /// The version of this write.
+    pub version: Version,
+}
+
+/// Reads a key, and where it does not exist asks for the right to fill it. One caller in the cluster gets that right, with a token
+/// for its [`Put`]; the others wait, on any node, until the value is there or the right is theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GetOrFill {
+    /// 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
+    pub key: String,
+    /// Milliseconds that the right lasts, 1 to [`crate::limits::FILL_MS_MAX`]; then the next one who waits gets it.
+    pub lease_ms: u32,
+}
+
+/// Answer to [`GetOrFill`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filling {
+    /// What the key has; None where it does not exist, and this caller is to fill it.
+    pub found: Option<Got>,
+    /// For [`Put::fill`], where this caller is to fill the key; otherwise 0.
+    pub token: u64,
+}
+
+impl Filling {
+    /// The key exists.
+    pub fn found(got: Got) -> Self {
+        Self { found: Some(got), token: 0 }
+    }
+
+    /// It does not, and this caller is to fill it.
+    pub fn yours(token: u64) -> Self {
+        Self { found: None, token }
+    }
 }
 
 /// Answer to [`Put`] and [`Delete`].
@@ -75,6 +170,69 @@ pub struct Delete {
 pub struct Written {
     /// The version of this write.
     pub version: Version,
+}
+
+/// Reads several keys, each as by a [`Get`] of its own: each is read at one instant, all of them are not.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MultiGet {
+    /// 1 to [`crate::limits::MULTI_MAX`] keys.
+    pub keys: Vec<String>,
+}
+
+/// Answer to [`MultiGet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MultiGot {
+    /// One for each key, in the order of the request. Where there are more bytes than a frame takes, the later ones are `TooLarge`.
+    pub results: Vec<Result<Got, Error>>,
+}
+
+/// Writes several keys, each as by a [`Put`] of its own: each write happens or does not, without regard to the others.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MultiPut {
+    /// 1 to [`crate::limits::MULTI_MAX`] writes, of [`crate::limits::VALUE_BYTES_MAX`] bytes together.
+    pub puts: Vec<Put>,
+}
+
+/// Answer to [`MultiPut`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MultiWritten {
+    /// One for each write, in the order of the request.
+    pub results: Vec<Result<Written, Error>>,
+}
+
+/// Lists keys of one group that main memory has, in order: those that exist, and those that were deleted a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ListKeys {
+    /// The group, 0 to groups - 1.
+    pub group: u32,
+    /// What the keys begin with; empty for all. At most [`crate::limits::KEY_BYTES_MAX`] bytes.
+    pub prefix: String,
+    /// Only keys after this one; empty for the first ones.
+    #[serde(default)]
+    pub after: String,
+}
+
+/// Answer to [`ListKeys`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// At most [`crate::limits::KEYS_MAX`].
+    pub keys: Vec<String>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// Deletes the keys that begin with a prefix, each as by a [`Delete`] of its own. A key that is written meanwhile may stay.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeletePrefix {
+    /// 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
+    pub prefix: String,
+}
+
+/// Answer to [`DeletePrefix`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedPrefix {
+    /// How many keys were deleted.
+    pub deleted: u64,
 }
 
 /// Asks this node to write its dirty line back to main memory now.

@@ -139,4 +139,10 @@ commands! {
     0x0403 Delete: cache -> Written, Never;
     0x0404 WriteBack: cache -> WrittenBack, Freely;
     0x0405 WriteBackAll: cache -> AllWrittenBack, Freely;
+    0x0406 Add: cache -> Added, Never;
+    0x0407 GetOrFill: cache -> Filling, Freely;
+    0x0408 MultiGet: cache -> MultiGot, Freely;
+    0x0409 MultiPut: cache -> MultiWritten, Never;
+    0x040a ListKeys: cache -> Keys, Freely;
+    0x040b DeletePrefix: cache -> DeletedPrefix, Never;
 }

@@ -82,6 +82,9 @@ errors! {
     60 BusLeaseLapsed NotDone "This node has no valid lease on the snoop bus of the key's group, so it serves no copy.";
     61 OwnerAway NotDone "The node that has the newest value of this key is away.";
     62 NotWrittenHere Refused "This node is not the one that wrote the line last.";
+    63 ConditionFailed Refused "The key is not as the write demands; the hint has its present version.";
+    64 NotANumber Refused "The key's value is no decimal number of 64 bits, or the sum would be none.";
+    65 StaleFill Refused "The right to fill this key is over: its time has passed, or somebody has written the key.";
     99 Internal Unknown "A fault of the node; its log says more.";
 }
 
@@ -97,7 +100,7 @@ pub struct Error {
     #[serde(default)]
     pub retry_after_ms: u32,
     /// With `NotLeader` the leader's client address, empty where it is not known; with `LockHeld` the holder; with `OwnerAway` and
-    /// `NotWrittenHere` the node that has or wrote the value; with `VersionMismatch` the present version; otherwise empty.
+    /// `NotWrittenHere` the node that has or wrote the value; with `VersionMismatch` and `ConditionFailed` the present version, where there is one; otherwise empty.
     #[serde(default)]
     pub hint: String,
 }

@@ -18,6 +18,12 @@ limits! {
     CREDENTIALS_BYTES_MAX: usize = 4096, "Bytes of the credentials in a hello; above it `TooLarge` and the connection is closed. Holds a signed token.";
     VALUE_BYTES_MAX: usize = 1024 * 1024, "Bytes of a queue body or a cache value; above it `TooLarge`. As NATS: a log entry must fit a batch.";
     KEY_BYTES_MAX: usize = 1024, "Bytes of a cache key; above it `TooLarge`.";
+    CONTENT_TYPE_BYTES_MAX: usize = 127, "Bytes of a cache value's content type; above it `TooLarge`.";
+    TTL_MS_MAX: u64 = 315_360_000_000, "Longest time that a cache key is given to live, in milliseconds, ten years; above it `InvalidArgument`.";
+    FILL_MS_MAX: u32 = 300_000, "Longest right to fill a cache key, in milliseconds; above it `InvalidArgument`.";
+    MULTI_MAX: usize = 256, "Keys of one multi-get or multi-put; above it `InvalidArgument`.";
+    MULTI_BYTES_MAX: usize = 2 * 1024 * 1024, "Bytes of all values of one multi-get's answer or one multi-put; the keys of a multi-get that would go over it, and a multi-put that does, get `TooLarge`. Half a frame.";
+    KEYS_MAX: usize = 1_000, "Keys of one answer to a listing.";
     NAME_BYTES_MAX: usize = 512, "Bytes of a queue's, lock's or client's name; above it `TooLarge`.";
     LEASE_MS_MAX: u32 = 86_400_000, "Longest lease of a lock in milliseconds, one day as in the REST contract; above it `InvalidArgument`.";
     VISIBILITY_MS_MAX: u32 = 43_200_000, "Longest visibility timeout in milliseconds, 12 hours; above it `InvalidArgument`.";

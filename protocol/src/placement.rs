@@ -106,6 +106,8 @@ impl Ring {
         let existing = |group: u32| (group < self.groups).then_some(group);
         match request {
             Request::Status(_) | Request::BackupRead(_) => None,
+            // Of several groups: the node splits them.
+            Request::MultiGet(_) | Request::MultiPut(_) | Request::DeletePrefix(_) => None,
             Request::OpenSession(open) => existing(open.group),
             Request::KeepAlive(keep) => existing(keep.group),
             Request::Reshape(_) => Some(0),
@@ -122,6 +124,9 @@ impl Ring {
             Request::Get(get) => Some(self.group_of_key(&get.key)),
             Request::Put(put) => Some(self.group_of_key(&put.key)),
             Request::Delete(delete) => Some(self.group_of_key(&delete.key)),
+            Request::Add(add) => Some(self.group_of_key(&add.key)),
+            Request::GetOrFill(fill) => Some(self.group_of_key(&fill.key)),
+            Request::ListKeys(list) => existing(list.group),
             Request::WriteBack(write_back) => Some(self.group_of_key(&write_back.key)),
         }
     }

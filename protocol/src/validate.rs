@@ -1,9 +1,13 @@
 //! Whether a request's fields are in their ranges: looked at by a client before it sends, by a node before it works.
 
+use crate::cache::Put;
 use crate::cluster::{NewNode, Reshaping};
 use crate::command::Request;
 use crate::error::{Error, ErrorCode};
-use crate::limits::{BATCH_MAX, KEY_BYTES_MAX, LEASE_MS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX, VISIBILITY_MS_MAX};
+use crate::limits::{
+    BATCH_MAX, CONTENT_TYPE_BYTES_MAX, FILL_MS_MAX, KEY_BYTES_MAX, LEASE_MS_MAX, MULTI_BYTES_MAX, MULTI_MAX,
+    NAME_BYTES_MAX, TTL_MS_MAX, VALUE_BYTES_MAX, VISIBILITY_MS_MAX,
+};
 use crate::queue::AckWhich;
 
 impl Request {
@@ -56,11 +60,31 @@ impl Request {
                 in_range("lease_ms", renew.lease_ms, 1, LEASE_MS_MAX)
             }
             Self::Get(get) => key(&get.key),
-            Self::Put(put) => {
-                key(&put.key)?;
-                at_most("value", put.value.len(), VALUE_BYTES_MAX)
-            }
+            Self::Put(one) => put(one),
             Self::Delete(delete) => key(&delete.key),
+            Self::Add(add) => key(&add.key),
+            Self::GetOrFill(fill) => {
+                key(&fill.key)?;
+                in_range("lease_ms", fill.lease_ms, 1, FILL_MS_MAX)
+            }
+            Self::MultiGet(get) => {
+                in_range("keys", as_u32(get.keys.len()), 1, as_u32(MULTI_MAX))?;
+                get.keys.iter().try_for_each(|one| key(one))
+            }
+            Self::MultiPut(multi) => {
+                in_range("puts", as_u32(multi.puts.len()), 1, as_u32(MULTI_MAX))?;
+                multi.puts.iter().try_for_each(put)?;
+                let bytes = multi.puts.iter().map(|put| put.value.len()).sum();
+                at_most("values", bytes, MULTI_BYTES_MAX)
+            }
+            Self::ListKeys(list) => {
+                at_most("prefix", list.prefix.len(), KEY_BYTES_MAX)?;
+                at_most("after", list.after.len(), KEY_BYTES_MAX)
+            }
+            Self::DeletePrefix(delete) => {
+                not_empty("prefix", &delete.prefix)?;
+                at_most("prefix", delete.prefix.len(), KEY_BYTES_MAX)
+            }
             Self::WriteBack(write_back) => key(&write_back.key),
         }
     }
@@ -81,6 +105,23 @@ fn new_node(new: &NewNode) -> Result<(), Error> {
 fn key(key: &str) -> Result<(), Error> {
     not_empty("key", key)?;
     at_most("key", key.len(), KEY_BYTES_MAX)
+}
+
+fn put(put: &Put) -> Result<(), Error> {
+    key(&put.key)?;
+    at_most("value", put.value.len(), VALUE_BYTES_MAX)?;
+    at_most("content_type", put.content_type.len(), CONTENT_TYPE_BYTES_MAX)?;
+    match put.ttl_ms > TTL_MS_MAX {
+        true => Err(Error::new(
+            ErrorCode::InvalidArgument,
+            format!("ttl_ms is {}, 0 to {TTL_MS_MAX} are allowed", put.ttl_ms),
+        )),
+        false => Ok(()),
+    }
+}
+
+fn as_u32(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn not_empty(field: &str, text: &str) -> Result<(), Error> {
@@ -110,7 +151,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::cache::{Delete, Get, Put, WriteBack};
+    use crate::cache::{Add, Delete, DeletePrefix, Get, GetOrFill, ListKeys, MultiGet, MultiPut, WriteBack};
     use crate::lock::{Acquire, Release, Renew};
     use crate::queue::{Ack, Dequeue, Enqueue};
 
@@ -134,10 +175,14 @@ mod tests {
             &|lock| Renew { lock, client: fine(), token: 0, lease_ms: 1 }.into(),
             &|client| Renew { lock: fine(), client, token: 0, lease_ms: 1 }.into(),
         ];
-        let keys: [Make<'_>; 4] = [
+        let keys: [Make<'_>; 8] = [
             &|key| Get { key }.into(),
-            &|key| Put { key, value: Bytes::new() }.into(),
-            &|key| Delete { key }.into(),
+            &|key| Put { key, ..Put::default() }.into(),
+            &|key| Delete { key, ..Delete::default() }.into(),
+            &|key| Add { key, ..Add::default() }.into(),
+            &|key| GetOrFill { key, lease_ms: 1 }.into(),
+            &|key| MultiGet { keys: vec![fine(), key] }.into(),
+            &|key| MultiPut { puts: vec![Put { key, ..Put::default() }] }.into(),
             &|key| WriteBack { key }.into(),
         ];
         let all = names.iter().map(|make| (make, NAME_BYTES_MAX)).chain(keys.iter().map(|make| (make, KEY_BYTES_MAX)));
@@ -157,7 +202,7 @@ mod tests {
         let values: [Make<'_>; 3] = [
             &|body| Enqueue { queue: q(), body }.into(),
             &|body| Ack { queue: q(), which: AckWhich::Body(body) }.into(),
-            &|value| Put { key: q(), value }.into(),
+            &|value| Put { key: q(), value, ..Put::default() }.into(),
         ];
         for make in values {
             let code = |bytes: usize| make(vec![0; bytes].into()).check().err().map(|error| error.code);
@@ -170,7 +215,11 @@ mod tests {
     fn numbers_have_their_ranges() {
         let x = || "x".to_string();
         type Make<'a> = &'a dyn Fn(u32) -> Request;
-        let numbers: [(Make<'_>, u32, u32); 4] = [
+        let (puts, all) = (|puts| vec![Put { key: x(), ..Put::default() }; puts as usize], MULTI_MAX as u32);
+        let numbers: [(Make<'_>, u32, u32); 7] = [
+            (&|lease_ms| GetOrFill { key: x(), lease_ms }.into(), 1, FILL_MS_MAX),
+            (&|keys| MultiGet { keys: vec![x(); keys.min(all + 1) as usize] }.into(), 1, all),
+            (&|count| MultiPut { puts: puts(count.min(all + 1)) }.into(), 1, all),
             (&|lease_ms| Acquire { lock: x(), client: x(), lease_ms }.into(), 1, LEASE_MS_MAX),
             (&|lease_ms| Renew { lock: x(), client: x(), token: 0, lease_ms }.into(), 1, LEASE_MS_MAX),
             (&|visibility_ms| Dequeue { queue: x(), visibility_ms, count_max: 1 }.into(), 0, VISIBILITY_MS_MAX),
@@ -182,5 +231,39 @@ mod tests {
             assert_eq!([code(max + 1), code(u32::MAX)], [Some(ErrorCode::InvalidArgument); 2]);
             assert!(min == 0 || code(min - 1) == Some(ErrorCode::InvalidArgument));
         }
+    }
+
+    #[test]
+    fn what_a_write_says_beside_its_value_has_its_limits() {
+        let put = |content: usize, ttl_ms| Put {
+            key: "k".into(),
+            content_type: "x".repeat(content),
+            ttl_ms,
+            ..Put::default()
+        };
+        let code = |put: Put| Request::from(put).check().err().map(|error| error.code);
+        assert_eq!([code(put(CONTENT_TYPE_BYTES_MAX, TTL_MS_MAX)), code(put(0, 0))], [None, None]);
+        assert_eq!(code(put(CONTENT_TYPE_BYTES_MAX + 1, 0)), Some(ErrorCode::TooLarge));
+        assert_eq!(code(put(0, TTL_MS_MAX + 1)), Some(ErrorCode::InvalidArgument));
+        let half = Put { key: "k".into(), value: vec![0; MULTI_BYTES_MAX / 2].into(), ..Put::default() };
+        let one_more = Put { key: "k".into(), value: "x".into(), ..Put::default() };
+        let multi = |puts: &[&Put]| Request::from(MultiPut { puts: puts.iter().copied().cloned().collect() }).check();
+        assert_eq!(multi(&[&half, &half]), Ok(()));
+        assert_eq!(multi(&[&half, &half, &one_more]).map_err(|error| error.code), Err(ErrorCode::TooLarge));
+    }
+
+    #[test]
+    fn prefixes_have_their_limits() {
+        let list = |prefix: usize, after: usize| {
+            Request::from(ListKeys { group: 0, prefix: "x".repeat(prefix), after: "x".repeat(after) }).check()
+        };
+        assert_eq!([list(0, 0), list(KEY_BYTES_MAX, KEY_BYTES_MAX)], [Ok(()), Ok(())]);
+        for wrong in [list(KEY_BYTES_MAX + 1, 0), list(0, KEY_BYTES_MAX + 1)] {
+            assert_eq!(wrong.map_err(|error| error.code), Err(ErrorCode::TooLarge));
+        }
+        let delete = |bytes: usize| Request::from(DeletePrefix { prefix: "x".repeat(bytes) }).check().err();
+        let code = |bytes: usize| delete(bytes).map(|error| error.code);
+        assert_eq!([code(0), code(1)], [Some(ErrorCode::InvalidArgument), None], "all keys are no prefix's");
+        assert_eq!([code(KEY_BYTES_MAX), code(KEY_BYTES_MAX + 1)], [None, Some(ErrorCode::TooLarge)]);
     }
 }

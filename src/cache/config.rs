@@ -11,6 +11,8 @@ pub struct Config {
     pub drift_ppm: u64,
     /// A written value is on its way to main memory after half of this, so that it stays dirty no longer than this.
     pub dirty_us_max: u64,
+    /// Bytes of values of one group that main memory lacks, on one node; a write beyond it goes into main memory before it is acknowledged.
+    pub dirty_bytes_max: u64,
     /// An unanswered message is sent again after this.
     pub retry_us: u64,
     /// Bytes of keys and values that one node caches of one group; above it the oldest line goes.
@@ -30,6 +32,7 @@ impl Default for Config {
             renew_us: 250_000,
             drift_ppm: 10_000,
             dirty_us_max: 1_000_000,
+            dirty_bytes_max: 64 * 1024 * 1024,
             retry_us: 100_000,
             lines_bytes_max: 64 * 1024 * 1024,
             waiting_max: 1024,

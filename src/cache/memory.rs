@@ -13,6 +13,7 @@ use trine_protocol::cache::Version;
 use crate::ids::{At, Incarnation, Index, NodeId};
 use crate::record::{self, BadRecord, Change, prefix};
 
+use super::change::Expires;
 use super::message::{OwnerMark, Versioned, WriteId};
 
 /// A command of the cache in the log.
@@ -43,6 +44,8 @@ pub enum Command {
         /// Its data directory.
         incarnation: Incarnation,
     },
+    /// That value of a key is gone, its time is over. Void where the key has another one, or an owner.
+    Remove(Remove),
 }
 
 /// Ownerships that one `Release` ends.
@@ -63,6 +66,21 @@ pub struct Own {
     pub value: Option<Bytes>,
     /// Epoch of the ownership that this replaces: void where another one holds.
     pub replaces: Option<Index>,
+    /// What the value is.
+    #[serde(default)]
+    pub content_type: String,
+    /// When it goes by itself. Nobody owns a key that does.
+    #[serde(default)]
+    pub expires: Expires,
+    /// Nobody owns the key afterwards.
+    #[serde(default)]
+    pub through: bool,
+    /// What an addition came to.
+    #[serde(default)]
+    pub sum: Option<i64>,
+    /// Nothing is written, for the key is not as the write demands: it was sent before, so only the log can tell whether it was done then.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// See [`Command::WriteBack`].
@@ -82,6 +100,15 @@ pub struct WriteBack {
     pub end: bool,
 }
 
+/// See [`Command::Remove`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remove {
+    /// The key.
+    pub key: String,
+    /// Which value of it.
+    pub version: Version,
+}
+
 /// Who may write a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
@@ -93,12 +120,34 @@ pub struct Owner {
     pub epoch: Index,
     /// The write that the entry carried.
     pub write: WriteId,
+    /// Its sum, where it was an addition.
+    #[serde(default)]
+    pub sum: Option<i64>,
+}
+
+impl Own {
+    /// Says that a write is refused, unless it was done before.
+    pub fn refusal(key: String, node: NodeId, incarnation: Incarnation, write: WriteId) -> Self {
+        Self {
+            key,
+            node,
+            incarnation,
+            write,
+            value: None,
+            replaces: None,
+            content_type: String::new(),
+            expires: Expires::Never,
+            through: false,
+            sum: None,
+            refused: true,
+        }
+    }
 }
 
 impl Owner {
     /// What a snoop calls it.
     pub fn mark(&self) -> OwnerMark {
-        OwnerMark { epoch: self.epoch, write: self.write }
+        OwnerMark { epoch: self.epoch, write: self.write, sum: self.sum }
     }
 }
 
@@ -128,6 +177,28 @@ pub enum Applied {
     Released,
     /// What the command counted on had changed: nothing happened.
     Void,
+    /// The value is stored, and nobody owns the key; or the ownership began, with the sum that its write came to.
+    Wrote {
+        /// Index of the entry: the value's epoch.
+        index: Index,
+        /// The sum, where it was an addition.
+        sum: Option<i64>,
+    },
+    /// The write was refused: the key was not as it demanded.
+    Refused,
+    /// The value is gone.
+    Removed,
+}
+
+impl Applied {
+    /// The epoch of a write that was done, and its sum.
+    pub fn write(self) -> Option<(Index, Option<i64>)> {
+        match self {
+            Self::Owned(index) => Some((index, None)),
+            Self::Wrote { index, sum } => Some((index, sum)),
+            _ => None,
+        }
+    }
 }
 
 /// Main memory of one group.
@@ -137,6 +208,8 @@ pub struct Memory {
     members: BTreeMap<NodeId, Incarnation>,
     bytes: usize,
     applied: Index,
+    /// Which keys go by themselves, and when.
+    expiring: BTreeSet<(u64, String)>,
     changed_cells: BTreeSet<String>,
     changed_members: BTreeSet<NodeId>,
 }
@@ -159,9 +232,18 @@ impl Memory {
                 self.changed_members.insert(*node);
                 Applied::Left
             }
-            Command::Own(own) => self.own(at.index, own),
+            Command::Own(own) => self.own(at, own),
             Command::WriteBack(write_back) => self.write_back(write_back),
             Command::Release { node, incarnation } => self.release(*node, *incarnation),
+            Command::Remove(remove) => {
+                let its = |cell: &Cell| cell.owner.is_none() && cell.stored.version == remove.version;
+                if !self.cells.get(&remove.key).is_some_and(its) {
+                    return Applied::Void;
+                }
+                self.changed_cells.insert(remove.key.clone());
+                self.remove(&remove.key);
+                Applied::Removed
+            }
         }
     }
 
@@ -170,14 +252,27 @@ impl Memory {
         self.applied = index;
     }
 
-    fn own(&mut self, index: Index, own: &Own) -> Applied {
+    fn own(&mut self, at: At, own: &Own) -> Applied {
+        let index = at.index;
         if self.owner(&own.key).map(|owner| owner.epoch) != own.replaces {
             return Applied::Void;
         }
-        let owner = Owner { node: own.node, incarnation: own.incarnation, epoch: index, write: own.write };
-        let stored = Versioned { version: Version { epoch: index, count: 0 }, value: own.value.clone() };
-        self.put(&own.key, Cell { stored, writer: own.node, owner: Some(owner) });
-        Applied::Owned(index)
+        if own.refused {
+            return Applied::Refused;
+        }
+        let expires_ms = match own.expires {
+            Expires::Never => 0,
+            Expires::In(ttl_ms) => at.stamp_ms.saturating_add(ttl_ms),
+            Expires::At(expires_ms) => expires_ms,
+        };
+        let owns = !own.through && expires_ms == 0;
+        let Own { node, incarnation, write, sum, .. } = *own;
+        let owner = owns.then_some(Owner { node, incarnation, epoch: index, write, sum });
+        let version = Version { epoch: index, count: 0 };
+        let (value, content_type) = (own.value.clone(), own.content_type.clone());
+        let stored = Versioned { version, value, content_type, expires_ms };
+        self.put(&own.key, Cell { stored, writer: own.node, owner });
+        if owns && sum.is_none() { Applied::Owned(index) } else { Applied::Wrote { index, sum } }
     }
 
     fn write_back(&mut self, write_back: &WriteBack) -> Applied {
@@ -222,15 +317,37 @@ impl Memory {
         self.remove(key);
         // A deleted key that nobody owns leaves nothing behind: the version of its absence is the log's index.
         if cell.stored.value.is_some() || cell.owner.is_some() {
-            self.bytes += size(key, &cell);
-            self.cells.insert(key.to_owned(), cell);
+            self.insert(key, cell);
         }
     }
 
-    fn remove(&mut self, key: &str) {
-        if let Some(old) = self.cells.remove(key) {
-            self.bytes -= size(key, &old);
+    fn insert(&mut self, key: &str, cell: Cell) {
+        self.bytes += size(key, &cell);
+        if cell.stored.expires_ms > 0 {
+            self.expiring.insert((cell.stored.expires_ms, key.to_owned()));
         }
+        self.cells.insert(key.to_owned(), cell);
+    }
+
+    fn remove(&mut self, key: &str) {
+        let Some(old) = self.cells.remove(key) else { return };
+        self.bytes -= size(key, &old);
+        if old.stored.expires_ms > 0 {
+            self.expiring.remove(&(old.stored.expires_ms, key.to_owned()));
+        }
+    }
+
+    /// The keys whose time is over at this instant of log time, the longest overdue first.
+    pub fn expired(&self, log_ms: u64) -> impl Iterator<Item = &String> {
+        self.expiring.iter().take_while(move |(expires_ms, _)| *expires_ms <= log_ms).map(|(_, key)| key)
+    }
+
+    /// The keys that begin with a prefix and come after another key, in order; those among them that exist no more but have an owner too.
+    pub fn keys<'a>(&'a self, prefix: &'a str, after: &'a str) -> impl Iterator<Item = &'a String> {
+        let from = after.max(prefix).to_owned();
+        let behind =
+            self.cells.range(from..).map(|(key, _)| key).filter(move |key| after.is_empty() || key.as_str() > after);
+        behind.take_while(move |key| key.starts_with(prefix))
     }
 
     /// A key's cell, if it exists or is owned.
@@ -247,7 +364,7 @@ impl Memory {
     pub fn stored(&self, key: &str) -> Versioned {
         match self.cells.get(key) {
             Some(cell) if cell.stored.value.is_some() => cell.stored.clone(),
-            _ => Versioned { version: Version { epoch: self.applied, count: 0 }, value: None },
+            _ => Versioned::new(Version { epoch: self.applied, count: 0 }, None),
         }
     }
 
@@ -297,16 +414,14 @@ impl Memory {
             let node = name.parse::<NodeId>().map_err(|why| bad(&why))?;
             self.members.insert(node, record::decode(key, value)?);
         } else {
-            let cell: Cell = record::decode(key, value)?;
-            self.bytes += size(name, &cell);
-            self.cells.insert(name.to_owned(), cell);
+            self.insert(name, record::decode(key, value)?);
         }
         Ok(())
     }
 }
 
 fn size(key: &str, cell: &Cell) -> usize {
-    key.len() + cell.stored.value.as_ref().map_or(0, Bytes::len)
+    key.len() + cell.stored.bytes()
 }
 
 fn cell_key(key: &str) -> Vec<u8> {
@@ -332,15 +447,14 @@ mod tests {
     fn own(key: &str, number: usize, value: Option<&'static str>, replaces: Option<Index>) -> Command {
         let (node, incarnation) = node(number);
         let write = WriteId { session: number as u64, sequence: 1 };
-        Command::Own(Own { key: key.into(), node, incarnation, write, value: value.map(Bytes::from), replaces })
+        let own = Own::refusal(key.into(), node, incarnation, write);
+        Command::Own(Own { value: value.map(Bytes::from), replaces, refused: false, ..own })
     }
 
     fn write_back(key: &str, number: usize, epoch: Index, dirty: Option<(u64, &'static str)>, end: bool) -> Command {
         let (node, incarnation) = node(number);
-        let versioned = |(count, value): (u64, &'static str)| Versioned {
-            version: Version { epoch, count },
-            value: Some(value.into()),
-        };
+        let versioned =
+            |(count, value): (u64, &'static str)| Versioned::new(Version { epoch, count }, Some(value.into()));
         Command::WriteBack(WriteBack { key: key.into(), node, incarnation, epoch, dirty: dirty.map(versioned), end })
     }
 

@@ -7,6 +7,8 @@ use trine_protocol::cache::{LineState, Version};
 
 use crate::ids::{Incarnation, Index, NodeId, Term};
 
+use super::change::Change;
+
 /// Names one bus lease: its home's term and a number that the home gives once. A line is valid under its own tag only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct LeaseTag {
@@ -32,6 +34,24 @@ pub struct Versioned {
     pub version: Version,
     /// The value; None where the key was deleted.
     pub value: Option<Bytes>,
+    /// What its writer said that it is; empty where it said nothing.
+    #[serde(default)]
+    pub content_type: String,
+    /// When it goes by itself, in log time; 0 for never. A key that does has no owner.
+    #[serde(default)]
+    pub expires_ms: u64,
+}
+
+impl Versioned {
+    /// A value that says nothing of itself and stays.
+    pub fn new(version: Version, value: Option<Bytes>) -> Self {
+        Self { version, value, content_type: String::new(), expires_ms: 0 }
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, Bytes::len) + self.content_type.len()
+    }
 }
 
 /// A message of a node to a key's home.
@@ -45,18 +65,23 @@ pub enum ToHome {
     /// number than that of a later `BusRdX` is known to be gone.
     BusRd { request: u64, key: String, tag: LeaseTag },
     /// A write without a line (`BusRdX`), or with a clean one (`held` S or E: `BusUpgr`), which is retracted already.
-    /// Carries what is to be written.
+    /// Carries what is to be written. `again`: it was sent before, so it may be done.
     BusRdX {
         request: u64,
         write: WriteId,
         acked_below: u64,
         key: String,
-        value: Option<Bytes>,
+        change: Change,
         held: LineState,
         tag: LeaseTag,
+        again: bool,
     },
     /// The newest value of an owned line; with `end` the ownership ends with it. Without `dirty` main memory has it already.
     WriteBack { request: u64, key: String, epoch: Index, dirty: Option<Versioned>, end: bool, tag: LeaseTag },
+    /// A client here wants to fill that key, which does not exist; the right is to last so long. Sent again until it is answered.
+    FillLease { request: u64, key: String, lease_ms: u32, tag: LeaseTag },
+    /// Nobody here uses that right to fill.
+    FillReturn { key: String, token: u64, tag: LeaseTag },
     /// I take no more ownerships, and hold none: what the log says that I own is in main memory.
     Release { incarnation: Incarnation, tag: LeaseTag },
     /// I serve nothing any more, and take no other lease in this life of my process: nobody need wait for the end of this one. Said once.
@@ -97,9 +122,9 @@ pub enum ToNode {
     Lapsed { tag: LeaseTag },
     /// Answer to `BusRd`. State I: the value may be used once and not be kept.
     Filled { request: u64, key: String, tag: LeaseTag, state: LineState, value: Versioned, writer: Option<NodeId> },
-    /// Answer to `BusRdX`: the write is done, and its version is (`epoch`, 0). Where `owns`, the sender owns the line
-    /// under `tag`; otherwise another write has followed already.
-    Owned { write: WriteId, key: String, tag: LeaseTag, epoch: Index, owns: bool },
+    /// Answer to `BusRdX`: the write is done, and its version is (`epoch`, 0); with an addition, its sum. Where `owns`, the sender
+    /// owns the line under `tag`; otherwise it was a write-through, or another write has followed already.
+    Owned { write: WriteId, key: String, tag: LeaseTag, epoch: Index, owns: bool, sum: Option<i64> },
     /// The read of that number failed.
     ReadFailed { request: u64, key: String, error: Error },
     /// The write did not happen, or nobody can say.
@@ -107,12 +132,25 @@ pub enum ToNode {
     /// Main memory has the line up to `version`. `ended`: the ownership of `epoch` is over, and the line may be
     /// kept as `state` (I, S or E) under `tag`.
     WrittenBack { key: String, epoch: Index, version: Version, ended: bool, state: LineState, tag: LeaseTag },
+    /// Answer to `FillLease`.
+    FillAnswered { request: u64, key: String, answer: FillAnswer },
     /// Answer to `Release`: the log says so too.
     Released { tag: LeaseTag },
     /// Another node reads: hand over the owned line `owner`, or where None turn E into S.
     SnoopRd { transaction: u64, key: String, owner: Option<OwnerMark> },
     /// Another node writes: drop the copy, or hand over the owned line.
     SnoopInv { transaction: u64, key: String, owner: Option<OwnerMark> },
+}
+
+/// What became of the wish to fill a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FillAnswer {
+    /// Fill it.
+    Yours { token: u64 },
+    /// Somebody wrote the key: read it.
+    Written,
+    /// It cannot be said whether the key exists, or too many wait.
+    Refused(Error),
 }
 
 /// Which ownership a snoop means: its epoch, and the write that made it, which its node may not have heard of yet.
@@ -122,6 +160,8 @@ pub struct OwnerMark {
     pub epoch: Index,
     /// The write that it carried.
     pub write: WriteId,
+    /// Its sum, where it was an addition.
+    pub sum: Option<i64>,
 }
 
 /// Both directions.

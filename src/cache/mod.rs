@@ -51,6 +51,7 @@
 //! RAM as a whole.
 
 mod agent;
+mod change;
 mod config;
 mod home;
 mod journal;
@@ -59,6 +60,7 @@ mod memory;
 mod message;
 
 pub use agent::{Agent, AgentOut, Counts, Operation, Stats, Turn};
+pub use change::{Change, Expires, What};
 pub use config::Config;
 pub use home::{Committed, Home, HomeOut, Proposal, Standing};
 pub use journal::JournalRecord;

@@ -1,8 +1,9 @@
-//! `trine cache get|put|delete`: keys, through the cache of the first endpoint.
+//! `trine cache`: keys, through the cache of the first endpoint.
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use trine_protocol::cache::{Source, Version};
+use trine_protocol::Response;
+use trine_protocol::cache::{OnlyIf, Put, Source, Version};
 
 use super::client::{ClientArgs, text_member, value_or_input};
 use super::{Exit, Failure};
@@ -20,6 +21,21 @@ pub(super) enum CacheCommand {
         key: String,
         /// The value; standard input where it is left out.
         value: Option<String>,
+        /// Only if the key does not exist.
+        #[arg(long, conflicts_with = "if_version")]
+        if_absent: bool,
+        /// Only if the key exists with this version, as `get --json` prints it.
+        #[arg(long, value_name = "VERSION", value_parser = version)]
+        if_version: Option<Version>,
+        /// Milliseconds after which the key is deleted by itself.
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        ttl_ms: u64,
+        /// Acknowledged when a majority has it, not when the node's own disk has.
+        #[arg(long)]
+        through: bool,
+        /// What the value is, such as text/plain.
+        #[arg(long, value_name = "TYPE", default_value = "")]
+        content_type: String,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -29,23 +45,94 @@ pub(super) enum CacheCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Adds to the number that a key holds, and prints the sum.
+    Add {
+        key: String,
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Lists the keys that begin with a prefix, all where there is none.
+    Ls {
+        #[arg(default_value = "")]
+        prefix: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Removes every key that begins with a prefix.
+    DeletePrefix {
+        prefix: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
 }
 
 impl CacheCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Get { key, client } => get(key, client).await,
-            Self::Put { key, value, client } => {
+            Self::Put { key, value, if_absent, if_version, ttl_ms, through, content_type, client } => {
+                let only_if = match if_version {
+                    Some(version) => OnlyIf::Version(version),
+                    None if if_absent => OnlyIf::Absent,
+                    None => OnlyIf::Anything,
+                };
                 let value = value_or_input(value)?;
-                let written = client.connect().await?.put(key.as_str(), value).await?;
+                let put = Put { key: key.clone(), value, only_if, ttl_ms, through, content_type, fill: 0 };
+                let Response::Put(written) = client.connect().await?.call(put).await? else {
+                    return Err(Failure::new(Exit::Failed, "the answer is none to a put"));
+                };
                 done(&client, "written", &key, written.version)
             }
             Self::Delete { key, client } => {
                 let written = client.connect().await?.delete(key.as_str()).await?;
                 done(&client, "deleted", &key, written.version)
             }
+            Self::Add { key, by, client } => {
+                let added = client.connect().await?.add(key.as_str(), by).await?;
+                let version = spell(added.version);
+                client.answer(added.sum.to_string(), &json!({ "key": key, "sum": added.sum, "version": version }))
+            }
+            Self::Ls { prefix, client } => {
+                let keys = list(&client, &prefix).await?;
+                client.answer(keys.join("\n"), &json!({ "keys": keys }))
+            }
+            Self::DeletePrefix { prefix, client } => {
+                let deleted = client.connect().await?.delete_prefix(prefix.as_str()).await?.deleted;
+                client.answer(
+                    format!("deleted {deleted} keys that begin with {prefix}"),
+                    &json!({ "prefix": prefix, "deleted": deleted }),
+                )
+            }
         }
     }
+}
+
+/// The keys of all groups, in order.
+async fn list(client: &ClientArgs, prefix: &str) -> Result<Vec<String>, Failure> {
+    let connected = client.connect().await?;
+    let mut keys = Vec::new();
+    for group in 0..connected.ring().groups() {
+        let mut after = String::new();
+        loop {
+            let page = connected.list_keys(group, prefix, after).await?;
+            after = page.keys.last().cloned().unwrap_or_default();
+            keys.extend(page.keys);
+            if !page.more {
+                break;
+            }
+        }
+    }
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+/// A version as it is printed: epoch, dot, count.
+fn version(text: &str) -> Result<Version, String> {
+    let wrong = || format!("'{text}' is no version: an epoch, a dot and a count, such as 300.2");
+    let (epoch, count) = text.split_once('.').ok_or_else(wrong)?;
+    Ok(Version { epoch: epoch.parse().map_err(|_| wrong())?, count: count.parse().map_err(|_| wrong())? })
 }
 
 async fn get(key: String, client: ClientArgs) -> Result<Exit, Failure> {

@@ -162,6 +162,7 @@ macro_rules! bus_kinds {
 bus_kinds! {
     Register, Renew, BusRd, BusRdX, BusUpgr, WriteBack, Release, Leave, SnoopAck,
     NotHome, Registered, Renewed, Lapsed, Filled, Owned, ReadFailed, WriteFailed, WrittenBack, Released, SnoopRd, SnoopInv,
+    FillLease, FillReturn, FillAnswered,
 }
 
 /// Counts a message of the bus that is sent to another node.

@@ -1,8 +1,12 @@
 //! The snoop bus within one replica: between this node's lines, the home (where this node leads) and the other nodes.
 
-use trine_protocol::{Error, ErrorCode};
+use trine_protocol::cache::{Delete, Put};
+use trine_protocol::{Error, ErrorCode, Request};
 
-use crate::cache::{Agent, AgentOut, BusMessage, Committed, Home, HomeOut, LineChange, Proposal, ToHome, ToNode, Turn};
+use crate::cache::{
+    self, Agent, AgentOut, BusMessage, Change, Committed, Home, HomeOut, LineChange, Proposal, ToHome, ToNode, Turn,
+    What,
+};
 use crate::ids::{NodeId, Term};
 use crate::marks::{Rare, mark};
 use crate::raft;
@@ -202,6 +206,30 @@ impl<R: Rules> Replica<R> {
             home.committed(proposal, committed, memory, standing, out);
         });
     }
+}
+
+/// What a client's request wants with a key of the cache.
+pub(super) fn operation_of(request: &Request) -> Option<(String, cache::Operation)> {
+    let (key, operation) = match request {
+        Request::Get(get) => (&get.key, cache::Operation::Get),
+        Request::GetOrFill(get) => (&get.key, cache::Operation::GetOrFill(get.lease_ms)),
+        Request::Put(put) => {
+            let Put { value, only_if, ttl_ms, through, content_type, fill, .. } = put.clone();
+            let what = What::Put { value, content_type, ttl_ms };
+            (&put.key, cache::Operation::Write(Change { what, only_if, through, fill }))
+        }
+        Request::Delete(delete) => {
+            let Delete { only_if, through, .. } = delete.clone();
+            (&delete.key, cache::Operation::Write(Change { only_if, through, ..Change::delete() }))
+        }
+        Request::Add(add) => {
+            let change = Change { through: add.through, ..Change::of(What::Add(add.by)) };
+            (&add.key, cache::Operation::Write(change))
+        }
+        Request::WriteBack(write_back) => (&write_back.key, cache::Operation::WriteBack),
+        _ => return None,
+    };
+    Some((key.clone(), operation))
 }
 
 /// The command as it stands in the log: an ownership under its writer's session, the others as they are.

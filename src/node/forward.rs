@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trine_protocol::cache::Keys;
 use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferring};
 use trine_protocol::error::Outcome;
+use trine_protocol::limits::KEYS_MAX;
 use trine_protocol::lock::Inspected;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
-use crate::cache;
 use crate::ids::{NodeId, Term};
 use crate::marks::{Rare, mark};
 use crate::raft::{self, ProposeError};
@@ -19,6 +20,7 @@ use crate::record;
 use crate::rules::{Rule, Rules};
 
 use super::apply::{Read, Waiter};
+use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
@@ -157,14 +159,7 @@ impl<R: Rules> Replica<R> {
             let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
             return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
         }
-        let operation = match &request {
-            Request::Get(get) => Some((get.key.clone(), cache::Operation::Get)),
-            Request::Put(put) => Some((put.key.clone(), cache::Operation::Put(Some(put.value.clone())))),
-            Request::Delete(delete) => Some((delete.key.clone(), cache::Operation::Put(None))),
-            Request::WriteBack(write_back) => Some((write_back.key.clone(), cache::Operation::WriteBack)),
-            _ => None,
-        };
-        if let Some((key, operation)) = operation {
+        if let Some((key, operation)) = operation_of(&request) {
             let deletes = matches!(request, Request::Delete(_));
             let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
             return self.with_agent(step, |agent, turn| agent.operation(turn, caller, &key, operation));
@@ -416,7 +411,9 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        if matches!(forward.request, Request::Inspect(_) | Request::Transfer(_) | Request::Backup(_)) {
+        let reads =
+            |request: &Request| matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_));
+        if reads(&forward.request) || matches!(forward.request, Request::Transfer(_)) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
@@ -514,6 +511,13 @@ impl<R: Rules> Replica<R> {
             let index = self.member.machine.applied().index;
             self.member.checkpoints.want_whole();
             return self.answer(step, node, id, Ok(Response::Backup(BackupBegun { backup: 0, index })));
+        }
+        if let Request::ListKeys(list) = request {
+            let keys = self.member.machine.memory().keys(&list.prefix, &list.after).take(KEYS_MAX + 1).cloned();
+            let mut keys: Vec<String> = keys.collect();
+            let more = keys.len() > KEYS_MAX;
+            keys.truncate(KEYS_MAX);
+            return self.answer(step, node, id, Ok(Response::ListKeys(Keys { keys, more })));
         }
         let Request::Inspect(inspect) = request else { return };
         let holder = self.member.machine.lock().holder(&inspect.lock);

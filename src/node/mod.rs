@@ -385,7 +385,8 @@ impl<R: Rules> Replica<R> {
         let member = &self.member;
         // The first entry of a leader's term is its no-op: with it, all of earlier terms is applied.
         let settled = R::without(Rule::HomeBeforeNoOp) || member.machine.applied().term == member.raft.term();
-        Standing { now_us: now.mono_us, leader_until_us: member.raft.lease_until_us(), settled }
+        let (now_us, log_ms) = (now.mono_us, member.raft.log_time_ms(now));
+        Standing { now_us, leader_until_us: member.raft.lease_until_us(), settled, log_ms }
     }
 
     /// The consensus part, where this node takes part in the group.

@@ -69,7 +69,7 @@ pub(crate) async fn write<G: Gateway>(door: &Door<G>, mut arguments: Arguments) 
         return Err(Failure::TooLarge { bytes_max: VALUE_BYTES_MAX });
     }
     let value = Bytes::copy_from_slice(data.get().as_bytes());
-    match door.call(Put { key: key.clone(), value }).await? {
+    match door.call(Put { key: key.clone(), value, ..Put::default() }).await? {
         Response::Put(written) => {
             let version = spell(written.version);
             Ok(Reply::ok(&WrittenBody { status: "written_local", state: "M", key: &key, version }))

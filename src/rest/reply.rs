@@ -200,6 +200,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         // A stale receipt is a delivery that is not being processed any more: to the caller the same as none.
         E::NotInFlight | E::StaleReceipt => StatusCode::NOT_FOUND,
         E::LockHeld | E::LockNotHeld | E::StaleToken | E::VersionMismatch => StatusCode::CONFLICT,
+        E::ConditionFailed | E::NotANumber | E::StaleFill => StatusCode::CONFLICT,
         E::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         E::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
         E::TooManyConnections

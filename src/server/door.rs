@@ -18,11 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trine_protocol::cache::{Get, Got, LineState, Source};
+use trine_protocol::cache::{DeletePrefix, Filling, Got, LineState, Source};
 use trine_protocol::cluster::{Backup, BackupRead, GroupStatus, NodeStatus};
 use trine_protocol::placement::Ring;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
+use crate::cache::Versioned;
 use crate::clock;
 use crate::ids::{GroupId, Incarnation, Index, NodeId};
 use crate::metrics::{self, Refused};
@@ -36,6 +37,8 @@ use super::lines::SharedLines;
 use super::nodes::{self, Nodes};
 use super::pending::{Pending, Place, RETRY_AFTER_MS};
 use super::replica_task::Standing;
+
+use multi::Several;
 
 /// How much later than a request's deadline the door stops waiting for the replica, which answers at the deadline itself
 /// but only looks every tick.
@@ -81,8 +84,17 @@ pub struct NodeGateway {
 enum Handed {
     Answered(Result<Response, Error>),
     Waits(Place),
+}
+
+/// What a call is about.
+enum Called {
+    One(Handed),
     /// A part of a copy of a group's state.
     Copies(BackupRead),
+    /// Several requests of one client's.
+    Several(Several),
+    /// The keys are to be looked up first.
+    DeletesPrefix(DeletePrefix),
 }
 
 impl NodeGateway {
@@ -136,11 +148,18 @@ impl Shared {
             let groups = self.groups.len();
             Error::new(ErrorCode::InvalidArgument, format!("there is no such group: 0 to {} are", groups - 1))
         })?;
-        if let Request::Get(get) = &request {
-            if let Some(got) = self.hit(GroupId(group), get) {
-                return Ok(Handed::Answered(Ok(Response::Get(got))));
-            }
-            metrics::node().cache_misses.increment(1);
+        match &request {
+            Request::Get(get) => match self.hit(GroupId(group), &get.key) {
+                Some(got) => return Ok(Handed::Answered(Ok(Response::Get(got)))),
+                None => metrics::node().cache_misses.increment(1),
+            },
+            Request::GetOrFill(get) => match self.hit(GroupId(group), &get.key) {
+                Some(got) if got.value.is_some() => {
+                    return Ok(Handed::Answered(Ok(Response::GetOrFill(Filling::found(got)))));
+                }
+                _ => metrics::node().cache_misses.increment(1),
+            },
+            _ => {}
         }
         let place = self.pending.enter(&request).inspect_err(|_| metrics::node().refuse(Refused::Overloaded))?;
         let deadline_us = clock::mono_us().saturating_add(micros(options.deadline));
@@ -154,8 +173,8 @@ impl Shared {
     }
 
     /// A read from this node's own cache.
-    fn hit(&self, group: GroupId, get: &Get) -> Option<Got> {
-        let found = self.lines.find(group, &get.key)?;
+    fn hit(&self, group: GroupId, key: &str) -> Option<Got> {
+        let found = self.lines.find(group, key)?;
         // The clock after the line, never before it: a reader that is paused in between must not serve what has lapsed.
         if !found.is_valid_at(clock::mono_us()) {
             return None;
@@ -168,8 +187,8 @@ impl Shared {
             LineState::I => return None,
         };
         metrics::node().cache_hits[counter].increment(1);
-        let value = found.line.value;
-        Some(Got { value: value.value, version: value.version, state, source: Source::LocalCache })
+        let Versioned { value, version, content_type, .. } = found.line.value;
+        Some(Got { value, version, state, source: Source::LocalCache, content_type })
     }
 
     async fn wait(&self, mut place: Place, deadline: Duration) -> Result<Response, Error> {
@@ -206,14 +225,8 @@ impl BackupSource for CopiedNode {
     async fn whole(&self, group: GroupId) -> Result<Index, Error> {
         let options = CallOptions::default();
         let request = Request::Backup(Backup { group: group.0 });
-        let answer = match self.0.hand_in(request, options) {
-            Handed::Waits(place) => self.0.wait(place, options.deadline).await?,
-            Handed::Answered(answer) => answer?,
-            Handed::Copies(_) => {
-                return Err(Error::new(ErrorCode::Internal, "the beginning of a copy is no part of it"));
-            }
-        };
-        match answer {
+        let handed = self.0.hand_in(request, options);
+        match self.0.answer(handed, options.deadline).await? {
             Response::Backup(begun) => Ok(begun.index),
             other => Err(Error::new(ErrorCode::Internal, format!("the answer is {other:?}"))),
         }
@@ -234,17 +247,21 @@ impl Gateway for NodeGateway {
             Request::Backup(backup) => Some(GroupId(backup.group)),
             _ => None,
         };
-        let handed = match request {
-            Request::Status(_) => Handed::Answered(Ok(Response::Status(self.status()))),
-            Request::BackupRead(read) => Handed::Copies(read),
-            request => self.shared.hand_in(request, options),
+        let called = match request {
+            Request::Status(_) => Called::One(Handed::Answered(Ok(Response::Status(self.status())))),
+            Request::BackupRead(read) => Called::Copies(read),
+            Request::MultiGet(get) => Called::Several(self.shared.several(multi::gets(get), options)),
+            Request::MultiPut(put) => Called::Several(self.shared.several(multi::puts(put), options)),
+            Request::DeletePrefix(delete) => Called::DeletesPrefix(delete),
+            request => Called::One(self.shared.hand_in(request, options)),
         };
         let shared = Arc::clone(&self.shared);
         async move {
-            let result = match handed {
-                Handed::Answered(result) => result,
-                Handed::Waits(place) => shared.wait(place, options.deadline).await,
-                Handed::Copies(read) => Arc::clone(&shared).read_copy(read).await,
+            let result = match called {
+                Called::One(handed) => shared.answer(handed, options.deadline).await,
+                Called::Copies(read) => Arc::clone(&shared).read_copy(read).await,
+                Called::Several(several) => several.join(&shared, options.deadline).await,
+                Called::DeletesPrefix(delete) => shared.delete_prefix(delete, options).await,
             };
             let result = match (result, group) {
                 (Ok(Response::Backup(begun)), Some(group)) => shared.begin_copy(group, begun.index).await,
@@ -307,5 +324,6 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+mod multi;
 #[cfg(test)]
 mod tests;

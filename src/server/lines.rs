@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn put(key: &str, number: u64) -> LineChange {
-        let value = Versioned { version: Version::default(), value: Some("v".into()) };
+        let value = Versioned::new(Version::default(), Some("v".into()));
         LineChange::Put(key.to_owned(), Line { state: LineState::S, value, tag: tag(number) })
     }
 

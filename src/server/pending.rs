@@ -113,6 +113,7 @@ fn payload_bytes(request: &Request) -> usize {
     match request {
         Request::Enqueue(enqueue) => enqueue.body.len(),
         Request::Put(put) => put.value.len(),
+        Request::MultiPut(multi) => multi.puts.iter().map(|put| put.value.len()).sum(),
         Request::Ack(trine_protocol::queue::Ack { which: trine_protocol::queue::AckWhich::Body(body), .. }) => {
             body.len()
         }
@@ -152,7 +153,7 @@ mod tests {
         drop(places);
         assert_eq!(pending.count(), 0, "who stops waiting takes its place along");
 
-        let put = Request::from(Put { key: "k".into(), value: vec![0; 1024 * 1024].into() });
+        let put = Request::from(Put { key: "k".into(), value: vec![0; 1024 * 1024].into(), ..Put::default() });
         let places: Vec<Place> = (0..256).map(|_| pending.enter(&put).unwrap()).collect();
         assert_eq!(pending.enter(&put).unwrap_err().code, ErrorCode::Overloaded);
         assert!(pending.enter(&get()).is_ok(), "what has no payload still fits");

@@ -151,6 +151,8 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToHome::SnoopAck { .. } => BusKind::SnoopAck,
             ToHome::Release { .. } => BusKind::Release,
             ToHome::Leave { .. } => BusKind::Leave,
+            ToHome::FillLease { .. } => BusKind::FillLease,
+            ToHome::FillReturn { .. } => BusKind::FillReturn,
         },
         BusMessage::ToNode(message) => match message {
             ToNode::NotHome { .. } => BusKind::NotHome,
@@ -165,6 +167,7 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToNode::Released { .. } => BusKind::Released,
             ToNode::SnoopRd { .. } => BusKind::SnoopRd,
             ToNode::SnoopInv { .. } => BusKind::SnoopInv,
+            ToNode::FillAnswered { .. } => BusKind::FillAnswered,
         },
     }
 }

@@ -51,7 +51,7 @@ impl Audit {
         let reads = up.iter().flat_map(|place| groups().map(move |group| (*place, group))).map(|(place, group)| Task {
             place,
             group,
-            questions: named('k', group).map(|key| Question::Read { key }).collect(),
+            questions: named('k', group).chain(named('n', group)).map(|key| Question::Read { key }).collect(),
         });
         let drains = groups().map(|group| {
             let (queues, locks) = (named('q', group), named('l', group));

@@ -50,7 +50,8 @@ impl<R: Rules> Cluster<R> {
             return self.miss(sending);
         }
         let (state, value) = (found.line.state, found.line.value.clone());
-        let got = Got { value: value.value, version: value.version, state, source: Source::LocalCache };
+        let (version, content_type) = (value.version, value.content_type);
+        let got = Got { value: value.value, version, state, source: Source::LocalCache, content_type };
         node.unanswered.remove(&sending.id);
         self.counts.read_hits += 1;
         let (place, id) = (sending.place as u64, sending.id);

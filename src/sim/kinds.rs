@@ -5,7 +5,7 @@ use crate::node::message::GroupMessage;
 use crate::raft::Body;
 
 /// Every name that `name` gives.
-pub const KINDS: [&str; 35] = [
+pub const KINDS: [&str; 38] = [
     "PreVote",
     "PreVoteReply",
     "Vote",
@@ -41,6 +41,9 @@ pub const KINDS: [&str; 35] = [
     "OutOfOrder",
     "Roster",
     "Leave",
+    "FillLease",
+    "FillReturn",
+    "FillAnswered",
 ];
 
 /// What a message is.
@@ -73,6 +76,8 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
             ToHome::Release { .. } => 16,
             ToHome::SnoopAck { .. } => 17,
             ToHome::Leave { .. } => 34,
+            ToHome::FillLease { .. } => 35,
+            ToHome::FillReturn { .. } => 36,
         },
         GroupMessage::Bus(BusMessage::ToNode(message)) => match message {
             ToNode::NotHome { .. } => 18,
@@ -87,6 +92,7 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
             ToNode::Released { .. } => 27,
             ToNode::SnoopRd { .. } => 28,
             ToNode::SnoopInv { .. } => 29,
+            ToNode::FillAnswered { .. } => 37,
         },
         GroupMessage::Forward(_) => 30,
         GroupMessage::Answer(_) => 31,

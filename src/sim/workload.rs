@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use trine_protocol::cache::{Delete, Get, Put, WriteBack};
+use trine_protocol::cache::{Add, Delete, Filling, Get, GetOrFill, OnlyIf, Put, Version, WriteBack};
 use trine_protocol::cluster::{KeepAlive, OpenSession};
 use trine_protocol::lock::{Acquire, Inspect, Release, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
@@ -49,6 +49,10 @@ struct Client {
     sessions: Option<BTreeMap<GroupId, OwnSession>>,
     deliveries: Vec<(GroupId, String, Delivery)>,
     locks: Vec<Held>,
+    /// The version of each key that it saw last.
+    versions: BTreeMap<(GroupId, String), Version>,
+    /// Keys that it has the right to fill, and the tokens.
+    fills: Vec<(GroupId, String, u64)>,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,8 @@ impl Workload {
             sessions: swarm.sessions.then(BTreeMap::new),
             deliveries: Vec::new(),
             locks: Vec::new(),
+            versions: BTreeMap::new(),
+            fills: Vec::new(),
         };
         Self {
             clients: (0..swarm.clients).map(client).collect(),
@@ -120,7 +126,7 @@ impl Workload {
             }
             _ if drawn < queue => self.next_of_queue(random, client, group),
             _ if drawn < queue + lock => self.next_of_lock(random, client, group),
-            _ => (group, self.next_of_cache(random, group)),
+            _ => self.next_of_cache(random, client, group),
         };
         let session = self.session(client, group, &request);
         Wish { group, request, session }
@@ -128,7 +134,7 @@ impl Workload {
 
     /// The session for a request: cache requests have none, as the node asked is the cache.
     fn session(&mut self, client: usize, group: GroupId, request: &Request) -> Option<SessionRef> {
-        if matches!(request, Request::Get(_) | Request::Put(_) | Request::Delete(_) | Request::WriteBack(_)) {
+        if request.command().module() == "cache" {
             return None;
         }
         let session = self.clients[client].sessions.as_mut()?.get_mut(&group)?;
@@ -195,14 +201,39 @@ impl Workload {
         (group, Acquire { lock, client: owner, lease_ms: random.between(100, 3_000) as u32 }.into())
     }
 
-    fn next_of_cache(&mut self, random: &mut Random, group: GroupId) -> Request {
+    fn next_of_cache(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
         let key = self.name(random, 'k', group);
-        match random.below(100) {
-            0..50 => Get { key }.into(),
-            50..84 => Put { key, value: self.value(random) }.into(),
-            84..90 => Delete { key }.into(),
-            _ => WriteBack { key }.into(),
+        let known = self.clients[client].versions.get(&(group, key.clone())).copied();
+        let filling = random.chance(800).then(|| self.clients[client].fills.pop()).flatten();
+        if let Some((group, key, token)) = filling {
+            return (group, Put { key, value: self.value(random), fill: token, ..Put::default() }.into());
         }
+        let request = match random.below(100) {
+            0..42 => Get { key }.into(),
+            42..66 => Put { key, value: self.value(random), ..Put::default() }.into(),
+            66..72 => {
+                let only_if = match known {
+                    Some(version) if random.chance(700) => OnlyIf::Version(version),
+                    _ if random.chance(500) => OnlyIf::Absent,
+                    _ => OnlyIf::Present,
+                };
+                let through = random.chance(300);
+                Put { key, value: self.value(random), only_if, through, ..Put::default() }.into()
+            }
+            72..75 => {
+                let ttl_ms = random.between(50, 3_000);
+                Put { key, value: self.value(random), ttl_ms, ..Put::default() }.into()
+            }
+            75..80 => {
+                let only_if = if random.chance(300) { OnlyIf::Present } else { OnlyIf::Anything };
+                Delete { key, only_if, through: random.chance(300) }.into()
+            }
+            80..86 => Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200) }.into(),
+            86..89 => Get { key: self.name(random, 'n', group) }.into(),
+            89..93 => GetOrFill { key, lease_ms: random.between(50, 2_000) as u32 }.into(),
+            _ => WriteBack { key }.into(),
+        };
+        (group, request)
     }
 
     /// What a client learns from the end of one of its operations.
@@ -234,8 +265,19 @@ impl Workload {
                 client: acquire.client.clone(),
                 token: granted.token,
             }),
+            (Request::Get(get), Response::Get(got)) => {
+                client.versions.insert((operation.group, get.key.clone()), got.version);
+            }
+            (Request::Put(put), Response::Put(written)) => {
+                client.versions.insert((operation.group, put.key.clone()), written.version);
+            }
+            (Request::GetOrFill(get), Response::GetOrFill(Filling { found: None, token })) => {
+                client.fills.push((operation.group, get.key.clone(), *token));
+            }
             _ => {}
         }
+        let fills = client.fills.len();
+        client.fills.drain(..fills.saturating_sub(IN_HAND_MAX));
         let (deliveries, locks) = (client.deliveries.len(), client.locks.len());
         client.deliveries.drain(..deliveries.saturating_sub(IN_HAND_MAX));
         client.locks.drain(..locks.saturating_sub(IN_HAND_MAX));

@@ -79,7 +79,7 @@ pub(super) fn journal(group: GroupId, records: Vec<JournalRecord>) -> Write {
 /// A local write of the cache.
 pub(super) fn written(key: &str, epoch: u64, count: u64) -> JournalRecord {
     let value = Some(Bytes::from(format!("{key}={epoch}.{count}")));
-    JournalRecord::Written { key: key.to_owned(), dirty: Versioned { version: Version { epoch, count }, value } }
+    JournalRecord::Written { key: key.to_owned(), dirty: Versioned::new(Version { epoch, count }, value) }
 }
 
 /// The end of it.

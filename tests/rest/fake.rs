@@ -142,6 +142,10 @@ impl World {
             Request::Backup(_) | Request::BackupRead(_) | Request::WriteBackAll(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
+            Request::Add(_) | Request::GetOrFill(_) | Request::MultiGet(_) | Request::MultiPut(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
                 Response::Enqueue(Enqueued { id: index })
@@ -224,6 +228,6 @@ impl World {
                 (Some(value.clone()), *state, source)
             }
         };
-        Response::Get(Got { value, version, state, source })
+        Response::Get(Got { value, version, state, source, content_type: String::new() })
     }
 }

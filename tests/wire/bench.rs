@@ -77,7 +77,8 @@ impl Gateway for Held {
             _ => {
                 let bytes = name.strip_prefix("now").and_then(|count| count.parse().ok()).unwrap_or(0);
                 let (version, state) = (Version::default(), LineState::S);
-                Response::Get(Got { value: Some(vec![7; bytes].into()), version, state, source: Source::LocalCache })
+                let (value, content_type) = (Some(vec![7; bytes].into()), String::new());
+                Response::Get(Got { value, version, state, source: Source::LocalCache, content_type })
             }
         };
         self.seen.send_modify(|seen| seen.push(name.clone()));

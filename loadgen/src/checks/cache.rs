@@ -193,7 +193,13 @@ mod tests {
 
     fn got(count: u64) -> Got {
         let value = Some("bytes".into());
-        Got { value, version: version(count), state: LineState::S, source: Source::LocalCache }
+        Got {
+            value,
+            version: version(count),
+            state: LineState::S,
+            source: Source::LocalCache,
+            content_type: String::new(),
+        }
     }
 
     fn failure(unknown: bool) -> Failure {

@@ -217,6 +217,7 @@ impl Model {
             version: value.map(|value| value.version).unwrap_or_default(),
             state: LineState::S,
             source: Source::LocalCache,
+            content_type: String::new(),
         };
         let Some((newest, before)) = self.values.get(key).cloned() else { return got(None) };
         if let Some(before) = before.filter(|_| newest.written.elapsed() > SETTLED) {

@@ -45,7 +45,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::{Delete, Get, Got, Put, WriteBack, Written, WrittenBack};
+use crate::cache::{
+    Add, Added, Delete, DeletePrefix, DeletedPrefix, Filling, Get, GetOrFill, Got, Keys, ListKeys, MultiGet, MultiGot,
+    MultiPut, MultiWritten, OnlyIf, Put, WriteBack, Written, WrittenBack,
+};
 use crate::cluster::{NodeStatus, Status, Transfer, Transferring};
 use crate::command::{Request, Response};
 use crate::error::{Error, ErrorCode};
@@ -195,11 +198,47 @@ answers! {
     }
     /// Writes a key in the cache of the chosen node.
     put(key: impl Into<String>, value: impl Into<Bytes>) -> Written {
-        Put Put { key: key.into(), value: value.into() }
+        Put Put { key: key.into(), value: value.into(), ..Put::default() }
+    }
+    /// Writes a key only if something is true of it.
+    put_if(key: impl Into<String>, value: impl Into<Bytes>, only_if: OnlyIf) -> Written {
+        Put Put { key: key.into(), value: value.into(), only_if, ..Put::default() }
+    }
+    /// Writes a key that is deleted by itself after so many milliseconds.
+    put_for(key: impl Into<String>, value: impl Into<Bytes>, ttl_ms: u64) -> Written {
+        Put Put { key: key.into(), value: value.into(), ttl_ms, ..Put::default() }
     }
     /// Removes a key.
     delete(key: impl Into<String>) -> Written {
-        Delete Delete { key: key.into() }
+        Delete Delete { key: key.into(), ..Delete::default() }
+    }
+    /// Adds to the number that a key holds.
+    add(key: impl Into<String>, by: i64) -> Added {
+        Add Add { key: key.into(), by, ..Add::default() }
+    }
+    /// Reads a key, or gets the right to fill it, or waits for who has that right.
+    get_or_fill(key: impl Into<String>, lease_ms: u32) -> Filling {
+        GetOrFill GetOrFill { key: key.into(), lease_ms }
+    }
+    /// Writes a key under the right to fill it.
+    fill(key: impl Into<String>, value: impl Into<Bytes>, token: u64) -> Written {
+        Put Put { key: key.into(), value: value.into(), fill: token, ..Put::default() }
+    }
+    /// Reads several keys.
+    multi_get(keys: Vec<String>) -> MultiGot {
+        MultiGet MultiGet { keys }
+    }
+    /// Writes several keys.
+    multi_put(puts: Vec<Put>) -> MultiWritten {
+        MultiPut MultiPut { puts }
+    }
+    /// Lists keys of a group.
+    list_keys(group: u32, prefix: impl Into<String>, after: impl Into<String>) -> Keys {
+        ListKeys ListKeys { group, prefix: prefix.into(), after: after.into() }
+    }
+    /// Deletes the keys that begin with a prefix.
+    delete_prefix(prefix: impl Into<String>) -> DeletedPrefix {
+        DeletePrefix DeletePrefix { prefix: prefix.into() }
     }
     /// Has the chosen node write its dirty line back.
     write_back(key: impl Into<String>) -> WrittenBack {

@@ -41,8 +41,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Whether only the chosen node may answer it: its cache is asked, or its own copy of a group.
 pub(super) fn is_for_cache(request: &Request) -> bool {
-    let of_this_node = matches!(request.command(), Command::Backup | Command::BackupRead | Command::WriteBackAll);
-    of_this_node || matches!(request.command(), Command::Get | Command::Put | Command::Delete | Command::WriteBack)
+    let command = request.command();
+    let of_this_node = matches!(command, Command::Backup | Command::BackupRead);
+    of_this_node || (command.module() == "cache" && command != Command::ListKeys)
 }
 
 impl Routes {

@@ -237,7 +237,9 @@ fn every_struct_and_enum_is_described_as_it_is() {
         queue::Enqueue queue::Enqueued queue::Dequeue queue::Dequeued queue::Delivery queue::Ack queue::Acked
         lock::Acquire lock::Granted lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
         cache::Get cache::Got cache::Version cache::Put cache::Written cache::Delete cache::WriteBack cache::WrittenBack
-        cache::WriteBackAll cache::AllWrittenBack
+        cache::WriteBackAll cache::AllWrittenBack cache::Add cache::Added cache::GetOrFill cache::Filling
+        cache::MultiGet cache::MultiGot cache::MultiPut cache::MultiWritten cache::ListKeys cache::Keys
+        cache::DeletePrefix cache::DeletedPrefix
     }
     for command in Command::ALL {
         assert!(described.contains(command.name()), "{command:?} is not described");
@@ -251,6 +253,7 @@ fn every_struct_and_enum_is_described_as_it_is() {
     check_cases::<queue::AckWhich>(&text, "");
     check_cases::<cache::LineState>(&text, "");
     check_cases::<cache::Source>(&text, "");
+    check_cases::<cache::OnlyIf>(&text, "");
 }
 
 /// Whether a value may stand where the contract says this type.
@@ -260,13 +263,14 @@ fn fits(documented: &str, found: Type) -> bool {
         return found == Type::Nil || fits(some, found);
     }
     match documented {
-        "u16" | "u32" | "u64" => found == Type::Integer,
+        "u16" | "u32" | "u64" | "i64" => found == Type::Integer,
         "bool" => found == Type::Bool,
         "text" => found == Type::Text,
         "bytes" => found == Type::Bytes,
         "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
         "`AckWhich`" | "`Reshaping`" => found == Type::Map(1),
-        "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => matches!(found, Type::Array(_)),
+        "`OnlyIf`" => matches!(found, Type::Text | Type::Map(1)),
+        "`Got`" | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => matches!(found, Type::Array(_)),
         list if list.starts_with("list of ") => matches!(found, Type::Array(_)),
         other => panic!("'{other}' is no type of the contract"),
     }

@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 use trine_protocol::cache::{
-    AllWrittenBack, Delete, Get, Got, LineState, Put, Source, Version, WriteBack, WriteBackAll, Written, WrittenBack,
+    Add, Added, AllWrittenBack, Delete, DeletePrefix, DeletedPrefix, Filling, Get, GetOrFill, Got, Keys, LineState,
+    ListKeys, MultiGet, MultiGot, MultiPut, MultiWritten, OnlyIf, Put, Source, Version, WriteBack, WriteBackAll,
+    Written, WrittenBack,
 };
 use trine_protocol::cluster::{
     Backup, BackupBegun, BackupPart, BackupRead, BackupStands, GroupStatus, KeepAlive, Kept, NewNode, NodeAddresses,
@@ -118,6 +120,15 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
     let none = RequestHeader::default();
     let cache = RequestHeader { remaining_ms: 5_000, ..none };
     let text = |text: &str| text.to_string();
+    let put = Put { key: text("user:123"), value: Bytes::from_static(b"{\"value\":42}"), ..Put::default() };
+    let everything = Put {
+        only_if: OnlyIf::Version(Version { epoch: 300, count: 2 }),
+        ttl_ms: 60_000,
+        through: true,
+        content_type: text("text/plain"),
+        fill: 5 << 32 | 7,
+        ..put.clone()
+    };
     let list: Vec<(&str, RequestHeader, Request)> = vec![
         ("status", none, Status {}.into()),
         ("open session", cache, OpenSession { group: 2 }.into()),
@@ -161,8 +172,17 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("release", HEADER, Release { lock: text("billing/7"), client: text("c1"), token: 99 }.into()),
         ("renew", HEADER, Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000 }.into()),
         ("get", cache, Get { key: text("user:123") }.into()),
-        ("put", cache, Put { key: text("user:123"), value: Bytes::from_static(b"{\"value\":42}") }.into()),
-        ("delete", cache, Delete { key: text("user:123") }.into()),
+        ("put", cache, put.clone().into()),
+        ("put: everything", cache, everything.into()),
+        ("put: absent", cache, Put { only_if: OnlyIf::Absent, ..put.clone() }.into()),
+        ("delete", cache, Delete { key: text("user:123"), ..Delete::default() }.into()),
+        ("delete: everything", cache, Delete { key: text("user:123"), only_if: OnlyIf::Present, through: true }.into()),
+        ("add", cache, Add { key: text("visits"), by: -3, through: true }.into()),
+        ("get or fill", cache, GetOrFill { key: text("user:123"), lease_ms: 2_000 }.into()),
+        ("multi-get", cache, MultiGet { keys: vec![text("a"), text("b")] }.into()),
+        ("multi-put", cache, MultiPut { puts: vec![put.clone(), Put { key: text("b"), ..put }] }.into()),
+        ("list keys", cache, ListKeys { group: 2, prefix: text("user:"), after: text("user:123") }.into()),
+        ("delete prefix", cache, DeletePrefix { prefix: text("user:") }.into()),
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
@@ -177,8 +197,11 @@ fn responses() -> Vec<(String, Response)> {
         version,
         state: LineState::S,
         source: Source::LocalCache,
+        content_type: "application/json".into(),
     };
-    let missing = Got { value: None, version: Version::default(), state: LineState::I, source: Source::MainMemory };
+    let (value, source, content_type) = (None, Source::MainMemory, String::new());
+    let missing = Got { value, version: Version::default(), state: LineState::I, source, content_type };
+    let away = Error::new(ErrorCode::OwnerAway, "node2 has the newest value and is away").with_hint("node2");
     let part = Bytes::from_static(b"\x00opaque\xff");
     let stands = Some(BackupStands {
         index: 41,
@@ -207,7 +230,14 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to release", Response::Release(Released { was_held: true })),
         ("answer to release, not held", Response::Release(Released { was_held: false })),
         ("answer to renew", Response::Renew(Granted { token: 99, lease_ms: 10_000 })),
-        ("answer to get", Response::Get(got)),
+        ("answer to get", Response::Get(got.clone())),
+        ("answer to add", Response::Add(Added { sum: -3, version })),
+        ("answer to get or fill, there", Response::GetOrFill(Filling::found(got.clone()))),
+        ("answer to get or fill, to be filled", Response::GetOrFill(Filling::yours(5 << 32 | 7))),
+        ("answer to multi-get", Response::MultiGet(MultiGot { results: vec![Ok(got), Err(away.clone())] })),
+        ("answer to multi-put", Response::MultiPut(MultiWritten { results: vec![Ok(Written { version }), Err(away)] })),
+        ("answer to list keys", Response::ListKeys(Keys { keys: vec!["a".into(), "b".into()], more: true })),
+        ("answer to delete prefix", Response::DeletePrefix(DeletedPrefix { deleted: 2 })),
         ("answer to get, no such key", Response::Get(missing)),
         ("answer to put", Response::Put(Written { version })),
         ("answer to delete", Response::Delete(Written { version: Version { epoch: u64::MAX, count: u64::MAX } })),

@@ -1,16 +1,17 @@
 //! What the home answers: leases, fills, ownership, the end of it.
 
-use trine_protocol::cache::{LineState, Source, Version, Written};
+use trine_protocol::cache::{LineState, Source, Version};
 use trine_protocol::error::Outcome;
 use trine_protocol::{Error, ErrorCode, Response};
 
+use crate::cache::change::{What, digits};
 use crate::cache::journal::JournalRecord;
 use crate::cache::message::{LeaseTag, ToNode, Versioned, WriteId};
 use crate::ids::{Index, NodeId};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
-use super::serve::got;
+use super::serve::{got, written};
 use super::slot::{Clean, Operation, State};
 use super::{Agent, Turn};
 
@@ -36,7 +37,10 @@ impl<R: Rules> Agent<R> {
             ToNode::Filled { request, key, tag, state, value, writer } => {
                 self.filled(turn, Fill { request, key, tag, state, value, writer });
             }
-            ToNode::Owned { write, key, tag, epoch, owns } => self.owned(turn, write, &key, owns.then_some(tag), epoch),
+            ToNode::Owned { write, key, tag, epoch, owns, sum } => {
+                self.owned(turn, write, &key, owns.then_some(tag), epoch, sum);
+            }
+            ToNode::FillAnswered { request, key, answer } => self.fill_answered(turn, request, &key, answer),
             ToNode::ReadFailed { request, key, error } => self.read_failed(turn, request, &key, &error),
             ToNode::WriteFailed { write, key, error } => self.write_failed(turn, write, &key, error),
             ToNode::WrittenBack { key, epoch, version, ended: true, state, tag } => {
@@ -72,14 +76,20 @@ impl<R: Rules> Agent<R> {
         while *usable > 0 {
             let Some(slot) = self.slots.get_mut(&fill.key) else { break };
             let Some((caller, operation)) = slot.waiting.front().cloned() else { break };
-            let answer = match operation {
-                Operation::Get => Ok(got(&fill.value, kept, Source::MainMemory)),
-                Operation::WriteBack => self.written_last(&fill.key, fill.writer, kept),
-                Operation::Put(_) => break,
-            };
+            if !operation.reads() {
+                break;
+            }
             *usable -= 1;
             self.slots.get_mut(&fill.key).and_then(|slot| slot.waiting.pop_front());
-            self.reply(turn, caller, answer);
+            match operation {
+                Operation::WriteBack => {
+                    let answer = self.written_last(&fill.key, fill.writer, kept);
+                    self.reply(turn, caller, answer);
+                }
+                operation => {
+                    self.reads(turn, &fill.key, caller, &operation, got(&fill.value, kept, Source::MainMemory))
+                }
+            }
         }
         if kept != LineState::I {
             self.keep(turn, &fill.key, Clean { state: kept, value: fill.value, writer: fill.writer });
@@ -92,9 +102,8 @@ impl<R: Rules> Agent<R> {
         if !matches!(&slot.state, State::Reading(reading) if reading.request == request) {
             return;
         }
-        let reads = |operation: &Operation| !matches!(operation, Operation::Put(_));
-        let failed: Vec<u64> = slot.waiting.iter().filter(|(_, o)| reads(o)).map(|(caller, _)| *caller).collect();
-        slot.waiting.retain(|(_, operation)| !reads(operation));
+        let failed: Vec<u64> = slot.waiting.iter().filter(|(_, o)| o.reads()).map(|(caller, _)| *caller).collect();
+        slot.waiting.retain(|(_, operation)| !operation.reads());
         self.set(key, State::Invalid);
         self.schedule(key, None);
         for caller in failed {
@@ -103,16 +112,30 @@ impl<R: Rules> Agent<R> {
         self.pump(turn, key);
     }
 
-    fn owned(&mut self, turn: &mut Turn<'_>, write: WriteId, key: &str, tag: Option<LeaseTag>, epoch: Index) {
+    fn owned(
+        &mut self,
+        turn: &mut Turn<'_>,
+        write: WriteId,
+        key: &str,
+        tag: Option<LeaseTag>,
+        epoch: Index,
+        sum: Option<i64>,
+    ) {
         let Some(State::Writing(writing)) = self.slots.get(key).map(|slot| &slot.state) else { return };
         if writing.write != write {
             return;
         }
-        let value = Versioned { version: Version { epoch, count: 0 }, value: writing.value.clone() };
-        self.finish_write(turn, key, Ok(Response::Put(Written { version: value.version })));
+        let version = Version { epoch, count: 0 };
+        let what = writing.change.what.clone();
+        self.finish_write(turn, key, Ok(written(version, sum)));
         // Under a lease that is no longer, the write is done all the same; the ownership is left to the home to end.
         if tag.is_some() && tag == self.tag() {
-            self.own(turn, key, value);
+            let (value, content_type) = match what {
+                What::Put { value, content_type, .. } => (Some(value), content_type),
+                What::Delete => (None, String::new()),
+                What::Add(_) => (sum.map(digits), String::new()),
+            };
+            self.own(turn, key, Versioned { content_type, ..Versioned::new(version, value) });
         }
         self.pump(turn, key);
     }
@@ -186,9 +209,9 @@ impl<R: Rules> Agent<R> {
             mark(Rare::DirtyValueLost);
             self.counts.lost += 1;
         }
-        for (caller, written) in &leaving.callers {
-            let result = if version >= *written {
-                Ok(Response::Put(Written { version: *written }))
+        for (caller, its, sum) in &leaving.callers {
+            let result = if version >= *its {
+                Ok(written(*its, *sum))
             } else {
                 let what = format!("{} lost the ownership of key '{key}' before this write was stored", self.node);
                 Err(Error::new(ErrorCode::OutcomeUnknown, what))
@@ -207,7 +230,7 @@ impl<R: Rules> Agent<R> {
 mod tests {
     use super::super::testing::Scene;
     use super::*;
-    use crate::cache::{AgentOut, Config, ToHome};
+    use crate::cache::{AgentOut, Change, Config, ToHome};
 
     fn is_refused(scene: &mut Scene, write: WriteId) -> AgentOut {
         let error = Error::new(ErrorCode::Overloaded, "");
@@ -226,7 +249,7 @@ mod tests {
     #[test]
     fn a_write_that_was_sent_once_and_refused_was_not_done() {
         let mut scene = Scene::new(Config::default());
-        let sent = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Put(None))));
+        let sent = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Write(Change::delete()))));
         let out = is_refused(&mut scene, sent[0]);
         assert!(matches!(&out.reply[..], [(7, Err(error))] if error.code == ErrorCode::Overloaded), "{:?}", out.reply);
     }
@@ -234,15 +257,15 @@ mod tests {
     #[test]
     fn a_write_that_was_sent_twice_is_not_answered_by_a_refusal_but_sent_again() {
         let mut scene = Scene::new(Config::default());
-        let first = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Put(None))));
+        let first = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Write(Change::delete()))));
         scene.now_us += Config::default().retry_us;
         assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
         assert_eq!(is_refused(&mut scene, first[0]).reply, []);
         scene.now_us += Config::default().retry_us;
         assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
         let (tag, write) = (LeaseTag { term: 1, number: 1 }, first[0]);
-        let owned = ToNode::Owned { write, key: "k".into(), tag, epoch: 9, owns: true };
+        let owned = ToNode::Owned { write, key: "k".into(), tag, epoch: 9, owns: true, sum: None };
         let out = scene.act(|agent, turn| agent.handle(turn, owned));
-        assert!(matches!(&out.reply[..], [(7, Ok(Response::Put(_)))]), "{:?}", out.reply);
+        assert!(matches!(&out.reply[..], [(7, Ok(trine_protocol::Response::Put(_)))]), "{:?}", out.reply);
     }
 }

@@ -94,21 +94,21 @@ mod tests {
 
     use super::super::testing::{Scene, TAG};
     use super::*;
-    use crate::cache::{AgentOut, Config, Operation, ToHome, ToNode};
+    use crate::cache::{AgentOut, Change, Config, Operation, ToHome, ToNode};
 
     /// A node that owns a key at epoch 9, and has written it once more, on its own disk only.
     fn dirty() -> Scene {
         let mut scene = Scene::new(Config { dirty_us_max: 3_600_000_000, ..Config::default() });
-        let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Put(Some("old".into()))));
+        let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Write(Change::put("old".into()))));
         let Some(ToHome::BusRdX { write, .. }) = out.to_home.first() else { panic!("{out:?}") };
-        let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true };
+        let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true, sum: None };
         scene.act(|agent, turn| agent.handle(turn, owned));
         writes(&mut scene, 2);
         scene
     }
 
     fn writes(scene: &mut Scene, caller: u64) {
-        scene.act(|agent, turn| agent.operation(turn, caller, "k", Operation::Put(Some("new".into()))));
+        scene.act(|agent, turn| agent.operation(turn, caller, "k", Operation::Write(Change::put("new".into()))));
         let out = scene.act(|agent, turn| agent.flushed(turn, agent.ticket()));
         assert!(matches!(&out.reply[..], [(_, Ok(Response::Put(_)))]), "{out:?}");
     }
@@ -167,7 +167,7 @@ mod tests {
         let mut ticket = 0;
         scene.act(|agent, _| ticket = agent.ticket());
         stored(&mut scene, 1);
-        scene.act(|agent, turn| agent.operation(turn, 9, "k", Operation::Put(Some("newer".into()))));
+        scene.act(|agent, turn| agent.operation(turn, 9, "k", Operation::Write(Change::put("newer".into()))));
         let early = scene.act(|agent, turn| agent.flushed(turn, ticket));
         assert_eq!(early.reply, [], "its record is not on disk");
         let out = scene.act(|agent, turn| agent.flushed(turn, agent.ticket()));

@@ -83,6 +83,7 @@ impl<R: Rules> Agent<R> {
             self.on_due(turn, &key);
         }
         self.tend_flushes(turn);
+        self.tend_fills(turn);
     }
 
     fn next_round(&mut self, now_us: u64) -> u64 {
@@ -193,7 +194,7 @@ impl<R: Rules> Agent<R> {
     pub(super) fn lapse_line(&mut self, key: &str) {
         let next = match self.set(key, State::Invalid) {
             State::Owned(owned) => {
-                let callers = owned.pending.iter().map(|p| (p.caller, p.value.version)).collect();
+                let callers = owned.pending.iter().map(|p| (p.caller, p.value.version, p.sum)).collect();
                 let dirty = owned.newest().version.count > owned.stored_count;
                 let value = owned.newest().clone();
                 let dirty_since_us = Some(owned.dirty_since_us);
@@ -220,7 +221,7 @@ impl<R: Rules> Agent<R> {
 mod tests {
     use super::super::testing::{Scene, TAG};
     use super::*;
-    use crate::cache::{Config, ToNode};
+    use crate::cache::{Change, Config, ToNode};
 
     #[test]
     fn a_node_that_leaves_the_bus_drops_its_lines_first_and_never_comes_back() {
@@ -244,13 +245,13 @@ mod tests {
     #[test]
     fn a_write_that_was_refused_at_the_end_of_the_lease_is_not_done_afterwards() {
         let mut scene = Scene::new(Config::default());
-        let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Put(Some("old".into()))));
+        let out = scene.act(|agent, turn| agent.operation(turn, 1, "k", Operation::Write(Change::put("old".into()))));
         let Some(ToHome::BusRdX { write, .. }) = out.to_home.first() else { panic!("{out:?}") };
-        let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true };
+        let owned = ToNode::Owned { write: *write, key: "k".into(), tag: TAG, epoch: 9, owns: true, sum: None };
         scene.act(|agent, turn| agent.handle(turn, owned));
         // The line is on its way back: the next write waits for that.
         scene.act(|agent, turn| agent.operation(turn, 2, "k", Operation::WriteBack));
-        let waits = scene.act(|agent, turn| agent.operation(turn, 3, "k", Operation::Put(Some("new".into()))));
+        let waits = scene.act(|agent, turn| agent.operation(turn, 3, "k", Operation::Write(Change::put("new".into()))));
         assert_eq!(waits.reply, []);
         let lapsed = scene.act(|agent, turn| agent.handle(turn, ToNode::Lapsed { tag: TAG }));
         assert!(

@@ -19,6 +19,7 @@
 //! - an answer of the home counts only for the very request or write that is waiting for it.
 
 mod answer;
+mod fill;
 mod flush;
 mod lease;
 mod serve;
@@ -42,6 +43,7 @@ use super::journal::JournalRecord;
 use super::line::{Line, LineChange};
 use super::message::ToHome;
 
+use fill::Fill;
 use flush::Flush;
 use lease::Lease;
 pub use slot::Operation;
@@ -114,6 +116,7 @@ pub struct Agent<R> {
     flushing: VecDeque<(u64, String)>,
     draining: bool,
     flushes: Vec<Flush>,
+    fills: BTreeMap<String, Fill>,
     /// The home knows that this node owns nothing any more, and it has left the bus for good; set while it drains only.
     released: bool,
     /// When it was told last.
@@ -149,6 +152,7 @@ impl<R: Rules> Agent<R> {
             flushing: VecDeque::new(),
             draining: false,
             flushes: Vec::new(),
+            fills: BTreeMap::new(),
             released: false,
             release_us: 0,
             dirty: Dirty::default(),

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
+use trine_protocol::cache::{Added, Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::{Error, ErrorCode, Response};
 
+use crate::cache::change::{Change, New};
 use crate::cache::journal::JournalRecord;
 use crate::cache::line::Line;
 use crate::cache::message::{Snooped, ToHome, Versioned, WriteId};
@@ -23,7 +23,7 @@ impl<R: Rules> Agent<R> {
             let error = self.no_lease();
             return turn.out.reply.push((caller, Err(error)));
         }
-        if self.draining && operation != Operation::Get {
+        if self.draining && !matches!(operation, Operation::Get | Operation::GetOrFill(_)) {
             let error = Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.node));
             return turn.out.reply.push((caller, Err(error)));
         }
@@ -43,6 +43,7 @@ impl<R: Rules> Agent<R> {
     /// Nobody waits for this answer any more.
     pub fn expire(&mut self, turn: &mut Turn<'_>, caller: u64) {
         self.forget_flush(caller);
+        self.forget_fill(caller);
         let Some(key) = self.callers.remove(&caller) else { return };
         let Some(slot) = self.slots.get_mut(&key) else { return };
         if let Some(place) = slot.waiting.iter().position(|(other, _)| *other == caller) {
@@ -75,8 +76,7 @@ impl<R: Rules> Agent<R> {
                 continue;
             }
             let pending = owned.pending.pop_front().expect("looked at above");
-            let length = |value: &Versioned| value.value.as_ref().map_or(0, Bytes::len);
-            self.bytes = self.bytes + length(&pending.value) - length(&owned.value);
+            self.bytes = self.bytes + pending.value.bytes() - owned.value.bytes();
             if !owned.dirty() {
                 owned.dirty_since_us = turn.now_us;
             }
@@ -84,7 +84,7 @@ impl<R: Rules> Agent<R> {
             let (version, leave) = (owned.value.version, owned.leave.filter(|_| owned.pending.is_empty()));
             self.dirty.change(before, slot.state.dirty_value());
             self.publish(turn, &key);
-            self.reply(turn, pending.caller, Ok(Response::Put(Written { version })));
+            self.reply(turn, pending.caller, Ok(written(version, pending.sum)));
             if let Some(transaction) = leave {
                 self.hand_over(turn, &key, transaction);
             }
@@ -98,14 +98,14 @@ impl<R: Rules> Agent<R> {
             let Some((caller, operation)) = slot.waiting.front().cloned() else { break };
             let done = match (&slot.state, &operation) {
                 (State::Reading(_) | State::Writing(_) | State::Leaving(_), _) => break,
-                (State::Owned(owned), Operation::Get) => {
+                (State::Owned(owned), Operation::Get | Operation::GetOrFill(_)) => {
                     let answer = got(&owned.value, LineState::M, Source::LocalCache);
-                    self.reply(turn, caller, Ok(answer));
+                    self.reads(turn, key, caller, &operation, answer);
                     true
                 }
-                (State::Clean(clean), Operation::Get) => {
+                (State::Clean(clean), Operation::Get | Operation::GetOrFill(_)) => {
                     let answer = got(&clean.value, clean.state, Source::LocalCache);
-                    self.reply(turn, caller, Ok(answer));
+                    self.reads(turn, key, caller, &operation, answer);
                     true
                 }
                 (State::Clean(clean), Operation::WriteBack) => {
@@ -114,20 +114,39 @@ impl<R: Rules> Agent<R> {
                     self.reply(turn, caller, answer);
                     true
                 }
-                (State::Owned(owned), Operation::Put(_)) if owned.leave.is_some() => break,
-                (State::Owned(_), Operation::Put(value)) => {
-                    self.write_locally(turn, key, caller, value.clone());
-                    true
+                (State::Owned(owned), Operation::Write(_)) if owned.leave.is_some() => break,
+                (State::Owned(_), Operation::Write(change))
+                    if change.is_through() || self.dirty.exceeds(self.config.dirty_bytes_max, change) =>
+                {
+                    self.leave(turn, key, None);
+                    false
                 }
+                (State::Owned(owned), Operation::Write(change)) => match change.on(key, owned.newest()) {
+                    Ok(new) => {
+                        self.write_locally(turn, key, caller, new);
+                        true
+                    }
+                    // What refuses it may be a write that is not on disk yet, and may never have been.
+                    Err(_) if !owned.pending.is_empty() => break,
+                    Err(error) => {
+                        self.reply(turn, caller, Err(error));
+                        true
+                    }
+                },
                 (State::Owned(_), Operation::WriteBack) => {
                     self.leave(turn, key, None);
                     false
                 }
-                (State::Invalid | State::Clean(_), Operation::Put(value)) => {
-                    let value = value.clone();
-                    self.ask_to_write(turn, key, caller, value)
+                (State::Clean(clean), Operation::Write(change)) if change.on(key, &clean.value).is_err() => {
+                    let refused = change.on(key, &clean.value).map(|_| unreachable!("looked at above"));
+                    self.reply(turn, caller, refused);
+                    true
                 }
-                (State::Invalid, Operation::Get | Operation::WriteBack) => {
+                (State::Invalid | State::Clean(_), Operation::Write(change)) => {
+                    let change = change.clone();
+                    self.ask_to_write(turn, key, caller, change)
+                }
+                (State::Invalid, Operation::Get | Operation::GetOrFill(_) | Operation::WriteBack) => {
                     self.ask_to_read(turn, key);
                     false
                 }
@@ -142,15 +161,16 @@ impl<R: Rules> Agent<R> {
         self.tidy(key);
     }
 
-    fn write_locally(&mut self, turn: &mut Turn<'_>, key: &str, caller: u64, value: Option<Bytes>) {
+    fn write_locally(&mut self, turn: &mut Turn<'_>, key: &str, caller: u64, new: New) {
         self.journaled += 1;
         let ticket = self.journaled;
         let Some(State::Owned(owned)) = self.slots.get_mut(key).map(|slot| &mut slot.state) else { return };
         let newest = owned.newest().version;
         let version = Version { epoch: newest.epoch, count: newest.count + 1 };
-        let value = Versioned { version, value };
+        let sum = new.sum;
+        let value = new.at(version);
         owned.written_us = turn.now_us;
-        owned.pending.push_back(Pending { ticket, value: value.clone(), caller });
+        owned.pending.push_back(Pending { ticket, value: value.clone(), sum, caller });
         self.flushing.push_back((ticket, key.to_owned()));
         turn.out.journal.push(JournalRecord::Written { key: key.to_owned(), dirty: value });
         let due_us = turn.now_us + self.config.dirty_us_max / 2;
@@ -160,7 +180,7 @@ impl<R: Rules> Agent<R> {
     }
 
     /// Sends a `BusRdX` with what is to be written. False where the node has no session yet.
-    fn ask_to_write(&mut self, turn: &mut Turn<'_>, key: &str, caller: u64, value: Option<Bytes>) -> bool {
+    fn ask_to_write(&mut self, turn: &mut Turn<'_>, key: &str, caller: u64, change: Change) -> bool {
         let Some((session, sequence)) = turn.sequences.take() else {
             self.schedule(key, Some(turn.now_us + self.config.retry_us));
             return false;
@@ -171,7 +191,7 @@ impl<R: Rules> Agent<R> {
         };
         turn.out.retract(key);
         let write = WriteId { session, sequence };
-        self.set(key, State::Writing(Writing { write, value, held, caller, sends: 0 }));
+        self.set(key, State::Writing(Writing { write, change, held, caller, sends: 0 }));
         self.send_write(turn, key);
         true
     }
@@ -186,9 +206,10 @@ impl<R: Rules> Agent<R> {
             write: writing.write,
             acked_below: turn.sequences.acked_below(),
             key: key.to_owned(),
-            value: writing.value.clone(),
+            change: writing.change.clone(),
             held: writing.held,
             tag,
+            again: writing.sends > 1,
         });
         self.schedule(key, Some(turn.now_us + self.config.retry_us));
     }
@@ -359,7 +380,16 @@ impl<R: Rules> Agent<R> {
     }
 }
 
-/// The answer to a read.
-pub(super) fn got(value: &Versioned, state: LineState, source: Source) -> Response {
-    Response::Get(Got { value: value.value.clone(), version: value.version, state, source })
+/// What a read finds.
+pub(super) fn got(value: &Versioned, state: LineState, source: Source) -> Got {
+    let content_type = value.content_type.clone();
+    Got { value: value.value.clone(), version: value.version, state, source, content_type }
+}
+
+/// The answer to a write; with the sum, where it was an addition.
+pub(super) fn written(version: Version, sum: Option<i64>) -> Response {
+    match sum {
+        Some(sum) => Response::Add(Added { sum, version }),
+        None => Response::Put(Written { version }),
+    }
 }

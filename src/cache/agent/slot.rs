@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use trine_protocol::cache::{LineState, Version};
 
+use crate::cache::change::Change;
 use crate::cache::message::{Versioned, WriteId};
 use crate::ids::{Index, NodeId};
 
@@ -13,10 +13,19 @@ use crate::ids::{Index, NodeId};
 pub enum Operation {
     /// Read.
     Get,
-    /// Write; None deletes.
-    Put(Option<Bytes>),
+    /// Read, or where there is nothing the right to fill it, for so many milliseconds.
+    GetOrFill(u32),
+    /// Write.
+    Write(Change),
     /// Write the dirty line back.
     WriteBack,
+}
+
+impl Operation {
+    /// Whether it waits for a fill.
+    pub(super) fn reads(&self) -> bool {
+        !matches!(self, Self::Write(_))
+    }
 }
 
 /// One key on one node.
@@ -69,7 +78,7 @@ pub(super) struct Reading {
 #[derive(Clone, Debug)]
 pub(super) struct Writing {
     pub(super) write: WriteId,
-    pub(super) value: Option<Bytes>,
+    pub(super) change: Change,
     pub(super) held: LineState,
     pub(super) caller: u64,
     /// How often it was sent.
@@ -97,6 +106,7 @@ pub(super) struct Owned {
 pub(super) struct Pending {
     pub(super) ticket: u64,
     pub(super) value: Versioned,
+    pub(super) sum: Option<i64>,
     pub(super) caller: u64,
 }
 
@@ -111,7 +121,7 @@ pub(super) struct Leaving {
     /// An invalidation meant the copy that the end of the ownership would leave here.
     pub(super) poisoned: bool,
     /// Writes that were pending when the lease ran out: in the journal, seen by nobody.
-    pub(super) callers: Vec<(u64, Version)>,
+    pub(super) callers: Vec<(u64, Version, Option<i64>)>,
 }
 
 impl Owned {
@@ -143,12 +153,11 @@ impl State {
 
     /// Bytes of the value that it holds.
     pub(super) fn bytes(&self) -> usize {
-        let of = |value: &Versioned| value.value.as_ref().map_or(0, Bytes::len);
         match self {
             Self::Invalid | Self::Reading(_) | Self::Writing(_) => 0,
-            Self::Clean(clean) => of(&clean.value),
-            Self::Owned(owned) => of(&owned.value),
-            Self::Leaving(leaving) => of(&leaving.value),
+            Self::Clean(clean) => clean.value.bytes(),
+            Self::Owned(owned) => owned.value.bytes(),
+            Self::Leaving(leaving) => leaving.value.bytes(),
         }
     }
 }

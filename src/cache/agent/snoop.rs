@@ -1,12 +1,12 @@
 //! What the home asks of a node: to drop a copy, or to hand an owned line over.
 
-use trine_protocol::Response;
-use trine_protocol::cache::{LineState, Version, Written};
+use trine_protocol::cache::{LineState, Version};
 
 use crate::cache::message::{OwnerMark, Snooped, ToHome};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
+use super::serve::written;
 use super::slot::State;
 use super::{Agent, Turn};
 
@@ -72,7 +72,7 @@ impl<R: Rules> Agent<R> {
                 // The grant was lost or is late: the write is done, and somebody else already wants the line.
                 mark(Rare::GrantCrossesSnoop);
                 let version = Version { epoch: owner.epoch, count: 0 };
-                self.finish_write(turn, key, Ok(Response::Put(Written { version })));
+                self.finish_write(turn, key, Ok(written(version, owner.sum)));
                 self.acknowledge(turn, transaction, key, Snooped::Clean);
                 self.pump(turn, key);
             }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::cache::change::Change;
+
 use super::Agent;
 use super::slot::State;
 use crate::rules::Rules;
@@ -53,6 +55,11 @@ pub(super) struct DirtyValue {
 }
 
 impl Dirty {
+    /// Whether there is no room for another change among what main memory lacks.
+    pub(super) fn exceeds(&self, bytes_max: u64, change: &Change) -> bool {
+        self.bytes + change.bytes() as u64 > bytes_max
+    }
+
     /// What was dirty in one line is that no more; what is dirty in it now is this.
     pub(super) fn change(&mut self, before: Option<DirtyValue>, after: Option<DirtyValue>) {
         if before == after {

@@ -8,7 +8,7 @@ use crate::ids::{Incarnation, NodeId};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
-use super::{Entry, Home, HomeOut, Job, Proposal, Standing, Want};
+use super::{Entry, Home, HomeOut, Job, Proposal, Standing, Want, fill};
 
 /// What a node was given last.
 #[derive(Clone, Copy, Debug)]
@@ -179,8 +179,9 @@ impl<R: Rules> Home<R> {
         let message = match &job.want {
             Want::Read => ToNode::ReadFailed { request: job.request, key, error },
             Want::Write { write, .. } => ToNode::WriteFailed { write: *write, key, error },
+            Want::Fill { .. } => return out.to_node.push((job.node, fill::refuse_fill(&key, job, error))),
             // A write-back is repeated until it is done.
-            Want::WriteBack { .. } => return,
+            Want::WriteBack { .. } | Want::Expire(_) => return,
         };
         if let Some(lease) = self.leases.get_mut(&job.node) {
             lease.refused = lease.refused.max(job.request);

@@ -9,6 +9,7 @@
 //!   BusRdX     unowned  ─▶ SnoopInv sharers, and beside it the ownership in the log ─▶ both done ─▶ Owned
 //!              owned    ─▶ SnoopInv owner  ─▶ the ownership in the log ─▶ Owned
 //!   WriteBack  ─▶ the value in the log ─▶ WrittenBack
+//!   (time over) ─▶ SnoopInv sharers, and beside it the removal in the log
 //!   Release    ─▶ the end of all ownerships of a node that goes, in the log ─▶ Released
 //!   Leave      ─▶ its bus lease is over, and that it is not on the bus goes into the log
 //! ```
@@ -23,6 +24,8 @@
 //! The home's own node is a node like any other here: its lines hang on a bus lease that it takes from itself. So no
 //! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
 
+mod expiry;
+mod fill;
 mod lease;
 #[cfg(test)]
 mod tests;
@@ -31,18 +34,19 @@ mod transaction;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
 
-use bytes::Bytes;
-use trine_protocol::cache::LineState;
+use trine_protocol::cache::{LineState, Version};
 use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::{Incarnation, Index, NodeId, Term};
 use crate::marks::{Rare, mark};
 use crate::rules::Rules;
 
+use super::change::Change;
 use super::config::Config;
 use super::memory::{Applied, Command, Memory, Owner};
 use super::message::{LeaseTag, ToHome, ToNode, Versioned, WriteId};
 
+use fill::Fill;
 use lease::Lease;
 
 /// How the home's node stands as a leader, at the instant of the step.
@@ -54,6 +58,8 @@ pub struct Standing {
     pub leader_until_us: Option<u64>,
     /// Whether the entries of earlier terms are applied: the no-op of its own is.
     pub settled: bool,
+    /// Log time.
+    pub log_ms: u64,
 }
 
 /// What follows from a step.
@@ -106,6 +112,8 @@ pub struct Home<R> {
     leaving: BTreeSet<NodeId>,
     directory: BTreeMap<String, Entry>,
     busy: BTreeSet<String>,
+    /// When which right to fill ends.
+    fills: BTreeSet<(u64, String)>,
     rules: PhantomData<R>,
 }
 
@@ -117,6 +125,9 @@ struct Entry {
     exclusive: Option<NodeId>,
     transaction: Option<Transaction>,
     waiting: VecDeque<Job>,
+    fill: Option<Fill>,
+    /// The version under which the copies of an absence were given: one absence has one.
+    absent: Option<Version>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,8 +150,24 @@ struct Job {
 #[derive(Clone, Debug)]
 enum Want {
     Read,
-    Write { write: WriteId, acked_below: u64, value: Option<Bytes> },
-    WriteBack { epoch: Index, dirty: Option<Versioned>, end: bool },
+    /// `again`: the write may be done already.
+    Write {
+        write: WriteId,
+        acked_below: u64,
+        change: Change,
+        again: bool,
+    },
+    WriteBack {
+        epoch: Index,
+        dirty: Option<Versioned>,
+        end: bool,
+    },
+    /// The right to fill a key that does not exist.
+    Fill {
+        lease_ms: u32,
+    },
+    /// The home's own: the time of that value is over.
+    Expire(Version),
 }
 
 #[derive(Debug)]
@@ -161,9 +188,20 @@ enum Phase {
         old_owner: Option<(Owner, Option<Sharer>)>,
         /// Copies that are not acknowledged yet.
         copies: BTreeMap<NodeId, Sharer>,
-        /// The ownership that was applied, and whether the requester holds it.
-        owned: Option<(Index, bool)>,
+        /// What was applied.
+        done: Option<Done>,
     },
+    /// A write that may be done already and may not be done now: the log is asked.
+    Refusal(Error),
+}
+
+/// What became of a transaction's command.
+#[derive(Clone, Copy, Debug)]
+enum Done {
+    /// The write is in the log; whether the requester owns the key under it, and its sum.
+    Wrote { epoch: Index, owns: bool, sum: Option<i64> },
+    /// The value whose time was over is gone.
+    Removed,
 }
 
 impl<R: Rules> Home<R> {
@@ -183,6 +221,7 @@ impl<R: Rules> Home<R> {
             leaving: BTreeSet::new(),
             directory: BTreeMap::new(),
             busy: BTreeSet::new(),
+            fills: BTreeSet::new(),
             rules: PhantomData,
         }
     }
@@ -217,9 +256,11 @@ impl<R: Rules> Home<R> {
                 return self.snoop_acknowledged(from, transaction, &key, sharer, snooped, memory, standing, out);
             }
             ToHome::BusRd { request, key, tag } => (key, Job { node: from, request, tag, want: Want::Read }),
-            ToHome::BusRdX { request, write, acked_below, key, value, tag, .. } => {
-                (key, Job { node: from, request, tag, want: Want::Write { write, acked_below, value } })
+            ToHome::BusRdX { request, write, acked_below, key, change, tag, again, .. } => {
+                (key, Job { node: from, request, tag, want: Want::Write { write, acked_below, change, again } })
             }
+            ToHome::FillLease { request, key, lease_ms, tag } => (key, fill::wanted(from, request, tag, lease_ms)),
+            ToHome::FillReturn { key, token, .. } => return self.return_fill(&key, token, memory, standing, out),
             ToHome::WriteBack { request, key, epoch, dirty, end, tag } => {
                 (key, Job { node: from, request, tag, want: Want::WriteBack { epoch, dirty, end } })
             }
@@ -237,7 +278,13 @@ impl<R: Rules> Home<R> {
     }
 
     /// Puts a job behind the others of its key; a repeated one replaces what it repeats.
-    fn enqueue(&mut self, key: &str, job: Job, out: &mut HomeOut) {
+    fn enqueue(&mut self, key: &str, mut job: Job, out: &mut HomeOut) {
+        // What is not newer than all that this lease brought may be a late copy of what was done.
+        if let Want::Write { again, .. } = &mut job.want
+            && self.leases.get(&job.node).is_some_and(|lease| job.request <= lease.taken)
+        {
+            *again = true;
+        }
         let entry = self.directory.entry(key.to_owned()).or_default();
         if let Some(transaction) = &mut entry.transaction
             && transaction.job.repeats(&job)
@@ -248,7 +295,8 @@ impl<R: Rules> Home<R> {
             return;
         }
         // A late copy of what was refused is not taken: its node was told that it was not done. One that is only late comes again.
-        if self.leases.get(&job.node).is_some_and(|lease| job.request <= lease.refused) {
+        let fills = matches!(job.want, Want::Fill { .. });
+        if !fills && self.leases.get(&job.node).is_some_and(|lease| job.request <= lease.refused) {
             mark(Rare::RefusedComesAgain);
             return;
         }
@@ -270,6 +318,8 @@ impl<R: Rules> Home<R> {
 
     /// Time has passed: snoops are repeated, leases run out.
     pub fn tick(&mut self, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        self.expire(memory, standing, out);
+        self.tick_fills(memory, standing, out);
         for key in self.busy.clone() {
             self.repeat(&key, memory, standing, out);
             self.advance(&key, memory, standing, out);
@@ -316,7 +366,8 @@ impl Job {
     fn repeats(&self, other: &Job) -> bool {
         self.node == other.node
             && match (&self.want, &other.want) {
-                (Want::Read, Want::Read) => true,
+                (Want::Fill { .. }, Want::Fill { .. }) => self.request == other.request,
+                (Want::Read, Want::Read) | (Want::Expire(_), Want::Expire(_)) => true,
                 (Want::Write { write, .. }, Want::Write { write: other, .. }) => write == other,
                 (Want::WriteBack { epoch, end, .. }, Want::WriteBack { epoch: other, end: other_end, .. }) => {
                     epoch == other && end == other_end

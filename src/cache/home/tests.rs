@@ -23,7 +23,7 @@ impl Scene {
     }
 
     fn standing(&self) -> Standing {
-        Standing { now_us: self.now_us, leader_until_us: Some(u64::MAX), settled: true }
+        Standing { now_us: self.now_us, leader_until_us: Some(u64::MAX), settled: true, log_ms: 0 }
     }
 
     /// Gives the home a message of node 1, and commits what it proposes unless the log stands still.
@@ -110,8 +110,8 @@ fn a_machine_that_counts_from_the_beginning_again_gets_a_lease_when_the_old_one_
 /// Writes a key as node 1, to the end.
 fn writes(scene: &mut Scene, tag: LeaseTag, sequence: u64, value: &'static str) -> Vec<ToNode> {
     let write = WriteId { session: 1, sequence };
-    let (key, value, held) = ("k".to_owned(), Some(Bytes::from_static(value.as_bytes())), LineState::I);
-    let message = ToHome::BusRdX { request: sequence, write, acked_below: 0, key, value, held, tag };
+    let (key, change, held) = ("k".to_owned(), Change::put(value.into()), LineState::I);
+    let message = ToHome::BusRdX { request: sequence, write, acked_below: 0, key, change, held, tag, again: false };
     scene.says(message, true).0
 }
 

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use trine_protocol::cache::LineState;
+use trine_protocol::cache::{LineState, Version};
 use trine_protocol::{Error, ErrorCode};
 
-use crate::cache::memory::{Applied, Command, Memory, Own, Owner, WriteBack};
+use crate::cache::change::New;
+use crate::cache::memory::{Applied, Command, Memory, Own, Owner, Remove, WriteBack};
 use crate::cache::message::{Snooped, ToNode, Versioned};
 use crate::ids::{Index, NodeId};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
-use super::{Committed, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
+use super::{Committed, Done, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
 
 impl<R: Rules> Home<R> {
     /// Starts the next transactions of a key, as long as none is in the way.
@@ -22,7 +23,7 @@ impl<R: Rules> Home<R> {
                 return;
             }
             let Some(job) = entry.waiting.pop_front() else {
-                if entry.sharers.is_empty() {
+                if entry.sharers.is_empty() && entry.fill.is_none() {
                     self.directory.remove(key);
                 }
                 self.busy.remove(key);
@@ -49,13 +50,20 @@ impl<R: Rules> Home<R> {
                 out.to_node.push((job.node, self.over(key, *epoch, LineState::I, memory)));
             }
             (Want::Write { write, .. }, Some(owner)) if owner.write == *write => {
-                let (epoch, owns) = (owner.epoch, owner.node == job.node);
+                let (epoch, owns, sum) = (owner.epoch, owner.node == job.node, owner.sum);
                 let (write, key, tag) = (*write, key.to_owned(), job.tag);
-                out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns }));
+                out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns, sum }));
             }
+            // A key whose time is over has no owner; this one has been written since.
+            (Want::Expire(_), Some(_)) => {}
             (_, Some(owner)) => self.snoop_owner(key, job, owner, memory, standing, out),
             (Want::Read, None) => self.fill(key, &job, memory, standing, out),
-            (Want::Write { .. }, None) => self.invalidate_and_own(key, job, None, memory, standing, out),
+            (Want::Fill { .. }, None) => self.give_fill(key, &job, memory, standing, out),
+            (Want::Write { .. }, None) => self.write(key, job, memory, standing, out),
+            (Want::Expire(version), None) => {
+                let version = *version;
+                self.remove(key, job, version, memory, standing, out);
+            }
         }
     }
 
@@ -98,7 +106,8 @@ impl<R: Rules> Home<R> {
 
     fn send_owner_snoop(&self, key: &str, transaction: u64, owner: Owner, out: &mut HomeOut) {
         let reads = |entry: &super::Entry| {
-            entry.transaction.as_ref().is_some_and(|transaction| matches!(transaction.job.want, Want::Read))
+            let want = entry.transaction.as_ref().map(|transaction| &transaction.job.want);
+            matches!(want, Some(Want::Read | Want::Fill { .. }))
         };
         let (key, mark) = (key.to_owned(), Some(owner.mark()));
         let message = if self.directory.get(&key).is_some_and(reads) {
@@ -119,15 +128,20 @@ impl<R: Rules> Home<R> {
         standing: Standing,
         out: &mut HomeOut,
     ) {
-        if matches!(job.want, Want::Write { .. }) {
-            return self.invalidate_and_own(key, job, Some((owner, None)), memory, standing, out);
+        if let Want::Write { change, .. } = &job.want
+            && !change.looks()
+        {
+            return match change.on(key, &memory.stored(key)) {
+                Ok(new) => self.invalidate_and_own(key, job, new, Some((owner, None)), memory, standing, out),
+                Err(error) => self.refuse(key, &job, error, out),
+            };
         }
         if R::without(Rule::OldValueWhileOwnerIsAway) && matches!(job.want, Want::Read) {
             return self.fill(key, &job, memory, standing, out);
         }
         mark(Rare::OwnerAway);
         let what = format!(
-            "{} has the newest value of key '{key}' and is away; a write replaces it, a read waits for its return",
+            "{} has the newest value of key '{key}' and is away; a write that demands nothing replaces it, the rest waits for its return",
             owner.node
         );
         let error = Error::new(ErrorCode::OwnerAway, what).with_hint(owner.node.as_str()).retry_after(1_000);
@@ -136,18 +150,16 @@ impl<R: Rules> Home<R> {
 
     fn fill(&mut self, key: &str, job: &Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         // The value first, the clock second: `standing` was looked at in this very step.
-        let value = memory.stored(key);
+        let mut value = memory.stored(key);
         let writer = memory.cell(key).map(|cell| cell.writer);
         if !self.holds(job.node, job.tag, standing.now_us) {
             return out.to_node.push((job.node, ToNode::Lapsed { tag: job.tag }));
         }
-        let state = match value.value {
-            Some(_) => {
-                self.share(key, job.node, Sharer { number: job.tag.number, request: job.request }, standing, out)
-            }
-            // Absence is not kept: nobody could be told of the key's first write.
-            None => LineState::I,
-        };
+        let sharer = Sharer { number: job.tag.number, request: job.request };
+        let state = self.share(key, job.node, sharer, standing, out);
+        if let Some(entry) = self.directory.get_mut(key).filter(|_| value.value.is_none()) {
+            value.version = *entry.absent.get_or_insert(value.version);
+        }
         let (request, key, tag) = (job.request, key.to_owned(), job.tag);
         out.to_node.push((job.node, ToNode::Filled { request, key, tag, state, value, writer }));
     }
@@ -180,42 +192,108 @@ impl<R: Rules> Home<R> {
         granted(shared)
     }
 
+    /// A write of a key that nobody owns: main memory has the newest value.
+    fn write(&mut self, key: &str, job: Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+        let Want::Write { write, acked_below, change, again } = &job.want else { return };
+        let error = match self.check_fill(key, change, standing).and_then(|()| change.on(key, &memory.stored(key))) {
+            Ok(new) => return self.invalidate_and_own(key, job, new, None, memory, standing, out),
+            Err(error) => error,
+        };
+        if !again {
+            return self.refuse(key, &job, error, out);
+        }
+        mark(Rare::RefusalAsksTheLog);
+        let Some(incarnation) = self.leases.get(&job.node).map(|lease| lease.incarnation) else { return };
+        let (node, key_owned, write) = (job.node, key.to_owned(), Some((*write, *acked_below)));
+        let command = Command::Own(Own::refusal(key_owned.clone(), node, incarnation, write.expect("just made").0));
+        let transaction = self.begin(key, job, Phase::Refusal(error), standing);
+        out.propose.push(Proposal { key: key_owned, transaction, command, write });
+    }
+
+    /// The copies go while the removal is on its way into the log.
+    fn remove(
+        &mut self,
+        key: &str,
+        job: Job,
+        version: Version,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
+        if memory.stored(key).version != version {
+            return;
+        }
+        let id = self.invalidate(key, job, None, standing, out);
+        let command = Command::Remove(Remove { key: key.to_owned(), version });
+        out.propose.push(Proposal { key: key.to_owned(), transaction: id, command, write: None });
+    }
+
     /// The copies go while the ownership is on its way into the log.
+    #[expect(clippy::too_many_arguments, reason = "one write's fields, and what every step needs")]
     fn invalidate_and_own(
         &mut self,
         key: &str,
         job: Job,
+        new: New,
         old_owner: Option<(Owner, Option<Sharer>)>,
         memory: &Memory,
         standing: Standing,
         out: &mut HomeOut,
     ) {
-        let Want::Write { write, acked_below, value } = job.want.clone() else { return };
-        let grows = value.as_ref().map_or(0, bytes::Bytes::len);
-        if memory.bytes() + key.len() + grows > self.config.memory_bytes_max {
+        let Want::Write { write, acked_below, change, .. } = &job.want else { return };
+        let (write, acked_below, through) = (*write, *acked_below, change.is_through());
+        if memory.bytes() + key.len() + new.bytes() > self.config.memory_bytes_max {
             let what = format!("main memory of this group is full ({} bytes)", self.config.memory_bytes_max);
             return self.refuse(key, &job, Error::new(ErrorCode::Overloaded, what).retry_after(1_000), out);
         }
         let Some(incarnation) = self.leases.get(&job.node).map(|lease| lease.incarnation) else { return };
+        let (node, replaces) = (job.node, old_owner.map(|(owner, _)| owner.epoch));
+        let New { value, content_type, expires, sum } = new;
+        let key_owned = key.to_owned();
+        let own = Own {
+            key: key_owned.clone(),
+            node,
+            incarnation,
+            write,
+            value,
+            replaces,
+            content_type,
+            expires,
+            through,
+            sum,
+            refused: false,
+        };
+        let transaction = self.invalidate(key, job, old_owner, standing, out);
+        let (command, write) = (Command::Own(own), Some((write, acked_below)));
+        out.propose.push(Proposal { key: key_owned, transaction, command, write });
+    }
+
+    /// Begins a transaction that is done when no copy is left and its command is in the log.
+    fn invalidate(
+        &mut self,
+        key: &str,
+        job: Job,
+        old_owner: Option<(Owner, Option<Sharer>)>,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) -> u64 {
         let sharers = self.directory.get_mut(key).map(|entry| std::mem::take(&mut entry.sharers)).unwrap_or_default();
         if let Some(entry) = self.directory.get_mut(key) {
-            entry.exclusive = None;
+            (entry.exclusive, entry.absent) = (None, None);
         }
         // The writer dropped what it had before it asked; a copy that it was given later is another matter.
-        let gone = |node: NodeId, sharer: &Sharer| node == job.node && sharer.request < job.request;
+        let writes = matches!(job.want, Want::Write { .. });
+        let gone = |node: NodeId, sharer: &Sharer| writes && node == job.node && sharer.request < job.request;
         let copies: BTreeMap<NodeId, Sharer> = sharers
             .into_iter()
             .filter(|(node, sharer)| !gone(*node, sharer) && self.may_serve(*node, sharer.number, standing.now_us))
             .collect();
-        let (node, replaces) = (job.node, old_owner.map(|(owner, _)| owner.epoch));
-        let own = Own { key: key.to_owned(), node, incarnation, write, value, replaces };
         let nodes: Vec<NodeId> = copies.keys().copied().collect();
         let id = self.begin(key, job, Phase::commit(old_owner, copies), standing);
         for node in nodes {
             out.to_node.push((node, ToNode::SnoopInv { transaction: id, key: key.to_owned(), owner: None }));
         }
-        let command = Command::Own(own);
-        out.propose.push(Proposal { key: key.to_owned(), transaction: id, command, write: Some((write, acked_below)) });
+        id
     }
 
     fn propose_write_back(
@@ -263,7 +341,7 @@ impl<R: Rules> Home<R> {
                 };
                 self.owner_gave_way(key, owner, sharer, dirty, memory, standing, out);
             }
-            Phase::Owner(_) => {}
+            Phase::Owner(_) | Phase::Refusal(_) => {}
         }
         self.advance(key, memory, standing, out);
     }
@@ -281,9 +359,16 @@ impl<R: Rules> Home<R> {
     ) {
         let Some(entry) = self.directory.get_mut(key) else { return };
         let Some(transaction) = entry.transaction.as_mut() else { return };
-        if matches!(transaction.job.want, Want::Write { .. }) {
-            let transaction = entry.transaction.take().expect("looked at above");
-            return self.invalidate_and_own(key, transaction.job, Some((owner, None)), memory, standing, out);
+        if let Want::Write { change, .. } = &transaction.job.want {
+            let new = match &dirty {
+                Some(newest) => change.on(key, newest),
+                None => change.on(key, &memory.stored(key)),
+            };
+            // A write that may not be done is refused once the value that forbids it is in main memory.
+            if let (Ok(new), 0) = (new, change.fill) {
+                let job = entry.transaction.take().expect("looked at above").job;
+                return self.invalidate_and_own(key, job, new, Some((owner, None)), memory, standing, out);
+            }
         }
         transaction.phase = Phase::commit(Some((owner, sharer)), BTreeMap::new());
         let id = transaction.id;
@@ -306,16 +391,33 @@ impl<R: Rules> Home<R> {
         let Some(entry) = self.directory.get_mut(key) else { return };
         let Some(transaction) = entry.transaction.as_mut().filter(|t| t.id == proposal.transaction) else { return };
         match (&mut transaction.phase, committed) {
-            (Phase::Commit { owned, .. }, Committed::Applied(Applied::Owned(epoch))) => {
-                *owned = Some((epoch, true));
+            (Phase::Commit { done, .. }, Committed::Applied(applied)) if applied.write().is_some() => {
+                *done = applied.write().map(|(epoch, sum)| Done::Wrote { epoch, owns: true, sum });
                 self.tell_old_owner(key, LineState::I, memory, standing, out);
                 self.finish_write(key, memory, standing, out);
             }
-            (Phase::Commit { owned, .. }, Committed::Repeated(Applied::Owned(epoch))) => {
+            (Phase::Commit { done, .. }, Committed::Repeated(applied)) if applied.write().is_some() => {
                 // Done before, under an ownership that is over: the write is acknowledged, the line is not granted.
                 mark(Rare::WriteRepeated);
-                *owned = Some((epoch, false));
+                *done = applied.write().map(|(epoch, sum)| Done::Wrote { epoch, owns: false, sum });
                 self.finish_write(key, memory, standing, out);
+            }
+            (Phase::Commit { done, .. }, Committed::Applied(Applied::Removed)) => {
+                *done = Some(Done::Removed);
+                self.finish_write(key, memory, standing, out);
+            }
+            (Phase::Refusal(_), Committed::Repeated(applied)) if applied.write().is_some() => {
+                // It was done, and somebody wrote after it.
+                mark(Rare::WriteRepeated);
+                let job = entry.abort().expect("looked at above");
+                let (Want::Write { write, .. }, Some((epoch, sum))) = (&job.want, applied.write()) else { return };
+                let (key, tag) = (key.to_owned(), job.tag);
+                out.to_node.push((job.node, ToNode::Owned { write: *write, key, tag, epoch, owns: false, sum }));
+            }
+            (Phase::Refusal(error), Committed::Applied(Applied::Refused) | Committed::Repeated(Applied::Refused)) => {
+                let error = error.clone();
+                let job = entry.abort().expect("looked at above");
+                self.refuse(key, &job, error, out);
             }
             (_, Committed::Applied(Applied::WrittenBack)) => self.written_back(key, memory, standing, out),
             (_, Committed::Refused(error)) => {
@@ -370,8 +472,14 @@ impl<R: Rules> Home<R> {
         let version = memory.stored(key).version;
         let (owned_key, epoch) = (key.to_owned(), owner.epoch);
         out.to_node.push((owner.node, ToNode::WrittenBack { key: owned_key, epoch, version, ended: true, state, tag }));
-        if matches!(job.want, Want::Read) && self.may_act(standing) {
-            self.fill(key, &job, memory, standing, out);
+        match &job.want {
+            Want::Read if self.may_act(standing) => self.fill(key, &job, memory, standing, out),
+            Want::Write { .. } | Want::Fill { .. } => {
+                if let Some(entry) = self.directory.get_mut(key) {
+                    entry.waiting.push_front(job);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -391,19 +499,20 @@ impl<R: Rules> Home<R> {
     /// Answers a write when both are done: the ownership is applied, and no copy is left.
     fn finish_write(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let Some(entry) = self.directory.get_mut(key) else { return };
-        let Some(Transaction { job, phase: Phase::Commit { copies, owned: Some((epoch, owns)), .. }, .. }) =
-            &entry.transaction
+        let Some(Transaction { job, phase: Phase::Commit { copies, done: Some(done), .. }, .. }) = &entry.transaction
         else {
             return;
         };
-        let Want::Write { write, .. } = job.want else { return };
         if !copies.is_empty() && !R::without(Rule::WriteBeforeCopiesAreGone) {
             return;
         }
-        let (node, tag, epoch) = (job.node, job.tag, *epoch);
-        let owns = *owns && memory.owner(key).is_some_and(|owner| owner.epoch == epoch);
+        if let (Want::Write { write, .. }, Done::Wrote { epoch, owns, sum }) = (&job.want, *done) {
+            let (write, key, tag) = (*write, key.to_owned(), job.tag);
+            let owns = owns && memory.owner(&key).is_some_and(|owner| owner.epoch == epoch);
+            out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns, sum }));
+        }
         entry.transaction = None;
-        out.to_node.push((node, ToNode::Owned { write, key: key.to_owned(), tag, epoch, owns }));
+        self.end_fill(key, out);
         self.advance(key, memory, standing, out);
     }
 
@@ -421,7 +530,7 @@ impl<R: Rules> Home<R> {
                 let owner = *owner;
                 return self.owner_away(key, job, owner, memory, standing, out);
             }
-            Phase::Owner(_) => {}
+            Phase::Owner(_) | Phase::Refusal(_) => {}
             Phase::Commit { copies, .. } => {
                 let before = copies.len();
                 copies.retain(|node, sharer| self.may_serve(*node, sharer.number, now_us));
@@ -452,6 +561,6 @@ impl<R: Rules> Home<R> {
 
 impl Phase {
     fn commit(old_owner: Option<(Owner, Option<Sharer>)>, copies: BTreeMap<NodeId, Sharer>) -> Self {
-        Self::Commit { old_owner, copies, owned: None }
+        Self::Commit { old_owner, copies, done: None }
     }
 }

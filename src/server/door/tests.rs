@@ -1,5 +1,5 @@
 use futures_util::FutureExt;
-use trine_protocol::cache::{Put, Version, Written};
+use trine_protocol::cache::{Get, Put, Version, Written};
 use trine_protocol::cluster::{KeepAlive, OpenSession, Status};
 use trine_protocol::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use trine_protocol::queue::Enqueue;
@@ -62,7 +62,7 @@ impl Bench {
     fn line(&self, key: &str, until_us: u64) {
         let group = GroupId(self.ring.group_of_key(key));
         let tag = LeaseTag { term: 1, number: 1 };
-        let value = Versioned { version: Version { epoch: 4, count: 2 }, value: Some("held".into()) };
+        let value = Versioned::new(Version { epoch: 4, count: 2 }, Some("held".into()));
         let line = Line { state: LineState::M, value, tag };
         self.lines.apply(group, vec![LineChange::Lease(tag, until_us), LineChange::Put(key.into(), line)]);
     }
@@ -118,7 +118,7 @@ fn requests_have_their_place_when_call_returns_and_keep_their_order() {
 #[tokio::test]
 async fn an_answer_reaches_its_caller() {
     let bench = bench();
-    let put = Put { key: "key".into(), value: "v".into() };
+    let put = Put { key: "key".into(), value: "v".into(), ..Put::default() };
     let call = bench.gateway.call(put.into(), CallOptions::default());
     let inputs = bench.inputs(bench.ring.group_of_key("key"));
     let [Input::Request { id, .. }] = inputs[..] else { panic!("{inputs:?}") };
@@ -150,7 +150,7 @@ async fn what_no_group_needs_to_see_is_refused_at_the_door() {
     assert_eq!(bench.code_now(get(""), plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(get(&"k".repeat(KEY_BYTES_MAX + 1)), plain), Some(ErrorCode::TooLarge));
     let value = vec![0; VALUE_BYTES_MAX + 1].into();
-    assert_eq!(bench.code_now(Put { key: "k".into(), value }, plain), Some(ErrorCode::TooLarge));
+    assert_eq!(bench.code_now(Put { key: "k".into(), value, ..Put::default() }, plain), Some(ErrorCode::TooLarge));
     let session = Some(SessionRef { session: 4, sequence: 0, acked_below: 0 });
     assert_eq!(bench.code_now(get("k"), CallOptions { session, ..plain }), Some(ErrorCode::InvalidArgument));
     assert!((0..GROUPS).all(|group| bench.inputs(group).is_empty()));

@@ -129,7 +129,7 @@ fn start(script: impl FnOnce(&Arc<Pending>, &Arc<SharedLines>) -> Vec<Effects>) 
 }
 
 fn line(key: &str) -> LineChange {
-    let value = Versioned { version: Version::default(), value: None };
+    let value = Versioned::new(Version::default(), None);
     LineChange::Put(key.to_owned(), Line { state: LineState::S, value, tag: tag() })
 }
 

@@ -50,7 +50,7 @@ mod tests {
 
     fn lines(state: LineState, epoch: u64, until_us: u64) -> Lines {
         let tag = LeaseTag { term: 1, number: 1 };
-        let value = Versioned { version: Version { epoch, count: 0 }, value: None };
+        let value = Versioned::new(Version { epoch, count: 0 }, None);
         let mut lines = Lines::default();
         lines.apply(LineChange::Lease(tag, until_us));
         lines.apply(LineChange::Put("k".into(), Line { state, value, tag }));

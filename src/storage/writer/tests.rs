@@ -316,7 +316,7 @@ async fn checkpoints_are_told_after_their_sync_and_reads_see_them() {
 }
 
 fn bulk(group: GroupId, sequence: u64, bytes: usize) -> Write {
-    let dirty = Versioned { version: Version { epoch: 1, count: sequence }, value: Some(vec![0; bytes].into()) };
+    let dirty = Versioned::new(Version { epoch: 1, count: sequence }, Some(vec![0; bytes].into()));
     let mut write = journal(group, vec![JournalRecord::Written { key: "k".to_owned(), dirty }]);
     write.sequence = sequence;
     write

@@ -116,14 +116,14 @@ mod tests {
     }
 
     fn bus() -> Arc<GroupMessage> {
-        let dirty = Some(Versioned { version: Version { epoch: 4, count: 1 }, value: None });
+        let dirty = Some(Versioned::new(Version { epoch: 4, count: 1 }, None));
         let tag = LeaseTag { term: 1, number: 2 };
         let message = ToHome::WriteBack { request: 1, key: "k".into(), epoch: 4, dirty, end: true, tag };
         Arc::new(GroupMessage::Bus(BusMessage::ToHome(message)))
     }
 
     fn forward() -> Arc<GroupMessage> {
-        let request = Put { key: "k".into(), value: "v".into() }.into();
+        let request = Put { key: "k".into(), value: "v".into(), ..Put::default() }.into();
         Arc::new(GroupMessage::Forward(Forward {
             id: 1,
             session: 2,

@@ -7,16 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use trine_protocol::cache::Version;
+use trine_protocol::cache::{Filling, Got, OnlyIf, Put, Version};
 use trine_protocol::{Request, Response};
 
 use super::{Check, Operation, Verdict};
 use crate::ids::GroupId;
 
+use counter::Counter;
+use demands::Demands;
+
+mod counter;
+mod demands;
+
 /// Every key of the cluster, as its clients saw it.
 #[derive(Debug, Default)]
 pub(crate) struct CacheChecker {
     keys: BTreeMap<(GroupId, String), Key>,
+    counters: BTreeMap<(GroupId, String), Counter>,
     /// A key whose floor has risen since it was last asked for.
     risen: Vec<(GroupId, String)>,
 }
@@ -25,7 +32,9 @@ pub(crate) struct CacheChecker {
 struct Key {
     /// What each write that was ever sent came to.
     writes: BTreeMap<Bytes, Fate>,
-    /// Deletes that were sent and neither refused nor acknowledged: each may take effect once, at any time.
+    /// What its writes demanded.
+    demands: Demands,
+    /// Deletes that were sent and neither refused nor acknowledged, and values that go by themselves: each may take effect once, at any time.
     deletes_possible: usize,
     /// The versions of the deletes that were acknowledged.
     deletes_done: BTreeSet<Version>,
@@ -48,12 +57,19 @@ impl CacheChecker {
     /// A client has sent an operation.
     pub(crate) fn sent(&mut self, operation: &Operation) {
         let Some(name) = key_name(&operation.request) else { return };
+        if is_counter(name) {
+            let adds = matches!(operation.request, Request::Add(_));
+            let counter = self.counters.entry((operation.group, name.clone())).or_default();
+            return counter.sent(operation.number, adds);
+        }
         let key = self.keys.entry((operation.group, name.clone())).or_default();
         key.floors.insert(operation.number, key.floor);
         match &operation.request {
             Request::Put(put) => {
                 let earlier = key.writes.insert(put.value.clone(), Fate::Possible);
                 assert_eq!(earlier, None, "the value {:?} is written twice", put.value);
+                key.demands.sent(operation.number);
+                key.deletes_possible += usize::from(put.ttl_ms > 0);
             }
             Request::Delete(_) => key.deletes_possible += 1,
             _ => {}
@@ -64,6 +80,10 @@ impl CacheChecker {
     pub(crate) fn ended(&mut self, operation: &Operation, verdict: &Verdict) -> Check {
         let Some(name) = key_name(&operation.request) else { return Ok(()) };
         let id = (operation.group, name.clone());
+        if is_counter(name) {
+            let checked = self.counters.entry(id).or_default().ended(operation, verdict);
+            return checked.map_err(|what| format!("counter {name} of {}: {what}", operation.group));
+        }
         let key = self.keys.entry(id.clone()).or_default();
         let before = key.floor;
         let checked = key.ended(operation, verdict);
@@ -75,6 +95,9 @@ impl CacheChecker {
 
     /// A reader's table shows that value: it counts as seen, though no client has asked for it.
     pub(crate) fn shown(&mut self, group: GroupId, name: &str, version: Version, value: Option<&Bytes>) -> Check {
+        if is_counter(name) {
+            return Ok(());
+        }
         let key = self.keys.entry((group, name.to_string())).or_default();
         key.note(version, value).map_err(|what| format!("key {name} of {group}: {what}"))
     }
@@ -95,7 +118,29 @@ fn key_name(request: &Request) -> Option<&String> {
         Request::Get(get) => Some(&get.key),
         Request::Put(put) => Some(&put.key),
         Request::Delete(delete) => Some(&delete.key),
+        Request::Add(add) => Some(&add.key),
+        Request::GetOrFill(get) => Some(&get.key),
         _ => None,
+    }
+}
+
+/// Whether clients do nothing with that key but read it and add to it.
+fn is_counter(name: &str) -> bool {
+    name.starts_with('n')
+}
+
+impl Counter {
+    fn ended(&mut self, operation: &Operation, verdict: &Verdict) -> Check {
+        let number = operation.number;
+        match verdict {
+            Verdict::Answered(Response::Add(added)) => self.added(number, added.sum, added.version),
+            Verdict::Answered(Response::Get(got)) => self.read(number, got.value.as_ref(), got.version),
+            verdict => {
+                let adds = matches!(operation.request, Request::Add(_));
+                self.gave_up(number, adds, matches!(verdict, Verdict::NotExecuted(_)));
+                Ok(())
+            }
+        }
     }
 }
 
@@ -103,17 +148,18 @@ impl Key {
     fn ended(&mut self, operation: &Operation, verdict: &Verdict) -> Check {
         let floor = self.floors.remove(&operation.number).unwrap_or_default();
         match (&operation.request, verdict) {
-            (Request::Get(_), Verdict::Answered(Response::Get(got))) => {
-                if got.version < floor {
-                    return Err(format!("stale read: {:?} after {floor:?}", got.version));
-                }
-                self.note(got.version, got.value.as_ref())?;
-                self.floor = self.floor.max(got.version);
+            (Request::Get(_), Verdict::Answered(Response::Get(got)))
+            | (Request::GetOrFill(_), Verdict::Answered(Response::GetOrFill(Filling { found: Some(got), .. }))) => {
+                self.read(got, floor)
+            }
+            (Request::GetOrFill(_), Verdict::Answered(Response::GetOrFill(Filling { found: None, token }))) => {
+                self.demands.granted(*token);
                 Ok(())
             }
             (Request::Put(put), Verdict::Answered(Response::Put(written))) => {
                 self.writes.insert(put.value.clone(), Fate::Written(written.version));
-                self.written(written.version, Some(&put.value), floor)
+                self.written(written.version, Some(&put.value), floor)?;
+                self.demanded(operation.number, put, written.version)
             }
             (Request::Delete(_), Verdict::Answered(Response::Delete(written))) => {
                 self.deletes_possible -= 1;
@@ -122,6 +168,8 @@ impl Key {
                 self.explain_absence()
             }
             (Request::Put(put), Verdict::NotExecuted(code)) => {
+                self.demands.ended(operation.number, None)?;
+                self.deletes_possible -= usize::from(put.ttl_ms > 0);
                 self.writes.insert(put.value.clone(), Fate::Refused);
                 match self.versions.iter().find(|(_, value)| value.as_ref() == Some(&put.value)) {
                     Some((version, _)) => {
@@ -135,6 +183,32 @@ impl Key {
                 self.explain_absence()
             }
             _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self, got: &Got, floor: Version) -> Check {
+        if got.version < floor {
+            return Err(format!("stale read: {:?} after {floor:?}", got.version));
+        }
+        self.note(got.version, got.value.as_ref())?;
+        self.floor = self.floor.max(got.version);
+        Ok(())
+    }
+
+    /// A write was done: what it demanded was true of the version before its own.
+    fn demanded(&mut self, number: u64, put: &Put, version: Version) -> Check {
+        self.demands.ended(number, Some(version))?;
+        if put.fill > 0 {
+            self.demands.filled(put.fill, version)?;
+        }
+        let before = match version {
+            Version { epoch, count: 0 } => Version { epoch: epoch - 1, count: u64::MAX },
+            Version { epoch, count } => Version { epoch, count: count - 1 },
+        };
+        match put.only_if {
+            OnlyIf::Anything | OnlyIf::Present => Ok(()),
+            OnlyIf::Absent => self.note(before, None),
+            OnlyIf::Version(from) => self.demands.swapped(from, version, self.versions.keys()),
         }
     }
 
@@ -155,6 +229,7 @@ impl Key {
             }
             return Ok(());
         }
+        self.demands.seen(version)?;
         self.versions.insert(version, value.cloned());
         let Some(value) = value else { return self.explain_absence() };
         match self.writes.get(value) {
@@ -196,7 +271,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use trine_protocol::ErrorCode;
-    use trine_protocol::cache::{Delete, Get, Got, LineState, Put, Source, Written};
+    use trine_protocol::cache::{Delete, Get, GetOrFill, LineState, Source, Written};
 
     use super::super::history::History;
     use super::*;
@@ -206,7 +281,7 @@ mod tests {
     }
 
     fn put(value: &'static str) -> Put {
-        Put { key: "k".into(), value: Bytes::from_static(value.as_bytes()) }
+        Put { key: "k".into(), value: Bytes::from_static(value.as_bytes()), ..Put::default() }
     }
 
     fn version(epoch: u64, count: u64) -> Version {
@@ -216,7 +291,13 @@ mod tests {
     fn got(value: Option<&'static str>, epoch: u64, count: u64) -> Response {
         let value = value.map(|value| Bytes::from_static(value.as_bytes()));
         let version = version(epoch, count);
-        Response::Get(Got { value, version, state: LineState::S, source: Source::LocalCache })
+        Response::Get(Got {
+            value,
+            version,
+            state: LineState::S,
+            source: Source::LocalCache,
+            content_type: String::new(),
+        })
     }
 
     fn written(epoch: u64, count: u64) -> Response {
@@ -244,7 +325,7 @@ mod tests {
         history.run(8, get(), got(Some("c"), 9, 0)).unwrap();
         history.end(10, &slow_get, Verdict::Answered(got(Some("b"), 5, 1))).unwrap();
         history.end(10, &slow_put, Verdict::Unknown).unwrap();
-        let delete = Delete { key: "k".into() };
+        let delete = Delete { key: "k".into(), ..Delete::default() };
         history.run(12, delete, Response::Delete(Written { version: version(9, 1) })).unwrap();
         history.run(14, get(), got(None, 9, 1)).unwrap();
         assert_eq!(history.services.cache.take_risen().len(), 4);
@@ -296,12 +377,45 @@ mod tests {
         rejected(with_two().run(6, get(), got(None, 9, 0)), "vanished");
         // One delete explains one run of absences, however often it was looked up, and not a second.
         let mut history = with_two();
-        let open = history.send(6, Delete { key: "k".into() });
+        let open = history.send(6, Delete { key: "k".into(), ..Delete::default() });
         history.run(7, get(), got(None, 9, 0)).unwrap();
         history.run(9, get(), got(None, 11, 0)).unwrap();
         history.run(11, put("c"), written(12, 0)).unwrap();
         rejected(history.run(13, get(), got(None, 14, 0)), "vanished");
         history.end(15, &open, Verdict::Unknown).unwrap();
+    }
+
+    #[test]
+    fn what_a_write_demands_was_so() {
+        let put = |value, only_if| Put { only_if, ..put(value) };
+        // Between what a swap found and what it wrote there was nothing.
+        rejected(with_two().run(6, put("c", OnlyIf::Version(version(5, 0))), written(9, 0)), "was between");
+        let mut history = with_two();
+        history.run(6, put("c", OnlyIf::Version(version(5, 1))), written(9, 0)).unwrap();
+        let late = history.send(7, put("d", OnlyIf::Anything));
+        rejected(history.end(8, &late, Verdict::Answered(written(7, 0))), "not after");
+        // Who put if absent found nothing, so somebody deleted it.
+        rejected(with_two().run(6, put("c", OnlyIf::Absent), written(9, 0)), "vanished");
+        rejected(with_two().run(6, put("c", OnlyIf::Absent), written(5, 2)), "is both");
+        let mut history = with_two();
+        history.send(5, Put { ttl_ms: 1, ..put("e", OnlyIf::Anything) });
+        history.run(6, put("c", OnlyIf::Absent), written(9, 0)).unwrap();
+    }
+
+    #[test]
+    fn a_late_fill_writes_over_nothing() {
+        let get = || GetOrFill { key: "k".into(), lease_ms: 100 };
+        let grant = |token| Response::GetOrFill(Filling::yours(token));
+        let mut history = History::new();
+        history.run(0, get(), grant(3)).unwrap();
+        history.run(2, put("a"), written(5, 0)).unwrap();
+        rejected(history.run(4, Put { fill: 3, ..put("b") }, written(9, 0)), "filled over");
+        let mut history = History::new();
+        history.run(0, get(), grant(3)).unwrap();
+        let open = history.send(2, put("a"));
+        history.run(4, Put { fill: 3, ..put("b") }, written(9, 0)).unwrap();
+        rejected(history.end(6, &open, Verdict::Answered(written(5, 0))), "filled over");
+        rejected(History::new().run(0, Put { fill: 9, ..put("b") }, written(9, 0)), "given to nobody");
     }
 
     #[test]
