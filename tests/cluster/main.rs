@@ -8,6 +8,7 @@
 //! | `backup` | a backup under load has what was acknowledged before it, and a cluster is made of it; damage is found |
 //! | `walkthrough` | the REST walk-through from a fresh start; a killed cluster comes back with all it acknowledged |
 //! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
+//! | `operations` | compare-and-swap, additions, time to live, the right to fill, several keys at once: from every node |
 //! | `owner` | a dirty line of a dead node is refused, and back with the node |
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
@@ -23,6 +24,7 @@ mod hits;
 mod http;
 mod load;
 mod membership;
+mod operations;
 mod owner;
 mod ports;
 mod process;

@@ -59,7 +59,13 @@ async fn every_method_sends_its_command_and_returns_its_answer() {
     exchange!(client.renew("l", "c", 3, 50), Renew granted);
     exchange!(client.release("l", "c", 3), Release Released { was_held: true });
     let version = Version { epoch: 4, count: 1 };
-    let got = Got { value: Some("v".into()), version, state: LineState::S, source: Source::MainMemory };
+    let got = Got {
+        value: Some("v".into()),
+        version,
+        state: LineState::S,
+        source: Source::MainMemory,
+        content_type: String::new(),
+    };
     exchange!(client.get("k"), Get got);
     exchange!(client.put("k", "v"), Put Written { version });
     exchange!(client.delete("k"), Delete Written { version });
@@ -155,7 +161,13 @@ async fn what_was_cut_off_without_a_session_is_of_unknown_outcome_and_not_repeat
 async fn a_read_that_was_cut_off_is_sent_again() {
     let mut server = Server::start(Manner::default()).await;
     let client = Client::connect(ClientConfig { session: false, ..config(&[&server]) }).await.unwrap();
-    let got = Got { value: None, version: Version::default(), state: LineState::S, source: Source::MainMemory };
+    let got = Got {
+        value: None,
+        version: Version::default(),
+        state: LineState::S,
+        source: Source::MainMemory,
+        content_type: String::new(),
+    };
     let (result, ()) = tokio::join!(client.get("k"), async {
         server.next().await.cut();
         let again = server.next().await;

@@ -15,7 +15,13 @@ fn enqueued(id: u64) -> Response {
 
 fn got() -> Response {
     let version = Version::default();
-    Response::Get(Got { value: None, version, state: LineState::S, source: Source::MainMemory })
+    Response::Get(Got {
+        value: None,
+        version,
+        state: LineState::S,
+        source: Source::MainMemory,
+        content_type: String::new(),
+    })
 }
 
 #[tokio::test]
