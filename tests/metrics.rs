@@ -162,6 +162,7 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
         "trine_cache_oldest_dirty_seconds",
         "trine_cache_evictions_total",
         "trine_cache_writes_lost_total",
+        "trine_cache_coherence_violations_total",
         "trine_bus_lease_lapses_total",
     ];
     for metric in TABLE {

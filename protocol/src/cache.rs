@@ -262,3 +262,88 @@ pub struct AllWrittenBack {
     /// Lines that were dirty.
     pub lines: u64,
 }
+
+/// Asks this node what it knows of a key, and why the key is as it is. Looks and changes nothing; the answer is that of an instant.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Explain {
+    /// 1 to [`crate::limits::KEY_BYTES_MAX`] bytes.
+    pub key: String,
+}
+
+/// Answer to [`Explain`].
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Explained {
+    /// The node that was asked.
+    pub node: String,
+    /// The key's group.
+    pub group: u32,
+    /// The state of the key here, with what is under way: I, S, E, M, or IS, IS_I, IM, SM, MI.
+    pub state: String,
+    /// The version of the line here, where there is one.
+    pub version: Option<Version>,
+    /// Whether main memory lacks it.
+    pub dirty: bool,
+    /// Requests of this node's clients that wait for the key.
+    pub waiting: u32,
+    /// Milliseconds that this node's bus lease lasts; 0 where it has none, and serves nothing.
+    pub lease_ms: u64,
+    /// What the key went through here, oldest first: at most [`crate::limits::TRANSITIONS_MAX`], as far as the node remembers.
+    pub transitions: Vec<Transition>,
+    /// Where this node is the key's home: what the home knows.
+    pub home: Option<HomeView>,
+}
+
+/// A change of a key's state on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Milliseconds ago.
+    pub ago_ms: u64,
+    /// From this state.
+    pub from: String,
+    /// To this one.
+    pub to: String,
+    /// Because of this: the message or the operation.
+    pub why: String,
+}
+
+/// What a key's home knows.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HomeView {
+    /// Version of what main memory has; None where the key does not exist.
+    pub version: Option<Version>,
+    /// Bytes of that value.
+    pub bytes: u64,
+    /// The node that wrote it; empty where the key does not exist.
+    pub writer: String,
+    /// The node that may write it, and has a value that may be newer; empty where there is none.
+    pub owner: String,
+    /// Whether that node has a bus lease, so that it can be asked.
+    pub owner_present: bool,
+    /// The nodes that may have a copy.
+    pub sharers: Vec<String>,
+    /// What the transaction that is under way waits for, for a person; empty where there is none.
+    pub busy: String,
+    /// Requests of nodes that wait behind it.
+    pub waiting: u32,
+    /// Milliseconds of log time until the key goes by itself; 0 for never.
+    pub expires_in_ms: u64,
+    /// Clients' nodes that wait to fill it, the one that may included.
+    pub filling: u32,
+}
+
+/// A person decides that what a dead node wrote last and did not write back is lost: nobody waits for it any more. Refused while the
+/// node has a bus lease.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Evacuate {
+    /// The group, 0 to groups - 1.
+    pub group: u32,
+    /// The node.
+    pub node: String,
+}
+
+/// Answer to [`Evacuate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evacuated {
+    /// Keys that were still that node's when it was asked. Ask again until there is none.
+    pub keys: u64,
+}

@@ -145,4 +145,6 @@ commands! {
     0x0409 MultiPut: cache -> MultiWritten, Never;
     0x040a ListKeys: cache -> Keys, Freely;
     0x040b DeletePrefix: cache -> DeletedPrefix, Never;
+    0x040c Explain: cache -> Explained, Freely;
+    0x040d Evacuate: cache -> Evacuated, Freely;
 }

@@ -24,6 +24,7 @@ limits! {
     MULTI_MAX: usize = 256, "Keys of one multi-get or multi-put; above it `InvalidArgument`.";
     MULTI_BYTES_MAX: usize = 2 * 1024 * 1024, "Bytes of all values of one multi-get's answer or one multi-put; the keys of a multi-get that would go over it, and a multi-put that does, get `TooLarge`. Half a frame.";
     KEYS_MAX: usize = 1_000, "Keys of one answer to a listing.";
+    TRANSITIONS_MAX: usize = 20, "Changes of a key's state that an explanation has at most.";
     NAME_BYTES_MAX: usize = 512, "Bytes of a queue's, lock's or client's name; above it `TooLarge`.";
     LEASE_MS_MAX: u32 = 86_400_000, "Longest lease of a lock in milliseconds, one day as in the REST contract; above it `InvalidArgument`.";
     VISIBILITY_MS_MAX: u32 = 43_200_000, "Longest visibility timeout in milliseconds, 12 hours; above it `InvalidArgument`.";

@@ -127,6 +127,8 @@ impl Ring {
             Request::Add(add) => Some(self.group_of_key(&add.key)),
             Request::GetOrFill(fill) => Some(self.group_of_key(&fill.key)),
             Request::ListKeys(list) => existing(list.group),
+            Request::Explain(explain) => Some(self.group_of_key(&explain.key)),
+            Request::Evacuate(evacuate) => existing(evacuate.group),
             Request::WriteBack(write_back) => Some(self.group_of_key(&write_back.key)),
         }
     }

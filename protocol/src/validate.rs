@@ -85,6 +85,8 @@ impl Request {
                 not_empty("prefix", &delete.prefix)?;
                 at_most("prefix", delete.prefix.len(), KEY_BYTES_MAX)
             }
+            Self::Explain(explain) => key(&explain.key),
+            Self::Evacuate(evacuate) => name("node", &evacuate.node),
             Self::WriteBack(write_back) => key(&write_back.key),
         }
     }

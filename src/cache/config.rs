@@ -15,6 +15,8 @@ pub struct Config {
     pub dirty_bytes_max: u64,
     /// An unanswered message is sent again after this.
     pub retry_us: u64,
+    /// Time between two copies that the auditor compares with what the home has.
+    pub audit_us: u64,
     /// Bytes of keys and values that one node caches of one group; above it the oldest line goes.
     pub lines_bytes_max: usize,
     /// Requests that wait for one key at one place; one more gets `Overloaded`.
@@ -34,6 +36,7 @@ impl Default for Config {
             dirty_us_max: 1_000_000,
             dirty_bytes_max: 64 * 1024 * 1024,
             retry_us: 100_000,
+            audit_us: 1_000_000,
             lines_bytes_max: 64 * 1024 * 1024,
             waiting_max: 1024,
             directory_max: 1_000_000,

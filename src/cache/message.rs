@@ -82,6 +82,8 @@ pub enum ToHome {
     FillLease { request: u64, key: String, lease_ms: u32, tag: LeaseTag },
     /// Nobody here uses that right to fill.
     FillReturn { key: String, token: u64, tag: LeaseTag },
+    /// Which version of that key is the newest? Asked by the auditor about a copy here.
+    Audit { request: u64, key: String, tag: LeaseTag },
     /// I take no more ownerships, and hold none: what the log says that I own is in main memory.
     Release { incarnation: Incarnation, tag: LeaseTag },
     /// I serve nothing any more, and take no other lease in this life of my process: nobody need wait for the end of this one. Said once.
@@ -134,12 +136,36 @@ pub enum ToNode {
     WrittenBack { key: String, epoch: Index, version: Version, ended: bool, state: LineState, tag: LeaseTag },
     /// Answer to `FillLease`.
     FillAnswered { request: u64, key: String, answer: FillAnswer },
+    /// Answer to `Audit`, where it can be said; with what tells its value apart, unless an owner has it.
+    Audited { request: u64, tag: LeaseTag, newest: Version, checksum: Option<u64> },
     /// Answer to `Release`: the log says so too.
     Released { tag: LeaseTag },
     /// Another node reads: hand over the owned line `owner`, or where None turn E into S.
     SnoopRd { transaction: u64, key: String, owner: Option<OwnerMark> },
     /// Another node writes: drop the copy, or hand over the owned line.
     SnoopInv { transaction: u64, key: String, owner: Option<OwnerMark> },
+}
+
+impl ToNode {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotHome { .. } => "NotHome",
+            Self::Registered { .. } => "Registered",
+            Self::Renewed { .. } => "Renewed",
+            Self::Lapsed { .. } => "Lapsed",
+            Self::Filled { .. } => "Filled",
+            Self::Owned { .. } => "Owned",
+            Self::ReadFailed { .. } => "ReadFailed",
+            Self::WriteFailed { .. } => "WriteFailed",
+            Self::WrittenBack { .. } => "WrittenBack",
+            Self::FillAnswered { .. } => "FillAnswered",
+            Self::Audited { .. } => "Audited",
+            Self::Released { .. } => "Released",
+            Self::SnoopRd { .. } => "SnoopRd: another node reads",
+            Self::SnoopInv { .. } => "SnoopInv: another node writes",
+        }
+    }
 }
 
 /// What became of the wish to fill a key.

@@ -6,7 +6,7 @@ use trine_protocol::Response;
 use trine_protocol::cache::{OnlyIf, Put, Source, Version};
 
 use super::client::{ClientArgs, text_member, value_or_input};
-use super::{Exit, Failure};
+use super::{Exit, Failure, explain};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -60,6 +60,22 @@ pub(super) enum CacheCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Says what every node knows of a key: its state, who has copies, what it waits for, and what it went through.
+    Explain {
+        key: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Gives up what a dead node acknowledged and did not write back, so that nobody waits for it any more.
+    Evacuate {
+        /// Its name.
+        node: String,
+        /// Yes, what only that node has is lost.
+        #[arg(long)]
+        accept_loss: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Removes every key that begins with a prefix.
     DeletePrefix {
         prefix: String,
@@ -98,6 +114,8 @@ impl CacheCommand {
                 let keys = list(&client, &prefix).await?;
                 client.answer(keys.join("\n"), &json!({ "keys": keys }))
             }
+            Self::Explain { key, client } => explain::explain(&client, &key).await,
+            Self::Evacuate { node, accept_loss, client } => explain::evacuate(&client, &node, accept_loss).await,
             Self::DeletePrefix { prefix, client } => {
                 let deleted = client.connect().await?.delete_prefix(prefix.as_str()).await?.deleted;
                 client.answer(

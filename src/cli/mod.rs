@@ -24,6 +24,7 @@ mod backup;
 mod cache;
 mod client;
 mod cluster;
+mod explain;
 mod health;
 mod lock;
 mod queue;

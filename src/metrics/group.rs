@@ -110,6 +110,8 @@ handles! {
         oldest_dirty_seconds: gauge "trine_cache_oldest_dirty_seconds",
         write_backs: following "trine_cache_write_backs_total",
         writes_lost: following "trine_cache_writes_lost_total",
+        checks: following "trine_cache_coherence_checks_total",
+        violations: following "trine_cache_coherence_violations_total",
         lease: gauge "trine_bus_lease",
         lease_margin_seconds: histogram "trine_bus_lease_margin_seconds",
         lease_lapses: following "trine_bus_lease_lapses_total",
@@ -162,7 +164,7 @@ macro_rules! bus_kinds {
 bus_kinds! {
     Register, Renew, BusRd, BusRdX, BusUpgr, WriteBack, Release, Leave, SnoopAck,
     NotHome, Registered, Renewed, Lapsed, Filled, Owned, ReadFailed, WriteFailed, WrittenBack, Released, SnoopRd, SnoopInv,
-    FillLease, FillReturn, FillAnswered,
+    FillLease, FillReturn, FillAnswered, Audit, Audited,
 }
 
 /// Counts a message of the bus that is sent to another node.

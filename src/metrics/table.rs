@@ -140,6 +140,8 @@ table! {
     "trine_cache_oldest_dirty_seconds" Gauge "seconds" ["group"] "How long main memory lacks the oldest value that it lacks; 0 where it lacks none.";
     "trine_cache_write_backs_total" Counter "values" ["group"] "Dirty values of this node that main memory has taken.";
     "trine_cache_writes_lost_total" Counter "values" ["group"] "Local writes discarded because the ownership was taken away before they were written back.";
+    "trine_cache_coherence_checks_total" Counter "copies" ["group"] "Copies in this node's cache that the auditor compared with what their home has.";
+    "trine_cache_coherence_violations_total" Counter "copies" ["group"] "Copies among those that were served and were not what their home had: a bug of Trine.";
     "trine_bus_lease" Gauge "boolean" ["group"] "1 where this node holds a valid lease on the group's bus, so that its cache serves hits.";
     "trine_bus_lease_margin_seconds" Histogram "seconds" ["group"] in MARGIN "What was left of a bus lease when its renewal arrived.";
     "trine_bus_lease_lapses_total" Counter "leases" ["group"] "Bus leases of this node that ended before they were renewed, or with their home.";

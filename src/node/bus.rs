@@ -1,7 +1,7 @@
 //! The snoop bus within one replica: between this node's lines, the home (where this node leads) and the other nodes.
 
-use trine_protocol::cache::{Delete, Put};
-use trine_protocol::{Error, ErrorCode, Request};
+use trine_protocol::cache::{Delete, Evacuated, Explained, Put};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache::{
     self, Agent, AgentOut, BusMessage, Change, Committed, Home, HomeOut, LineChange, Proposal, ToHome, ToNode, Turn,
@@ -56,6 +56,21 @@ impl<R: Rules> Replica<R> {
         act(home, member.machine.memory(), standing, &mut out);
         step.to_node.extend(out.to_node);
         step.propose.extend(out.propose);
+    }
+
+    /// What this node knows of a key, as a node and where it is one as a home.
+    pub(super) fn explain(&mut self, step: &mut Step, key: &str) -> Explained {
+        let mut explained = self.agent.explain(key, step.now.mono_us);
+        self.with_home(step, |home, memory, standing, _| explained.home = Some(home.explain(key, memory, standing)));
+        explained
+    }
+
+    /// A person gives up what a dead node did not write back.
+    pub(super) fn evacuate(&mut self, step: &mut Step, node: &str) -> Result<Response, Error> {
+        let node: NodeId = node.parse().map_err(|what: String| Error::new(ErrorCode::InvalidArgument, what))?;
+        let mut result = Err(self.not_leader());
+        self.with_home(step, |home, memory, standing, out| result = home.evacuate(node, memory, standing, out));
+        result.map(|keys| Response::Evacuate(Evacuated { keys }))
     }
 
     /// A bus message from another node.

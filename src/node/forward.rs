@@ -159,6 +159,10 @@ impl<R: Rules> Replica<R> {
             let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
             return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
         }
+        if let Request::Explain(explain) = &request {
+            let explained = self.explain(step, &explain.key);
+            return step.effects.reply.push((id, Ok(Response::Explain(explained))));
+        }
         if let Some((key, operation)) = operation_of(&request) {
             let deletes = matches!(request, Request::Delete(_));
             let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
@@ -413,7 +417,7 @@ impl<R: Rules> Replica<R> {
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
         let reads =
             |request: &Request| matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_));
-        if reads(&forward.request) || matches!(forward.request, Request::Transfer(_)) {
+        if reads(&forward.request) || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_)) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
@@ -475,6 +479,10 @@ impl<R: Rules> Replica<R> {
             let result = self.hand_over(step, &transfer.node);
             return self.answer(step, from, id, result);
         }
+        if let Request::Evacuate(evacuate) = request {
+            let result = self.evacuate(step, &evacuate.node);
+            return self.answer(step, from, id, result);
+        }
         member.next_ticket += 1;
         let ticket = member.next_ticket;
         match member.raft.read(step.now, ticket) {
@@ -528,7 +536,7 @@ impl<R: Rules> Replica<R> {
         self.answer(step, node, id, Ok(Response::Inspect(inspected)));
     }
 
-    fn not_leader(&self) -> Error {
+    pub(super) fn not_leader(&self) -> Error {
         let leader = self.leader().map(|(leader, _)| leader);
         let listed = leader.and_then(|leader| self.roster.nodes.get(&leader));
         let address = listed.map(|listed| listed.client.clone()).unwrap_or_default();

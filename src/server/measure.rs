@@ -133,6 +133,8 @@ impl Meter {
         cache.evictions.at(stats.counts.evictions);
         cache.write_backs.at(stats.counts.write_backs);
         cache.writes_lost.at(stats.counts.lost);
+        cache.checks.at(stats.counts.audits);
+        cache.violations.at(stats.counts.violations);
         cache.lease.set(one_if(lease));
         cache.lease_lapses.at(stats.counts.lapses);
     }

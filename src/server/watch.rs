@@ -153,6 +153,7 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToHome::Leave { .. } => BusKind::Leave,
             ToHome::FillLease { .. } => BusKind::FillLease,
             ToHome::FillReturn { .. } => BusKind::FillReturn,
+            ToHome::Audit { .. } => BusKind::Audit,
         },
         BusMessage::ToNode(message) => match message {
             ToNode::NotHome { .. } => BusKind::NotHome,
@@ -168,6 +169,7 @@ fn kind_of(message: &BusMessage) -> BusKind {
             ToNode::SnoopRd { .. } => BusKind::SnoopRd,
             ToNode::SnoopInv { .. } => BusKind::SnoopInv,
             ToNode::FillAnswered { .. } => BusKind::FillAnswered,
+            ToNode::Audited { .. } => BusKind::Audited,
         },
     }
 }

@@ -5,7 +5,7 @@ use crate::node::message::GroupMessage;
 use crate::raft::Body;
 
 /// Every name that `name` gives.
-pub const KINDS: [&str; 38] = [
+pub const KINDS: [&str; 40] = [
     "PreVote",
     "PreVoteReply",
     "Vote",
@@ -44,6 +44,8 @@ pub const KINDS: [&str; 38] = [
     "FillLease",
     "FillReturn",
     "FillAnswered",
+    "Audit",
+    "Audited",
 ];
 
 /// What a message is.
@@ -78,6 +80,7 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
             ToHome::Leave { .. } => 34,
             ToHome::FillLease { .. } => 35,
             ToHome::FillReturn { .. } => 36,
+            ToHome::Audit { .. } => 38,
         },
         GroupMessage::Bus(BusMessage::ToNode(message)) => match message {
             ToNode::NotHome { .. } => 18,
@@ -93,6 +96,7 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
             ToNode::SnoopRd { .. } => 28,
             ToNode::SnoopInv { .. } => 29,
             ToNode::FillAnswered { .. } => 37,
+            ToNode::Audited { .. } => 39,
         },
         GroupMessage::Forward(_) => 30,
         GroupMessage::Answer(_) => 31,

@@ -10,6 +10,7 @@
 //! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
 //! | `operations` | compare-and-swap, additions, time to live, the right to fill, several keys at once: from every node |
 //! | `owner` | a dirty line of a dead node is refused, and back with the node |
+//! | `explain` | what a key is on each node and why is told; what a dead node has is given up by a person alone |
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
 //! | `rejoin` | any one node may die; it comes back with everything |
@@ -19,6 +20,7 @@
 
 mod backup;
 mod cluster;
+mod explain;
 mod failover;
 mod hits;
 mod http;

@@ -145,6 +145,7 @@ impl World {
             Request::Add(_) | Request::GetOrFill(_) | Request::MultiGet(_) | Request::MultiPut(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
+            Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));

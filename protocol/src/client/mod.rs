@@ -46,8 +46,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::cache::{
-    Add, Added, Delete, DeletePrefix, DeletedPrefix, Filling, Get, GetOrFill, Got, Keys, ListKeys, MultiGet, MultiGot,
-    MultiPut, MultiWritten, OnlyIf, Put, WriteBack, Written, WrittenBack,
+    Add, Added, Delete, DeletePrefix, DeletedPrefix, Evacuate, Evacuated, Explain, Explained, Filling, Get, GetOrFill,
+    Got, Keys, ListKeys, MultiGet, MultiGot, MultiPut, MultiWritten, OnlyIf, Put, WriteBack, Written, WrittenBack,
 };
 use crate::cluster::{NodeStatus, Status, Transfer, Transferring};
 use crate::command::{Request, Response};
@@ -239,6 +239,14 @@ answers! {
     /// Deletes the keys that begin with a prefix.
     delete_prefix(prefix: impl Into<String>) -> DeletedPrefix {
         DeletePrefix DeletePrefix { prefix: prefix.into() }
+    }
+    /// Asks the chosen node what it knows of a key, and why.
+    explain(key: impl Into<String>) -> Explained {
+        Explain Explain { key: key.into() }
+    }
+    /// Declares what a dead node did not write back lost, in one group.
+    evacuate(group: u32, node: impl Into<String>) -> Evacuated {
+        Evacuate Evacuate { group, node: node.into() }
     }
     /// Has the chosen node write its dirty line back.
     write_back(key: impl Into<String>) -> WrittenBack {

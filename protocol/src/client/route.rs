@@ -43,7 +43,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn is_for_cache(request: &Request) -> bool {
     let command = request.command();
     let of_this_node = matches!(command, Command::Backup | Command::BackupRead);
-    of_this_node || (command.module() == "cache" && command != Command::ListKeys)
+    of_this_node || (command.module() == "cache" && !matches!(command, Command::ListKeys | Command::Evacuate))
 }
 
 impl Routes {

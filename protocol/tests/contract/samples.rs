@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 use trine_protocol::cache::{
-    Add, Added, AllWrittenBack, Delete, DeletePrefix, DeletedPrefix, Filling, Get, GetOrFill, Got, Keys, LineState,
-    ListKeys, MultiGet, MultiGot, MultiPut, MultiWritten, OnlyIf, Put, Source, Version, WriteBack, WriteBackAll,
-    Written, WrittenBack,
+    Add, Added, AllWrittenBack, Delete, DeletePrefix, DeletedPrefix, Evacuate, Evacuated, Explain, Explained, Filling,
+    Get, GetOrFill, Got, HomeView, Keys, LineState, ListKeys, MultiGet, MultiGot, MultiPut, MultiWritten, OnlyIf, Put,
+    Source, Transition, Version, WriteBack, WriteBackAll, Written, WrittenBack,
 };
 use trine_protocol::cluster::{
     Backup, BackupBegun, BackupPart, BackupRead, BackupStands, GroupStatus, KeepAlive, Kept, NewNode, NodeAddresses,
@@ -183,6 +183,8 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("multi-put", cache, MultiPut { puts: vec![put.clone(), Put { key: text("b"), ..put }] }.into()),
         ("list keys", cache, ListKeys { group: 2, prefix: text("user:"), after: text("user:123") }.into()),
         ("delete prefix", cache, DeletePrefix { prefix: text("user:") }.into()),
+        ("explain", cache, Explain { key: text("user:123") }.into()),
+        ("evacuate", cache, Evacuate { group: 2, node: text("node2") }.into()),
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
@@ -237,6 +239,9 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to multi-get", Response::MultiGet(MultiGot { results: vec![Ok(got), Err(away.clone())] })),
         ("answer to multi-put", Response::MultiPut(MultiWritten { results: vec![Ok(Written { version }), Err(away)] })),
         ("answer to list keys", Response::ListKeys(Keys { keys: vec!["a".into(), "b".into()], more: true })),
+        ("answer to explain", Response::Explain(explained(version))),
+        ("answer to explain, nothing known", Response::Explain(Explained::default())),
+        ("answer to evacuate", Response::Evacuate(Evacuated { keys: 3 })),
         ("answer to delete prefix", Response::DeletePrefix(DeletedPrefix { deleted: 2 })),
         ("answer to get, no such key", Response::Get(missing)),
         ("answer to put", Response::Put(Written { version })),
@@ -246,6 +251,33 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
     list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
+}
+
+fn explained(version: Version) -> Explained {
+    let transition = Transition { ago_ms: 120, from: "I".into(), to: "M".into(), why: "Owned".into() };
+    let home = HomeView {
+        version: Some(version),
+        bytes: 12,
+        writer: "node1".into(),
+        owner: "node1".into(),
+        owner_present: true,
+        sharers: vec!["node3".into()],
+        busy: "a read of node2 waits for the value that node1 has".into(),
+        waiting: 1,
+        expires_in_ms: 0,
+        filling: 0,
+    };
+    Explained {
+        node: "node1".into(),
+        group: 2,
+        state: "M".into(),
+        version: Some(version),
+        dirty: true,
+        waiting: 0,
+        lease_ms: 870,
+        transitions: vec![transition],
+        home: Some(home),
+    }
 }
 
 fn new_node() -> NewNode {

@@ -28,7 +28,9 @@ struct Fill {
 impl<R: Rules> Agent<R> {
     /// A message of a home. Any message may come at any time, twice, or never.
     pub fn handle(&mut self, turn: &mut Turn<'_>, message: ToNode) {
+        self.because(turn, message.name());
         self.check_lapse(turn);
+        self.because(turn, message.name());
         match message {
             ToNode::NotHome { .. } => {}
             ToNode::Registered { tag, round } => self.registered(turn, tag, round),
@@ -47,6 +49,9 @@ impl<R: Rules> Agent<R> {
                 self.ended(turn, &key, epoch, version, state, tag);
             }
             ToNode::WrittenBack { key, epoch, version, .. } => self.stored(turn, &key, epoch, version),
+            ToNode::Audited { request, tag, newest, checksum } => {
+                self.audited(turn, request, tag, newest, checksum);
+            }
             ToNode::Released { tag } => self.leave_the_bus(turn, tag),
             ToNode::SnoopRd { transaction, key, owner } => self.snoop_read(turn, transaction, &key, owner),
             ToNode::SnoopInv { transaction, key, owner } => self.snoop_invalidate(turn, transaction, &key, owner),

@@ -36,6 +36,11 @@ impl<R: Rules> Agent<R> {
         }
     }
 
+    /// How many wait here to fill that key.
+    pub(super) fn filling(&self, key: &str) -> usize {
+        self.fills.get(key).map_or(0, |fill| fill.callers.len())
+    }
+
     /// Asks for the right, for the client that has waited longest; again where an answer is overdue.
     fn ask_to_fill(&mut self, turn: &mut Turn<'_>, key: &str) {
         let Some(tag) = self.valid_tag(turn.now_us) else { return };
@@ -55,7 +60,6 @@ impl<R: Rules> Agent<R> {
 
     /// What the home says of it.
     pub(super) fn fill_answered(&mut self, turn: &mut Turn<'_>, request: u64, key: &str, answer: FillAnswer) {
-        let asked = |fill: &mut Fill| fill.asked.is_some_and(|(number, _)| number == request);
         let Some(fill) = self.fills.get_mut(key).filter(|fill| fill.asked.is_some_and(|(number, _)| number == request))
         else {
             // Who asked has gone.
@@ -64,7 +68,6 @@ impl<R: Rules> Agent<R> {
             }
             return;
         };
-        debug_assert!(asked(fill), "it is the one that was looked for");
         fill.asked = None;
         match answer {
             FillAnswer::Yours { token } => {

@@ -43,6 +43,7 @@ impl<R: Rules> Agent<R> {
         if self.lease.home.is_some_and(|known| known >= term) {
             return;
         }
+        self.because(turn, "a new home");
         self.lease.home = Some(term);
         if self.lease.held.is_some() {
             self.lapse(turn);
@@ -55,8 +56,14 @@ impl<R: Rules> Agent<R> {
         self.lease.held.filter(|held| now_us < held.until_us).map(|held| held.tag)
     }
 
+    /// How long the lease lasts.
+    pub(super) fn lease_left_us(&self, now_us: u64) -> u64 {
+        self.lease.held.map_or(0, |held| held.until_us.saturating_sub(now_us))
+    }
+
     /// Time has passed: renews, registers, repeats what was not answered.
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.because(turn, "time has passed");
         self.check_lapse(turn);
         let since_us = turn.now_us.saturating_sub(self.lease.round_us);
         match self.lease.held {
@@ -84,6 +91,7 @@ impl<R: Rules> Agent<R> {
         }
         self.tend_flushes(turn);
         self.tend_fills(turn);
+        self.tend_audit(turn);
     }
 
     fn next_round(&mut self, now_us: u64) -> u64 {
@@ -162,6 +170,7 @@ impl<R: Rules> Agent<R> {
     }
 
     fn lapse(&mut self, turn: &mut Turn<'_>) {
+        self.because(turn, "the bus lease ended");
         self.counts.lapses += 1;
         self.end_lease(turn);
     }

@@ -19,8 +19,10 @@
 //! - an answer of the home counts only for the very request or write that is waiting for it.
 
 mod answer;
+mod audit;
 mod fill;
 mod flush;
+mod history;
 mod lease;
 mod serve;
 mod slot;
@@ -43,8 +45,11 @@ use super::journal::JournalRecord;
 use super::line::{Line, LineChange};
 use super::message::ToHome;
 
+use audit::Audit;
+pub(super) use audit::checksum;
 use fill::Fill;
 use flush::Flush;
+use history::History;
 use lease::Lease;
 pub use slot::Operation;
 use slot::{Leaving, Slot, State};
@@ -123,6 +128,8 @@ pub struct Agent<R> {
     release_us: u64,
     dirty: Dirty,
     counts: Counts,
+    audit: Audit,
+    history: History,
     rules: PhantomData<R>,
 }
 
@@ -157,6 +164,8 @@ impl<R: Rules> Agent<R> {
             release_us: 0,
             dirty: Dirty::default(),
             counts: Counts::default(),
+            audit: Audit::default(),
+            history: History::default(),
             rules: PhantomData,
         };
         for record in journal {
@@ -196,6 +205,7 @@ impl<R: Rules> Agent<R> {
 
     /// Stops local writes and gives every owned line back.
     pub fn drain(&mut self, turn: &mut Turn<'_>) {
+        self.because(turn, "the node is about to stop");
         self.draining = true;
         let owned: Vec<String> = self.keys(|state| matches!(state, State::Owned(_)));
         for key in owned {
@@ -236,6 +246,7 @@ impl<R: Rules> Agent<R> {
         let size = |state: &State| if resident(state) { key.len() + state.bytes() } else { 0 };
         self.bytes = self.bytes + size(&state) - size(&slot.state);
         self.dirty.change(slot.state.dirty_value(), state.dirty_value());
+        self.history.note(key, slot.state.name(), state.name());
         match (resident(&state), slot.order) {
             (true, None) => {
                 slot.order = Some(order);

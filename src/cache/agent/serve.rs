@@ -19,6 +19,7 @@ impl<R: Rules> Agent<R> {
     /// A client asks. Answered in [`super::AgentOut::reply`], now or later.
     pub fn operation(&mut self, turn: &mut Turn<'_>, caller: u64, key: &str, operation: Operation) {
         self.check_lapse(turn);
+        self.because(turn, operation.name());
         if self.valid_tag(turn.now_us).is_none() {
             let error = self.no_lease();
             return turn.out.reply.push((caller, Err(error)));
@@ -42,6 +43,7 @@ impl<R: Rules> Agent<R> {
 
     /// Nobody waits for this answer any more.
     pub fn expire(&mut self, turn: &mut Turn<'_>, caller: u64) {
+        self.because(turn, "nobody waits any more");
         self.forget_flush(caller);
         self.forget_fill(caller);
         let Some(key) = self.callers.remove(&caller) else { return };
@@ -67,6 +69,7 @@ impl<R: Rules> Agent<R> {
         if !R::without(Rule::GrantWithoutLeaseCheck) {
             self.check_lapse(turn);
         }
+        self.because(turn, "the journal is on disk");
         while self.flushing.front().is_some_and(|(flushed, _)| *flushed <= ticket) {
             let (ticket, key) = self.flushing.pop_front().expect("looked at above");
             let Some(slot) = self.slots.get_mut(&key) else { continue };
@@ -327,6 +330,7 @@ impl<R: Rules> Agent<R> {
             let slot = self.slots.get_mut(&key).expect("every line in the order has a slot");
             let goes = matches!(slot.state, State::Clean(_)) || R::without(Rule::DirtyLineEvicted);
             if goes {
+                self.because(turn, "others need its room");
                 self.counts.evictions += 1;
                 turn.out.retract(&key);
                 self.set(&key, State::Invalid);

@@ -22,6 +22,16 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// What it is called.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Get => "Get",
+            Self::GetOrFill(_) => "GetOrFill",
+            Self::Write(_) => "a write",
+            Self::WriteBack => "WriteBack",
+        }
+    }
+
     /// Whether it waits for a fill.
     pub(super) fn reads(&self) -> bool {
         !matches!(self, Self::Write(_))

@@ -34,6 +34,10 @@ pub struct Counts {
     pub evictions: u64,
     /// Bus leases that ended before they were renewed.
     pub lapses: u64,
+    /// Copies that were compared with what the home has.
+    pub audits: u64,
+    /// Copies that were served and were not what the home had.
+    pub violations: u64,
     /// Local writes that were discarded because the ownership had been taken away before they were written back.
     pub lost: u64,
 }

@@ -25,6 +25,13 @@ pub(super) struct Fill {
     waiting: VecDeque<Waiter>,
 }
 
+impl Fill {
+    /// How many wait behind who has the right.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Waiter {
     node: NodeId,

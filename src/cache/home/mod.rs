@@ -30,6 +30,7 @@ mod lease;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
@@ -260,6 +261,7 @@ impl<R: Rules> Home<R> {
                 (key, Job { node: from, request, tag, want: Want::Write { write, acked_below, change, again } })
             }
             ToHome::FillLease { request, key, lease_ms, tag } => (key, fill::wanted(from, request, tag, lease_ms)),
+            ToHome::Audit { request, key, tag } => return self.audit(from, request, &key, tag, memory, standing, out),
             ToHome::FillReturn { key, token, .. } => return self.return_fill(&key, token, memory, standing, out),
             ToHome::WriteBack { request, key, epoch, dirty, end, tag } => {
                 (key, Job { node: from, request, tag, want: Want::WriteBack { epoch, dirty, end } })

@@ -73,7 +73,7 @@ impl<R: Rules> Home<R> {
     }
 
     /// Whether the owner can be asked: it has a lease, and the disk that its journal is on.
-    fn is_present(&self, owner: &Owner, now_us: u64) -> bool {
+    pub(super) fn is_present(&self, owner: &Owner, now_us: u64) -> bool {
         let same = self.leases.get(&owner.node).is_some_and(|lease| lease.incarnation == owner.incarnation);
         same && self.number(owner.node, now_us).is_some()
     }
