@@ -16,7 +16,7 @@ use crate::record::{self, BadRecord, Change, prefix};
 use super::message::{OwnerMark, Versioned, WriteId};
 
 /// A command of the cache in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// This node is on the bus: a new home waits for it.
     Join {
@@ -49,7 +49,7 @@ pub enum Command {
 const RELEASED_MAX: usize = 1_000;
 
 /// See [`Command::Own`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Own {
     /// The key.
     pub key: String,
@@ -66,7 +66,7 @@ pub struct Own {
 }
 
 /// See [`Command::WriteBack`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WriteBack {
     /// The key.
     pub key: String,
@@ -83,7 +83,7 @@ pub struct WriteBack {
 }
 
 /// Who may write a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The node.
     pub node: NodeId,
@@ -103,7 +103,7 @@ impl Owner {
 }
 
 /// A key of main memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cell {
     /// The last value written back; older than the owner's where there is one.
     pub stored: Versioned,
@@ -114,7 +114,7 @@ pub struct Cell {
 }
 
 /// What became of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Applied {
     /// The node is on the bus.
     Joined,

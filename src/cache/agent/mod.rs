@@ -19,6 +19,8 @@
 //! - an answer of the home counts only for the very request or write that is waiting for it.
 
 mod answer;
+#[cfg(test)]
+mod digest;
 mod flush;
 mod lease;
 mod serve;
@@ -92,7 +94,7 @@ pub struct Turn<'a> {
 }
 
 /// One group's lines on one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Agent<R> {
     group: GroupId,
     node: NodeId,

@@ -9,7 +9,7 @@ use crate::cache::message::{Versioned, WriteId};
 use crate::ids::{Index, NodeId};
 
 /// What a client of this node wants with a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Read.
     Get,
@@ -20,7 +20,7 @@ pub enum Operation {
 }
 
 /// One key on one node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Slot {
     pub(super) state: State,
     /// Operations that wait for the line to be stable, oldest first.
@@ -32,7 +32,7 @@ pub(super) struct Slot {
 }
 
 /// State of a line on the node's side. I, the clean states and M are stable; the others wait for the home.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) enum State {
     /// I.
     #[default]
@@ -49,14 +49,14 @@ pub(super) enum State {
     Leaving(Leaving),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Clean {
     pub(super) state: LineState,
     pub(super) value: Versioned,
     pub(super) writer: Option<NodeId>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Reading {
     pub(super) request: u64,
     /// How many of the waiting operations may use a fill that is not kept: those that were there when it was asked for,
@@ -66,7 +66,7 @@ pub(super) struct Reading {
     pub(super) poisoned: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Writing {
     pub(super) write: WriteId,
     pub(super) value: Option<Bytes>,
@@ -76,7 +76,7 @@ pub(super) struct Writing {
     pub(super) sends: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Owned {
     pub(super) epoch: Index,
     /// What readers see: durable in the journal, or in the entry that began the ownership.
@@ -100,7 +100,7 @@ pub(super) struct Pending {
     pub(super) caller: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Leaving {
     pub(super) epoch: Index,
     pub(super) value: Versioned,

@@ -23,6 +23,8 @@
 //! The home's own node is a node like any other here: its lines hang on a bus lease that it takes from itself. So no
 //! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
 
+#[cfg(test)]
+mod digest;
 mod lease;
 #[cfg(test)]
 mod tests;
@@ -66,7 +68,7 @@ pub struct HomeOut {
 }
 
 /// A command that the home wants in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// The key whose transaction it belongs to; empty with a `Join`, a `Leave` and a `Release`.
     pub key: String,
@@ -90,7 +92,7 @@ pub enum Committed {
 }
 
 /// One home: lives as long as its term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Home<R> {
     node: NodeId,
     term: Term,
@@ -110,7 +112,7 @@ pub struct Home<R> {
 }
 
 /// What the home knows of one key beyond the log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Entry {
     sharers: BTreeMap<NodeId, Sharer>,
     /// Who was told that it has the only copy.
@@ -119,7 +121,7 @@ struct Entry {
     waiting: VecDeque<Job>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sharer {
     /// Number of the bus lease that the copy hangs on.
     number: u64,
@@ -128,7 +130,7 @@ struct Sharer {
 }
 
 /// What one node wants with a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Job {
     node: NodeId,
     request: u64,
@@ -136,14 +138,14 @@ struct Job {
     want: Want,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Want {
     Read,
     Write { write: WriteId, acked_below: u64, value: Option<Bytes> },
     WriteBack { epoch: Index, dirty: Option<Versioned>, end: bool },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Transaction {
     id: u64,
     job: Job,
@@ -151,7 +153,7 @@ struct Transaction {
     sent_us: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     /// The owner was snooped.
     Owner(Owner),
@@ -200,7 +202,10 @@ impl<R: Rules> Home<R> {
     /// A message of a node.
     pub fn handle(&mut self, from: NodeId, message: ToHome, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let (key, job) = match message {
-            ToHome::Register { incarnation, round } => {
+            ToHome::Register { incarnation, round, home } => {
+                if home != self.term {
+                    return self.meant_for_another(from, home, standing, out);
+                }
                 return self.register(from, incarnation, round, memory, standing, out);
             }
             ToHome::Renew { tag, round } => return self.renew(from, tag, round, standing, out),

@@ -244,6 +244,8 @@ impl<R: Rules> Home<R> {
         standing: Standing,
         out: &mut HomeOut,
     ) {
+        // The word of another life of the owner says nothing of what the first one wrote: it has not its disk.
+        let life = self.leases.get(&from).map(|lease| lease.incarnation);
         let Some(current) = self.directory.get_mut(key).and_then(|entry| entry.transaction.as_mut()) else { return };
         if current.id != transaction {
             return;
@@ -255,7 +257,7 @@ impl<R: Rules> Home<R> {
                 }
                 self.finish_write(key, memory, standing, out);
             }
-            Phase::Owner(owner) if owner.node == from => {
+            Phase::Owner(owner) if owner.node == from && life == Some(owner.incarnation) => {
                 let (owner, dirty) = match snooped {
                     Snooped::Dirty(value) if value.version.epoch == owner.epoch => (*owner, Some(value)),
                     Snooped::Clean => (*owner, None),
