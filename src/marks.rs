@@ -80,6 +80,7 @@ rare! {
     CopyPoisoned "cache: an invalidation comes for a copy that a write-back would leave";
     OwnershipEndedByHome "cache: the home ends an ownership that its holder still believes in";
     DirtyValueLost "cache: a dirty value is superseded while its owner is away";
+    RegisteredElsewhere "cache: a node asks a home for a lease that it meant to ask of another";
     RefusedComesAgain "cache: a copy of a request comes late, after it or a later one was refused";
     BusLeft "cache: a node that goes ends its bus lease";
     OwnershipsReleased "cache: a node that goes gives back ownerships of which it knows nothing";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// One session, from its owner's side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Sequences {
     session: Option<u64>,
     next: u64,

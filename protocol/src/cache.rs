@@ -60,7 +60,7 @@ pub struct Got {
 }
 
 /// What must be true of a key at the instant of a write; otherwise the error is `ConditionFailed`, and nothing is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 pub enum OnlyIf {
     /// Nothing.
     #[default]

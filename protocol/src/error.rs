@@ -89,7 +89,7 @@ errors! {
 }
 
 /// An error as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[error("{}: {message}", code.name())]
 pub struct Error {
     /// Which.

@@ -12,7 +12,7 @@ use trine_protocol::{Error, ErrorCode};
 use super::message::Versioned;
 
 /// What a client wants to become of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Change {
     /// What it writes.
     pub what: What,
@@ -25,7 +25,7 @@ pub struct Change {
 }
 
 /// What a change writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum What {
     /// A value.
     Put {
@@ -43,7 +43,7 @@ pub enum What {
 }
 
 /// When a key is deleted by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 pub enum Expires {
     /// Never.
     #[default]

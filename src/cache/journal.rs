@@ -6,7 +6,7 @@ use trine_protocol::cache::Version;
 use super::message::Versioned;
 
 /// One record of the journal. Of one key, the record with the highest version counts; `Ended` removes all of them up to its version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum JournalRecord {
     /// The owner wrote this.
     Written {

@@ -11,7 +11,7 @@ use trine_protocol::cache::LineState;
 use super::message::{LeaseTag, Versioned};
 
 /// A line that may be served while the lease it belongs to is valid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
     /// M, E or S.
     pub state: LineState,

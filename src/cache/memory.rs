@@ -17,7 +17,7 @@ use super::change::Expires;
 use super::message::{OwnerMark, Versioned, WriteId};
 
 /// A command of the cache in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// This node is on the bus: a new home waits for it.
     Join {
@@ -52,7 +52,7 @@ pub enum Command {
 const RELEASED_MAX: usize = 1_000;
 
 /// See [`Command::Own`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Own {
     /// The key.
     pub key: String,
@@ -84,7 +84,7 @@ pub struct Own {
 }
 
 /// See [`Command::WriteBack`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WriteBack {
     /// The key.
     pub key: String,
@@ -101,7 +101,7 @@ pub struct WriteBack {
 }
 
 /// See [`Command::Remove`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Remove {
     /// The key.
     pub key: String,
@@ -110,7 +110,7 @@ pub struct Remove {
 }
 
 /// Who may write a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The node.
     pub node: NodeId,
@@ -152,7 +152,7 @@ impl Owner {
 }
 
 /// A key of main memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cell {
     /// The last value written back; older than the owner's where there is one.
     pub stored: Versioned,
@@ -163,7 +163,7 @@ pub struct Cell {
 }
 
 /// What became of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Applied {
     /// The node is on the bus.
     Joined,

@@ -19,7 +19,7 @@ pub struct LeaseTag {
 }
 
 /// One write as the replicated log tells it from a repeated one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WriteId {
     /// The writing node's session in the group.
     pub session: u64,
@@ -28,7 +28,7 @@ pub struct WriteId {
 }
 
 /// A value with its version. None stands for a key that does not exist.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Versioned {
     /// Which write made it.
     pub version: Version,
@@ -55,10 +55,15 @@ impl Versioned {
 }
 
 /// A message of a node to a key's home.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToHome {
-    /// Give me a (new) bus lease; I have dropped every clean line and read my journal.
-    Register { incarnation: Incarnation, round: u64 },
+    /// Give me a (new) bus lease; I have dropped every clean line that a home before that of term `home` let me keep, and read my journal.
+    Register {
+        incarnation: Incarnation,
+        round: u64,
+        #[serde(default)]
+        home: Term,
+    },
     /// Renew my lease; `round` numbers the attempt, and the holder counts from when it sent it.
     Renew { tag: LeaseTag, round: u64 },
     /// A read miss. `request` grows with every message of this node about lines: a copy that was granted to a lower
@@ -101,7 +106,7 @@ pub enum ToHome {
 }
 
 /// What a snoop found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Snooped {
     /// No copy is served here any more.
     Gone,
@@ -112,7 +117,7 @@ pub enum Snooped {
 }
 
 /// A message of a key's home to a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ToNode {
     /// I am no home: ask the leader, if I know one.
     NotHome { leader: Option<NodeId>, term: Term },
@@ -169,7 +174,7 @@ impl ToNode {
 }
 
 /// What became of the wish to fill a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FillAnswer {
     /// Fill it.
     Yours { token: u64 },
@@ -180,7 +185,7 @@ pub enum FillAnswer {
 }
 
 /// Which ownership a snoop means: its epoch, and the write that made it, which its node may not have heard of yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OwnerMark {
     /// Log index of the ownership entry.
     pub epoch: Index,
@@ -191,7 +196,7 @@ pub struct OwnerMark {
 }
 
 /// Both directions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BusMessage {
     /// To the leader of the key's group.
     ToHome(ToHome),

@@ -15,7 +15,7 @@ use super::slot::Operation;
 use super::{Agent, Turn};
 
 /// The clients of this node that wait to fill one key, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Fill {
     callers: VecDeque<(u64, u32)>,
     /// The number of the request that is out, and when it was sent last.

@@ -18,7 +18,7 @@ use super::{Agent, Turn};
 const FLUSHES_MAX: usize = 16;
 
 /// A client that waits for everything that was dirty when it asked.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Flush {
     caller: u64,
     lines: u64,

@@ -15,7 +15,7 @@ use crate::rules::{Rule, Rules};
 use super::slot::{Leaving, Operation, State};
 use super::{Agent, Turn};
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Lease {
     /// Term of the newest home that this node heard of.
     home: Option<Term>,
@@ -31,7 +31,7 @@ impl Lease {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Held {
     tag: LeaseTag,
     until_us: u64,
@@ -105,7 +105,8 @@ impl<R: Rules> Agent<R> {
             return;
         }
         let round = self.next_round(turn.now_us);
-        turn.out.to_home.push(ToHome::Register { incarnation: self.incarnation, round });
+        let home = self.lease.home.unwrap_or_default();
+        turn.out.to_home.push(ToHome::Register { incarnation: self.incarnation, round, home });
     }
 
     pub(super) fn registered(&mut self, turn: &mut Turn<'_>, tag: LeaseTag, round: u64) {

@@ -20,6 +20,8 @@
 
 mod answer;
 mod audit;
+#[cfg(test)]
+mod digest;
 mod fill;
 mod flush;
 mod history;
@@ -99,7 +101,7 @@ pub struct Turn<'a> {
 }
 
 /// One group's lines on one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Agent<R> {
     group: GroupId,
     node: NodeId,

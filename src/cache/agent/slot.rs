@@ -1,6 +1,7 @@
 //! What a node knows of one key: its line, or the transaction that it is waiting for.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use trine_protocol::cache::{LineState, Version};
 
@@ -9,7 +10,7 @@ use crate::cache::message::{Versioned, WriteId};
 use crate::ids::{Index, NodeId};
 
 /// What a client of this node wants with a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Read.
     Get,
@@ -39,7 +40,7 @@ impl Operation {
 }
 
 /// One key on one node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Slot {
     pub(super) state: State,
     /// Operations that wait for the line to be stable, oldest first.
@@ -51,7 +52,7 @@ pub(super) struct Slot {
 }
 
 /// State of a line on the node's side. I, the clean states and M are stable; the others wait for the home.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) enum State {
     /// I.
     #[default]
@@ -68,14 +69,14 @@ pub(super) enum State {
     Leaving(Leaving),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Clean {
     pub(super) state: LineState,
     pub(super) value: Versioned,
     pub(super) writer: Option<NodeId>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Reading {
     pub(super) request: u64,
     /// How many of the waiting operations may use a fill that is not kept: those that were there when it was asked for,
@@ -85,7 +86,7 @@ pub(super) struct Reading {
     pub(super) poisoned: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Writing {
     pub(super) write: WriteId,
     pub(super) change: Change,
@@ -95,7 +96,7 @@ pub(super) struct Writing {
     pub(super) sends: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Owned {
     pub(super) epoch: Index,
     /// What readers see: durable in the journal, or in the entry that began the ownership.
@@ -120,7 +121,7 @@ pub(super) struct Pending {
     pub(super) caller: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Leaving {
     pub(super) epoch: Index,
     pub(super) value: Versioned,
@@ -132,6 +133,14 @@ pub(super) struct Leaving {
     pub(super) poisoned: bool,
     /// Writes that were pending when the lease ran out: in the journal, seen by nobody.
     pub(super) callers: Vec<(u64, Version, Option<i64>)>,
+}
+
+/// Of the number of its journal record only the order counts, which is that of the pending ones.
+impl Hash for Pending {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self { ticket: _, value, sum, caller } = self;
+        (value, sum, caller).hash(hasher);
+    }
 }
 
 impl Owned {

@@ -43,7 +43,7 @@ pub struct Counts {
 }
 
 /// The dirty values, summed up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Dirty {
     lines: u64,
     bytes: u64,

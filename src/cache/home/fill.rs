@@ -16,7 +16,7 @@ use crate::rules::Rules;
 use super::{Home, HomeOut, Job, Standing, Want};
 
 /// One key's right to fill.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Fill {
     pub(super) token: u64,
     node: NodeId,
@@ -32,7 +32,7 @@ impl Fill {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Waiter {
     node: NodeId,
     request: u64,

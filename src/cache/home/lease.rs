@@ -4,14 +4,14 @@ use trine_protocol::Error;
 
 use crate::cache::memory::{Command, Memory};
 use crate::cache::message::{LeaseTag, ToNode};
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{Incarnation, NodeId, Term};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::{Entry, Home, HomeOut, Job, Proposal, Standing, Want, fill};
 
 /// What a node was given last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Lease {
     pub(super) incarnation: Incarnation,
     pub(super) number: u64,
@@ -68,6 +68,15 @@ impl<R: Rules> Home<R> {
         self.leases.insert(from, Lease { incarnation, number, round, until_us, left: false, taken, refused });
         let tag = LeaseTag { term: self.term, number };
         out.to_node.push((from, ToNode::Registered { tag, round }));
+    }
+
+    /// A registration at an earlier home, which may have given a lease since: it says nothing of the lines that hang on that. Its node hears
+    /// which home there is, where it does not know.
+    pub(super) fn meant_for_another(&self, from: NodeId, home: Term, standing: Standing, out: &mut HomeOut) {
+        mark(Rare::RegisteredElsewhere);
+        if self.may_act(standing) && home < self.term {
+            out.to_node.push((from, ToNode::NotHome { leader: Some(self.node), term: self.term }));
+        }
     }
 
     /// Whether a registration was overtaken by the one that a lease comes from. When that has run out nothing depends on it any more; and a machine that

@@ -24,6 +24,8 @@
 //! The home's own node is a node like any other here: its lines hang on a bus lease that it takes from itself. So no
 //! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
 
+#[cfg(test)]
+mod digest;
 mod expiry;
 mod fill;
 mod lease;
@@ -73,7 +75,7 @@ pub struct HomeOut {
 }
 
 /// A command that the home wants in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// The key whose transaction it belongs to; empty with a `Join`, a `Leave` and a `Release`.
     pub key: String,
@@ -97,7 +99,7 @@ pub enum Committed {
 }
 
 /// One home: lives as long as its term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Home<R> {
     node: NodeId,
     term: Term,
@@ -119,7 +121,7 @@ pub struct Home<R> {
 }
 
 /// What the home knows of one key beyond the log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Entry {
     sharers: BTreeMap<NodeId, Sharer>,
     /// Who was told that it has the only copy.
@@ -131,7 +133,7 @@ struct Entry {
     absent: Option<Version>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sharer {
     /// Number of the bus lease that the copy hangs on.
     number: u64,
@@ -140,7 +142,7 @@ struct Sharer {
 }
 
 /// What one node wants with a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Job {
     node: NodeId,
     request: u64,
@@ -148,7 +150,7 @@ struct Job {
     want: Want,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Want {
     Read,
     /// `again`: the write may be done already.
@@ -171,7 +173,7 @@ enum Want {
     Expire(Version),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Transaction {
     id: u64,
     job: Job,
@@ -179,7 +181,7 @@ struct Transaction {
     sent_us: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     /// The owner was snooped.
     Owner(Owner),
@@ -197,7 +199,7 @@ enum Phase {
 }
 
 /// What became of a transaction's command.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Done {
     /// The write is in the log; whether the requester owns the key under it, and its sum.
     Wrote { epoch: Index, owns: bool, sum: Option<i64> },
@@ -240,7 +242,10 @@ impl<R: Rules> Home<R> {
     /// A message of a node.
     pub fn handle(&mut self, from: NodeId, message: ToHome, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let (key, job) = match message {
-            ToHome::Register { incarnation, round } => {
+            ToHome::Register { incarnation, round, home } => {
+                if home != self.term {
+                    return self.meant_for_another(from, home, standing, out);
+                }
                 return self.register(from, incarnation, round, memory, standing, out);
             }
             ToHome::Renew { tag, round } => return self.renew(from, tag, round, standing, out),

@@ -279,7 +279,7 @@ impl<R: Rules> Home<R> {
     ) -> u64 {
         let sharers = self.directory.get_mut(key).map(|entry| std::mem::take(&mut entry.sharers)).unwrap_or_default();
         if let Some(entry) = self.directory.get_mut(key) {
-            (entry.exclusive, entry.absent) = (None, None);
+            entry.exclusive = None;
         }
         // The writer dropped what it had before it asked; a copy that it was given later is another matter.
         let writes = matches!(job.want, Want::Write { .. });
@@ -322,6 +322,8 @@ impl<R: Rules> Home<R> {
         standing: Standing,
         out: &mut HomeOut,
     ) {
+        // The word of another life of the owner says nothing of what the first one wrote: it has not its disk.
+        let life = self.leases.get(&from).map(|lease| lease.incarnation);
         let Some(current) = self.directory.get_mut(key).and_then(|entry| entry.transaction.as_mut()) else { return };
         if current.id != transaction {
             return;
@@ -333,7 +335,7 @@ impl<R: Rules> Home<R> {
                 }
                 self.finish_write(key, memory, standing, out);
             }
-            Phase::Owner(owner) if owner.node == from => {
+            Phase::Owner(owner) if owner.node == from && life == Some(owner.incarnation) => {
                 let (owner, dirty) = match snooped {
                     Snooped::Dirty(value) if value.version.epoch == owner.epoch => (*owner, Some(value)),
                     Snooped::Clean => (*owner, None),
@@ -511,7 +513,7 @@ impl<R: Rules> Home<R> {
             let owns = owns && memory.owner(&key).is_some_and(|owner| owner.epoch == epoch);
             out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns, sum }));
         }
-        entry.transaction = None;
+        (entry.transaction, entry.absent) = (None, None);
         self.end_fill(key, out);
         self.advance(key, memory, standing, out);
     }

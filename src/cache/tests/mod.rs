@@ -418,7 +418,7 @@ fn what_was_refused_is_not_done_by_a_late_copy() {
         (proposed, failed.len())
     };
     for number in 1..=3 {
-        let register = ToHome::Register { incarnation: Incarnation(number as u64), round: 1 };
+        let register = ToHome::Register { incarnation: Incarnation(number as u64), round: 1, home: 1 };
         assert_eq!(says(number, register.clone()), (1, 0), "it joins");
         says(number, register);
     }

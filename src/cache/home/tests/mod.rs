@@ -1,6 +1,9 @@
 //! What a home answers about leases, step by step.
 
+mod operations;
+
 use super::*;
+use crate::cache::memory::Own;
 use crate::cache::{Committed, Snooped};
 use crate::ids::At;
 use crate::rules::Faithful;
@@ -31,24 +34,43 @@ impl Scene {
         let (standing, mut out) = (self.standing(), HomeOut::default());
         self.home.handle(NodeId::numbered(1), message, &self.memory, standing, &mut out);
         let proposed = std::mem::take(&mut out.propose);
+        let mut said: Vec<ToNode> = out.to_node.into_iter().map(|(_, message)| message).collect();
         if commits {
-            proposed.iter().for_each(|proposal| self.commit(proposal));
+            said.extend(proposed.iter().flat_map(|proposal| self.commit(proposal)).collect::<Vec<_>>());
         }
-        (out.to_node.into_iter().map(|(_, message)| message).collect(), proposed)
+        (said, proposed)
     }
 
-    fn commit(&mut self, proposal: &Proposal) {
+    fn commit(&mut self, proposal: &Proposal) -> Vec<ToNode> {
         self.index += 1;
         let at = At { index: self.index, stamp_ms: 0, wall_ms: 0, generation: 0 };
         let applied = self.memory.apply(at, &proposal.command);
+        self.memory.advance(self.index);
+        self.hears(proposal, Committed::Applied(applied))
+    }
+
+    /// Tells the home what became of a proposal.
+    fn hears(&mut self, proposal: &Proposal, committed: Committed) -> Vec<ToNode> {
         let (standing, mut out) = (self.standing(), HomeOut::default());
-        self.home.committed(proposal, Committed::Applied(applied), &self.memory, standing, &mut out);
+        self.home.committed(proposal, committed, &self.memory, standing, &mut out);
+        out.to_node.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// Time passes, in the log to that instant.
+    fn ticks(&mut self, log_ms: u64) -> (Vec<ToNode>, Vec<Proposal>) {
+        let (standing, mut out) = (Standing { log_ms, ..self.standing() }, HomeOut::default());
+        self.home.tick(&self.memory, standing, &mut out);
+        (out.to_node.into_iter().map(|(_, message)| message).collect(), out.propose)
+    }
+
+    fn registration(&self, incarnation: Incarnation, round: u64) -> ToHome {
+        ToHome::Register { incarnation, round, home: self.home.term() }
     }
 
     /// Node 1 asks for a lease until it is on the bus.
     fn registers(&mut self, round: u64) -> Option<LeaseTag> {
         for _ in 0..2 {
-            let (said, _) = self.says(ToHome::Register { incarnation: LIFE, round }, true);
+            let (said, _) = self.says(self.registration(LIFE, round), true);
             if let [ToNode::Registered { tag, .. }] = said[..] {
                 return Some(tag);
             }
@@ -135,12 +157,12 @@ fn a_renewed_lease_runs_out_too() {
 fn another_life_gets_no_lease_while_the_one_before_may_serve() {
     let mut scene = Scene::new();
     scene.registers(1).expect("a lease");
-    let other = |round| ToHome::Register { incarnation: Incarnation(9), round };
-    assert_eq!(scene.says(other(50), true), (vec![], vec![]), "this home gave the other life a lease");
+    let other = |scene: &mut Scene, round| scene.says(scene.registration(Incarnation(9), round), true);
+    assert_eq!(other(&mut scene, 50), (vec![], vec![]), "this home gave the other life a lease");
     scene.home = Home::new(NodeId::numbered(0), 2, Config::default(), scene.now_us);
-    assert_eq!(scene.says(other(50), true), (vec![], vec![]), "the home before did");
+    assert_eq!(other(&mut scene, 50), (vec![], vec![]), "the home before did");
     scene.now_us += Config::default().home_lease_us();
-    assert_eq!(scene.says(other(51), true).1.len(), 1, "that has run out: it joins");
+    assert_eq!(other(&mut scene, 51).1.len(), 1, "that has run out: it joins");
 }
 
 #[test]
@@ -157,6 +179,38 @@ fn a_reader_waits_for_the_owner_and_the_owner_is_asked() {
     let (_, proposed) = scene.says(ack, true);
     assert_eq!(proposed.len(), 1, "the end of the ownership");
     assert!(scene.memory.owner("k").is_none());
+}
+
+#[test]
+fn a_registration_at_the_home_before_does_not_end_the_silence_of_the_next() {
+    let mut scene = Scene::new();
+    let late = scene.registration(LIFE, 1);
+    scene.registers(1).expect("a lease");
+    scene.home = Home::new(NodeId::numbered(0), 2, Config::default(), scene.now_us);
+    let here = ToNode::NotHome { leader: Some(NodeId::numbered(0)), term: 2 };
+    assert_eq!(scene.says(late, true), (vec![here], vec![]), "its lines may hang on what it was given then");
+    assert!(scene.home.readiness(&scene.memory, scene.standing()).is_err());
+    scene.registers(2).expect("a lease");
+    assert_eq!(scene.home.readiness(&scene.memory, scene.standing()), Ok(()));
+}
+
+#[test]
+fn an_owner_that_lost_its_disk_does_not_say_that_nothing_was_lost() {
+    let mut scene = Scene::new();
+    let tag = scene.registers(1).expect("a lease");
+    writes(&mut scene, tag, 1, "v");
+    let said = reads(&mut scene, 2, tag);
+    let [ToNode::SnoopRd { transaction, .. }] = &said[..] else { panic!("{said:?}") };
+    // The snoop is late: when it arrives, another life of the node has a lease.
+    scene.now_us += Config::default().home_lease_us();
+    let other = Incarnation(9);
+    scene.says(scene.registration(other, 50), true);
+    let (given, _) = scene.says(scene.registration(other, 51), true);
+    let [ToNode::Registered { tag, .. }] = given[..] else { panic!("{given:?}") };
+    let (key, snooped) = ("k".to_owned(), Snooped::Clean);
+    let ack = ToHome::SnoopAck { request: 1, transaction: *transaction, key, tag, snooped, incarnation: other };
+    assert_eq!(scene.says(ack, true), (vec![], vec![]));
+    assert!(scene.memory.owner("k").is_some(), "the first life may have written more, on its own disk");
 }
 
 #[test]
