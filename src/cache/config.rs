@@ -13,7 +13,7 @@ pub struct Config {
     pub dirty_us_max: u64,
     /// An unanswered message is sent again after this.
     pub retry_us: u64,
-    /// Bytes of keys and values that one node caches of one group; above it the oldest line goes.
+    /// Bytes of keys and values that one node caches of one group; above it the line that is wanted least goes, by S3-FIFO.
     pub lines_bytes_max: usize,
     /// Requests that wait for one key at one place; one more gets `Overloaded`.
     pub waiting_max: usize,
