@@ -80,6 +80,11 @@ const GHOSTS_MAX: usize = 500_000;
 /// Lines that are looked at in one step to make room: so a step takes a bounded time.
 pub(crate) const LOOKS_MAX: usize = 16;
 
+/// As many ghosts as the main queue would have lines, were it full. Not by those that it has: a young cache would forget whatever could fill it.
+fn ghosts_max(lines: usize) -> usize {
+    (lines - lines.div_ceil(SMALL_PART)).min(GHOSTS_MAX)
+}
+
 /// Lines in the order in which they are to go. It decides; whoever asks it drops the line.
 #[derive(Debug)]
 pub(crate) struct S3Fifo {
@@ -136,9 +141,7 @@ impl S3Fifo {
     }
 
     fn note(&mut self, key: &str) {
-        // Not by the lines that the main queue has by now: a young cache would forget whatever could fill it.
-        let main_lines_when_full = self.lines() * (SMALL_PART - 1) / SMALL_PART;
-        self.ghosts.note(key, main_lines_when_full.min(GHOSTS_MAX));
+        self.ghosts.note(key, ghosts_max(self.lines()));
     }
 
     /// The line that [`S3Fifo::victim`] named cannot go yet: it is looked at again after all others of its queue.

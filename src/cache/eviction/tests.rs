@@ -211,6 +211,12 @@ fn what_was_removed_leaves_no_garbage_that_grows() {
     assert_eq!((cache.order.queues.places(), cache.order.bytes(), cache.order.lines()), (0, 0, 0));
 }
 
+#[test]
+fn there_are_fewer_ghosts_than_lines_and_so_many_at_most() {
+    assert_eq!([0, 1, 10, 19, 100].map(ghosts_max), [0, 0, 9, 17, 90]);
+    assert_eq!([600_000, usize::MAX].map(ghosts_max), [GHOSTS_MAX; 2]);
+}
+
 /// The same with plain lists.
 #[derive(Default)]
 struct Model {
