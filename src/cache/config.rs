@@ -17,7 +17,7 @@ pub struct Config {
     pub retry_us: u64,
     /// Time between two copies that the auditor compares with what the home has.
     pub audit_us: u64,
-    /// Bytes of keys and values that one node caches of one group; above it the oldest line goes.
+    /// Bytes of keys and values that one node caches of one group; above it the line that is wanted least goes, by S3-FIFO.
     pub lines_bytes_max: usize,
     /// Requests that wait for one key at one place; one more gets `Overloaded`.
     pub waiting_max: usize,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use trine_protocol::cache::LineState;
 
+use super::eviction::Visits;
 use super::message::{LeaseTag, Versioned};
 
 /// A line that may be served while the lease it belongs to is valid.
@@ -19,6 +20,15 @@ pub struct Line {
     pub value: Versioned,
     /// The lease it hangs on: under another one it is no line.
     pub tag: LeaseTag,
+    /// Where its hits are counted, for eviction.
+    pub visits: Visits,
+}
+
+impl Line {
+    /// A copy without the counter: it costs a hit nothing to make, and nothing is counted in it.
+    fn seen(&self) -> Self {
+        Self { state: self.state, value: self.value.clone(), tag: self.tag, visits: Visits::default() }
+    }
 }
 
 /// One change of the table.
@@ -67,7 +77,7 @@ impl ByState {
 /// A line that was there when it was looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The line, as it was.
+    /// The line, as it was. Its visits are counted in the table only.
     pub line: Line,
     /// Its lease ends here, in microseconds of the node's monotonic clock.
     pub until_us: u64,
@@ -111,11 +121,23 @@ impl Lines {
         self.counts
     }
 
-    /// The line of a key, if it hangs on the current lease.
+    /// The line of a key, if it hangs on the current lease. Counts as a visit.
     pub fn find(&self, key: &str) -> Option<Found> {
+        let (line, until_us) = self.current(key)?;
+        line.visits.bump();
+        Some(Found { line: line.seen(), until_us })
+    }
+
+    /// The same for who only looks: no visit.
+    pub fn peek(&self, key: &str) -> Option<Found> {
+        let (line, until_us) = self.current(key)?;
+        Some(Found { line: line.seen(), until_us })
+    }
+
+    fn current(&self, key: &str) -> Option<(&Line, u64)> {
         let line = self.lines.get(key)?;
         let (tag, until_us) = self.lease?;
-        (line.tag == tag).then(|| Found { line: line.clone(), until_us })
+        (line.tag == tag).then_some((line, until_us))
     }
 
     /// How many lines there are.

@@ -8,7 +8,8 @@
 //! - [`Agent`] is the node's side: the lines, the clients' operations, the answers to snoops;
 //! - [`Home`] is the home's side: one transaction per key at a time, who shares what, the leases;
 //! - [`Memory`] is the replicated part: values, owners, who is on the bus;
-//! - [`Lines`] is the table that readers look into, and [`JournalRecord`] what a local write puts on disk first.
+//! - [`Lines`] is the table that readers look into, and [`JournalRecord`] what a local write puts on disk first;
+//! - `eviction` says which line goes when others need its room: S3-FIFO, to which a hit is one count in [`Visits`].
 //!
 //! # What is in the log, and what is not
 //!
@@ -53,6 +54,7 @@
 mod agent;
 mod change;
 mod config;
+mod eviction;
 mod home;
 mod journal;
 mod line;
@@ -62,6 +64,7 @@ mod message;
 pub use agent::{Agent, AgentOut, Counts, Operation, Stats, Turn};
 pub use change::{Change, Expires, What};
 pub use config::Config;
+pub use eviction::Visits;
 pub use home::{Committed, Home, HomeOut, Proposal, Standing};
 pub use journal::JournalRecord;
 pub use line::{ByState, Found, Line, LineChange, Lines};

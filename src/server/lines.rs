@@ -83,7 +83,7 @@ fn shard_of(key: &str) -> usize {
 mod tests {
     use trine_protocol::cache::{LineState, Version};
 
-    use crate::cache::{LeaseTag, Line, Versioned};
+    use crate::cache::{LeaseTag, Line, Versioned, Visits};
 
     use super::*;
 
@@ -95,7 +95,10 @@ mod tests {
 
     fn put(key: &str, number: u64) -> LineChange {
         let value = Versioned::new(Version::default(), Some("v".into()));
-        LineChange::Put(key.to_owned(), Line { state: LineState::S, value, tag: tag(number) })
+        LineChange::Put(
+            key.to_owned(),
+            Line { state: LineState::S, value, tag: tag(number), visits: Visits::default() },
+        )
     }
 
     #[test]

@@ -85,7 +85,7 @@ bank! {
     SessionsLeftOutOfSnapshots 1 10 as_drawn "copycat 14: sessions missing from the snapshot";
     WaitersKeptAcrossTerms 46 10 as_drawn "Raft, section 8: an index answered with another leader's entry";
     LeasesByWallClock 0 10 as_drawn "Redlock: leases that a clock's jump ends";
-    HomeBeforeNoOp 231 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
+    HomeBeforeNoOp 239 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
     NewHomeNotSilent 54 10 as_drawn "Gray and Cheriton, 1989: leases of a server that failed";
     GrantWithoutLeaseCheck 71 10 as_drawn "tikv 964: a lease not looked at again";
     LeaseBeforeJoin 24 10 as_drawn "Trine's model of sharing: a sharer that no new home knows of";

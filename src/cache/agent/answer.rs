@@ -205,7 +205,7 @@ impl<R: Rules> Agent<R> {
             }
             _ => return,
         }
-        let State::Leaving(leaving) = self.set(key, State::Invalid) else { return };
+        let State::Leaving(leaving) = self.take(key) else { return };
         self.schedule(key, None);
         turn.out.journal.push(JournalRecord::Ended { key: key.to_owned(), version: leaving.value.version });
         self.journaled += 1;
@@ -226,6 +226,8 @@ impl<R: Rules> Agent<R> {
         let current = version == leaving.value.version && leaving.value.value.is_some();
         if state != LineState::I && self.tag() == Some(tag) && !leaving.poisoned && current {
             self.keep(turn, key, Clean { state, value: leaving.value, writer: Some(self.node) });
+        } else {
+            self.set(key, State::Invalid);
         }
         self.pump(turn, key);
     }

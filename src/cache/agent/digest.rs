@@ -1,6 +1,6 @@
 //! What two agents of a model are told apart by: whatever a later step can depend on, and nothing else.
 //!
-//! Left out are settings, statistics, what the slots say already, what an auditor asks and a person is told, and the numbers of journal records, of which only the order
+//! Left out are settings, statistics, what the slots say already, what an auditor asks and a person is told, which line would go for want of room, and the numbers of journal records, of which only the order
 //! counts. Every field is named here, so that a new one does not compile before someone has decided.
 
 use std::hash::{Hash, Hasher};
@@ -19,9 +19,7 @@ impl<R: Rules> Hash for Agent<R> {
             slots,
             due: _,
             callers,
-            order,
-            next_order: _,
-            bytes: _,
+            order: _,
             next_request,
             journaled: _,
             flushing,
@@ -38,10 +36,9 @@ impl<R: Rules> Hash for Agent<R> {
         } = self;
         (node, incarnation, lease, callers, next_request, draining, flushes, fills, released, release_us).hash(hasher);
         for (key, slot) in slots {
-            // Its place among the others is in the order below.
             (key, &slot.state, &slot.waiting, slot.due_us).hash(hasher);
         }
-        for key in order.values().chain(flushing.iter().map(|(_, key)| key)) {
+        for (_, key) in flushing {
             key.hash(hasher);
         }
     }

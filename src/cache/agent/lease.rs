@@ -202,7 +202,7 @@ impl<R: Rules> Agent<R> {
     }
 
     pub(super) fn lapse_line(&mut self, key: &str) {
-        let next = match self.set(key, State::Invalid) {
+        let next = match self.take(key) {
             State::Owned(owned) => {
                 let callers = owned.pending.iter().map(|p| (p.caller, p.value.version, p.sum)).collect();
                 let dirty = owned.newest().version.count > owned.stored_count;

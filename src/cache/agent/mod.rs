@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Everything happens in [`Agent`]'s methods, each of which appends to an [`AgentOut`]; `lease` has the bus lease,
-//! `serve` the clients' operations, `answer` what the home says, `snoop` what it asks. Invariants:
+//! `serve` the clients' operations, `answer` what the home says, `snoop` what it asks, `evict` what goes for want of room. Invariants:
 //!
 //! - a published line hangs on the current lease; a lapse retracts all of them before anything else;
 //! - a line is retracted before the message that says so is sent, and before a `BusRdX` for it is sent;
@@ -22,6 +22,7 @@ mod answer;
 mod audit;
 #[cfg(test)]
 mod digest;
+mod evict;
 mod fill;
 mod flush;
 mod history;
@@ -43,6 +44,7 @@ use crate::rules::Rules;
 use crate::sequence::Sequences;
 
 use super::config::Config;
+use super::eviction::S3Fifo;
 use super::journal::JournalRecord;
 use super::line::{Line, LineChange};
 use super::message::ToHome;
@@ -113,10 +115,8 @@ pub struct Agent<R> {
     due: BTreeSet<(u64, String)>,
     /// Which key a client waits for.
     callers: BTreeMap<u64, String>,
-    /// Lines in the order in which they came.
-    order: BTreeMap<u64, String>,
-    next_order: u64,
-    bytes: usize,
+    /// Lines in the order in which they are to go, and their bytes.
+    order: S3Fifo,
     next_request: u64,
     /// Journal records handed out so far; the number of the last one is its ticket.
     journaled: u64,
@@ -144,6 +144,7 @@ impl<R: Rules> Agent<R> {
         config: Config,
         journal: &[JournalRecord],
     ) -> Self {
+        let order = S3Fifo::new(config.lines_bytes_max);
         let mut agent = Self {
             group,
             node,
@@ -153,9 +154,7 @@ impl<R: Rules> Agent<R> {
             slots: BTreeMap::new(),
             due: BTreeSet::new(),
             callers: BTreeMap::new(),
-            order: BTreeMap::new(),
-            next_order: 0,
-            bytes: 0,
+            order,
             next_request: 1,
             journaled: 0,
             flushing: VecDeque::new(),
@@ -242,26 +241,26 @@ impl<R: Rules> Agent<R> {
 
     /// Puts a slot into a state, and keeps count of the bytes and of the order of eviction. Returns the state it was in.
     fn set(&mut self, key: &str, state: State) -> State {
-        let order = self.next_order;
         let slot = self.slots.entry(key.to_owned()).or_default();
-        let resident = |state: &State| matches!(state, State::Clean(_) | State::Owned(_) | State::Leaving(_));
-        let size = |state: &State| if resident(state) { key.len() + state.bytes() } else { 0 };
-        self.bytes = self.bytes + size(&state) - size(&slot.state);
         self.dirty.change(slot.state.dirty_value(), state.dirty_value());
         self.history.note(key, slot.state.name(), state.name());
-        match (resident(&state), slot.order) {
-            (true, None) => {
-                slot.order = Some(order);
-                self.order.insert(order, key.to_owned());
-                self.next_order += 1;
+        match (slot.place, state.line_bytes(key)) {
+            (None, Some(bytes)) => slot.place = Some(self.order.insert(key, bytes)),
+            (Some(place), Some(bytes)) => self.order.resize(place, bytes),
+            (Some(place), None) => {
+                slot.place = None;
+                self.order.remove(place);
             }
-            (false, Some(order)) => {
-                slot.order = None;
-                self.order.remove(&order);
-            }
-            _ => {}
+            (None, None) => {}
         }
         std::mem::replace(&mut slot.state, state)
+    }
+
+    /// Takes the state out of a slot, which becomes I but keeps its place in the order of eviction: [`Agent::set`] follows in the same step.
+    fn take(&mut self, key: &str) -> State {
+        let Some(slot) = self.slots.get_mut(key) else { return State::Invalid };
+        self.dirty.change(slot.state.dirty_value(), None);
+        std::mem::take(&mut slot.state)
     }
 
     /// Forgets a slot that says nothing.

@@ -79,13 +79,15 @@ impl<R: Rules> Agent<R> {
                 continue;
             }
             let pending = owned.pending.pop_front().expect("looked at above");
-            self.bytes = self.bytes + pending.value.bytes() - owned.value.bytes();
             if !owned.dirty() {
                 owned.dirty_since_us = turn.now_us;
             }
             owned.value = pending.value;
             let (version, leave) = (owned.value.version, owned.leave.filter(|_| owned.pending.is_empty()));
             self.dirty.change(before, slot.state.dirty_value());
+            if let (Some(place), Some(bytes)) = (slot.place, slot.state.line_bytes(&key)) {
+                self.order.resize(place, bytes);
+            }
             self.publish(turn, &key);
             self.reply(turn, pending.caller, Ok(written(version, pending.sum)));
             if let Some(transaction) = leave {
@@ -93,21 +95,26 @@ impl<R: Rules> Agent<R> {
             }
             self.pump(turn, &key);
         }
+        // What was written may take more room than what was there.
+        self.evict(turn);
     }
 
     /// Does what the line's state allows for the operations that wait for it, in order.
     pub(super) fn pump(&mut self, turn: &mut Turn<'_>, key: &str) {
         while let Some(slot) = self.slots.get_mut(key) {
             let Some((caller, operation)) = slot.waiting.front().cloned() else { break };
+            let place = slot.place;
             let done = match (&slot.state, &operation) {
                 (State::Reading(_) | State::Writing(_) | State::Leaving(_), _) => break,
                 (State::Owned(owned), Operation::Get | Operation::GetOrFill(_)) => {
                     let answer = got(&owned.value, LineState::M, Source::LocalCache);
+                    self.visited(place);
                     self.reads(turn, key, caller, &operation, answer);
                     true
                 }
                 (State::Clean(clean), Operation::Get | Operation::GetOrFill(_)) => {
                     let answer = got(&clean.value, clean.state, Source::LocalCache);
+                    self.visited(place);
                     self.reads(turn, key, caller, &operation, answer);
                     true
                 }
@@ -126,6 +133,7 @@ impl<R: Rules> Agent<R> {
                 }
                 (State::Owned(owned), Operation::Write(change)) => match change.on(key, owned.newest()) {
                     Ok(new) => {
+                        self.visited(place);
                         self.write_locally(turn, key, caller, new);
                         true
                     }
@@ -237,7 +245,7 @@ impl<R: Rules> Agent<R> {
 
     /// M becomes MI: the line is retracted, and its value is on its way.
     fn hand_over(&mut self, turn: &mut Turn<'_>, key: &str, transaction: Option<u64>) {
-        let State::Owned(owned) = self.set(key, State::Invalid) else { return };
+        let State::Owned(owned) = self.take(key) else { return };
         turn.out.retract(key);
         let dirty = owned.dirty();
         self.set(
@@ -310,40 +318,14 @@ impl<R: Rules> Agent<R> {
 
     /// Shows the line to readers as it is now.
     pub(super) fn publish(&mut self, turn: &mut Turn<'_>, key: &str) {
-        let tag = self.tag();
-        let line = match self.slots.get(key).map(|slot| &slot.state) {
-            Some(State::Owned(owned)) => tag.map(|tag| Line { state: LineState::M, value: owned.value.clone(), tag }),
-            Some(State::Clean(clean)) => tag.map(|tag| Line { state: clean.state, value: clean.value.clone(), tag }),
-            _ => None,
+        let (Some(tag), Some(slot)) = (self.tag(), self.slots.get(key)) else { return };
+        let (state, value) = match &slot.state {
+            State::Owned(owned) => (LineState::M, owned.value.clone()),
+            State::Clean(clean) => (clean.state, clean.value.clone()),
+            _ => return,
         };
-        if let Some(line) = line {
-            turn.out.publish(key, line);
-        }
-    }
-
-    /// Makes room: the line that has been here longest goes, a dirty one by way of its write-back.
-    pub(super) fn evict(&mut self, turn: &mut Turn<'_>) {
-        let mut looked_at = 0;
-        while self.bytes > self.config.lines_bytes_max && looked_at < 16 {
-            looked_at += 1;
-            let Some((order, key)) = self.order.pop_first() else { return };
-            let slot = self.slots.get_mut(&key).expect("every line in the order has a slot");
-            let goes = matches!(slot.state, State::Clean(_)) || R::without(Rule::DirtyLineEvicted);
-            if goes {
-                self.because(turn, "others need its room");
-                self.counts.evictions += 1;
-                turn.out.retract(&key);
-                self.set(&key, State::Invalid);
-                self.pump(turn, &key);
-                continue;
-            }
-            // Back to the end of the order: it goes when its write-back is done.
-            slot.order = Some(self.next_order);
-            self.order.insert(self.next_order, key.clone());
-            self.next_order += 1;
-            debug_assert!(order < self.next_order);
-            self.leave(turn, &key, None);
-        }
+        let visits = slot.place.map(|place| self.order.visits(place).clone()).unwrap_or_default();
+        turn.out.publish(key, Line { state, value, tag, visits });
     }
 
     /// The answer to a write-back of a line that is clean here.

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use trine_protocol::cache::{LineState, Version};
 
 use crate::cache::change::Change;
+use crate::cache::eviction::Place;
 use crate::cache::message::{Versioned, WriteId};
 use crate::ids::{Index, NodeId};
 
@@ -40,15 +41,15 @@ impl Operation {
 }
 
 /// One key on one node.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     pub(super) state: State,
     /// Operations that wait for the line to be stable, oldest first.
     pub(super) waiting: VecDeque<(u64, Operation)>,
     /// When the slot wants to be looked at again.
     pub(super) due_us: Option<u64>,
-    /// Its place in the order of eviction.
-    pub(super) order: Option<u64>,
+    /// Its place in the order of eviction, where it holds a line.
+    pub(super) place: Option<Place>,
 }
 
 /// State of a line on the node's side. I, the clean states and M are stable; the others wait for the home.
@@ -168,6 +169,11 @@ impl State {
             Self::Owned(_) => "M",
             Self::Leaving(_) => "MI",
         }
+    }
+
+    /// Bytes of the line's key and value; None where it is no line.
+    pub(super) fn line_bytes(&self, key: &str) -> Option<usize> {
+        matches!(self, Self::Clean(_) | Self::Owned(_) | Self::Leaving(_)).then(|| key.len() + self.bytes())
     }
 
     /// Bytes of the value that it holds.

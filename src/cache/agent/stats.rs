@@ -94,7 +94,7 @@ impl<R: Rules> Agent<R> {
     /// What it holds, and what it has done. Takes no time in proportion to the lines.
     pub fn stats(&self) -> Stats {
         Stats {
-            bytes: self.bytes as u64,
+            bytes: self.order.bytes() as u64,
             dirty_lines: self.dirty.lines,
             dirty_bytes: self.dirty.bytes,
             dirty_since_us: self.dirty.since_us.keys().next().copied(),
@@ -108,9 +108,15 @@ impl<R: Rules> Agent<R> {
     /// Where they differ: that is a bug of this module. Takes time in proportion to the lines; for tests and the simulator.
     pub fn check_stats(&self) {
         let mut dirty = Dirty::default();
-        for slot in self.slots.values() {
+        let (mut lines, mut bytes) = (0, 0);
+        for (key, slot) in &self.slots {
             dirty.change(None, slot.state.dirty_value());
+            let its = slot.state.line_bytes(key);
+            assert_eq!(slot.place.map(|place| self.order.line(place)), its.map(|its| (key.as_str(), its)), "its place");
+            (lines, bytes) = (lines + usize::from(its.is_some()), bytes + its.unwrap_or(0));
         }
+        self.order.check();
+        assert_eq!((self.order.lines(), self.order.bytes()), (lines, bytes), "lines and their bytes");
         let sums = |dirty: &Dirty| (dirty.lines, dirty.bytes, dirty.since_us.clone());
         assert_eq!(sums(&self.dirty), sums(&dirty), "dirty lines, bytes and instants");
     }

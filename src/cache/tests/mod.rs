@@ -273,7 +273,7 @@ impl<R: Rules> Bus<R> {
             let valid: Vec<LineState> = self
                 .nodes
                 .iter()
-                .filter_map(|node| node.lines.find(key).filter(|found| found.is_valid_at(self.now_us)))
+                .filter_map(|node| node.lines.peek(key).filter(|found| found.is_valid_at(self.now_us)))
                 .map(|found| found.line.state)
                 .collect();
             let writers = valid.iter().filter(|state| **state == LineState::M).count();

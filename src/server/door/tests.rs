@@ -4,7 +4,7 @@ use trine_protocol::cluster::{KeepAlive, OpenSession, Status};
 use trine_protocol::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use trine_protocol::queue::Enqueue;
 
-use crate::cache::{LeaseTag, Line, LineChange, Versioned};
+use crate::cache::{LeaseTag, Line, LineChange, Versioned, Visits};
 use crate::node::effect::{Input, SessionRef};
 use crate::server::inbox::REQUESTS_MAX;
 use crate::server::replica_task::not_started;
@@ -63,7 +63,7 @@ impl Bench {
         let group = GroupId(self.ring.group_of_key(key));
         let tag = LeaseTag { term: 1, number: 1 };
         let value = Versioned::new(Version { epoch: 4, count: 2 }, Some("held".into()));
-        let line = Line { state: LineState::M, value, tag };
+        let line = Line { state: LineState::M, value, tag, visits: Visits::default() };
         self.lines.apply(group, vec![LineChange::Lease(tag, until_us), LineChange::Put(key.into(), line)]);
     }
 

@@ -5,7 +5,7 @@ use trine_protocol::cache::{Get, LineState, Version};
 use trine_protocol::cluster::Kept;
 use trine_protocol::{Request, Response};
 
-use crate::cache::{LeaseTag, Line, LineChange, Versioned};
+use crate::cache::{LeaseTag, Line, LineChange, Versioned, Visits};
 use crate::ids::NodeId;
 use crate::node::message::GroupMessage;
 use crate::raft::{self, SnapshotMeta};
@@ -130,7 +130,7 @@ fn start(script: impl FnOnce(&Arc<Pending>, &Arc<SharedLines>) -> Vec<Effects>) 
 
 fn line(key: &str) -> LineChange {
     let value = Versioned::new(Version::default(), None);
-    LineChange::Put(key.to_owned(), Line { state: LineState::S, value, tag: tag() })
+    LineChange::Put(key.to_owned(), Line { state: LineState::S, value, tag: tag(), visits: Visits::default() })
 }
 
 fn tag() -> LeaseTag {

@@ -21,7 +21,7 @@ pub(crate) fn check<'a>(readers: impl Iterator<Item = Reader<'a>>, key: &str, fl
     let mut sole: Option<(Place, LineState)> = None;
     let mut any: Option<(Place, LineState)> = None;
     for reader in readers {
-        let Some(found) = reader.lines.find(key).filter(|found| found.is_valid_at(reader.mono_us)) else { continue };
+        let Some(found) = reader.lines.peek(key).filter(|found| found.is_valid_at(reader.mono_us)) else { continue };
         let (place, state, version) = (reader.place, found.line.state, found.line.value.version);
         if version < floor {
             return Err(format!("key {key}: node {place} would serve {version:?} in {state:?} after {floor:?}"));
@@ -46,14 +46,14 @@ pub(crate) fn check<'a>(readers: impl Iterator<Item = Reader<'a>>, key: &str, fl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{LeaseTag, Line, LineChange, Versioned};
+    use crate::cache::{LeaseTag, Line, LineChange, Versioned, Visits};
 
     fn lines(state: LineState, epoch: u64, until_us: u64) -> Lines {
         let tag = LeaseTag { term: 1, number: 1 };
         let value = Versioned::new(Version { epoch, count: 0 }, None);
         let mut lines = Lines::default();
         lines.apply(LineChange::Lease(tag, until_us));
-        lines.apply(LineChange::Put("k".into(), Line { state, value, tag }));
+        lines.apply(LineChange::Put("k".into(), Line { state, value, tag, visits: Visits::default() }));
         lines
     }
 
