@@ -75,6 +75,10 @@ pub struct ServeArgs {
     /// Answer lock requests over HTTP with 307 and the leader's address, where this node does not lead.
     #[arg(long, env = "TRINE_REDIRECT_LOCKS")]
     pub redirect_locks: bool,
+    /// Redis as the cache's main memory, such as redis://:PASSWORD@HOST:6379/0: the same one for all nodes. Without it the nodes keep
+    /// the values themselves.
+    #[arg(long, env = "TRINE_MAIN_MEMORY", hide_env_values = true, value_name = "URL")]
+    pub main_memory: Option<String>,
     /// Secret that clients and peers must show.
     #[arg(long, env = "TRINE_CREDENTIALS", hide_env_values = true, value_name = "SECRET")]
     pub credentials: Option<String>,
@@ -230,6 +234,8 @@ pub struct ServeConfig {
     pub join: bool,
     /// Whether a follower redirects lock requests over HTTP.
     pub redirect_locks: bool,
+    /// Redis as main memory; None where the nodes keep the values themselves.
+    pub main_memory: Option<String>,
     /// What clients and peers must show; empty where nothing.
     pub credentials: Bytes,
     /// Times that replace the defaults.
@@ -261,6 +267,7 @@ impl ServeConfig {
             replicas: args.replicas,
             join: args.join,
             redirect_locks: args.redirect_locks,
+            main_memory: args.main_memory,
             credentials: args.credentials.map(Bytes::from).unwrap_or_default(),
             timing: args.timing,
             members,

@@ -87,6 +87,8 @@ rare! {
     OwnerAway "cache: the owner of the newest value is away";
     RefusalInDoubt "cache: a write is refused that an earlier send may have done";
     RefusalAsksTheLog "cache: a write that may be done is not to be done now, and the log is asked";
+    FetchPoisoned "cache: Redis tells of a write while the key is being fetched from it";
+    OutsideWriteSeen "cache: Redis has something else than the copies";
     KeyExpires "cache: a key's time is over";
     WriteRepeated "cache: a write that the log has already is acknowledged without the line";
     CommandVoid "cache: what a command counted on has changed";

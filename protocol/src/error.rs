@@ -85,6 +85,7 @@ errors! {
     63 ConditionFailed Refused "The key is not as the write demands; the hint has its present version.";
     64 NotANumber Refused "The key's value is no decimal number of 64 bits, or the sum would be none.";
     65 StaleFill Refused "The right to fill this key is over: its time has passed, or somebody has written the key.";
+    66 MainMemoryAway NotDone "Redis, where values lie, cannot be reached or does not give the key; what is cached is served, and what is written is kept.";
     99 Internal Unknown "A fault of the node; its log says more.";
 }
 

@@ -65,7 +65,7 @@ pub use agent::{Agent, AgentOut, Counts, Operation, Stats, Turn};
 pub use change::{Change, Expires, What};
 pub use config::Config;
 pub use eviction::Visits;
-pub use home::{Committed, Home, HomeOut, Proposal, Standing};
+pub use home::{Committed, Fetched, Home, HomeOut, MemoryAnswer, MemoryCall, Proposal, Redis, Standing};
 pub use journal::JournalRecord;
 pub use line::{ByState, Found, Line, LineChange, Lines};
 pub use memory::{Applied, Cell, Command, Memory, Own, Owner, WriteBack};

@@ -14,6 +14,7 @@ use crate::record;
 use crate::rules::{Rule, Rules};
 
 use super::apply::Waiter;
+use super::behind::MainMemory;
 use super::machine::{Command, Once, Operation};
 use super::message::GroupMessage;
 use super::{Hint, Replica, Step};
@@ -56,6 +57,8 @@ impl<R: Rules> Replica<R> {
         act(home, member.machine.memory(), standing, &mut out);
         step.to_node.extend(out.to_node);
         step.propose.extend(out.propose);
+        let term = self.member.raft.term();
+        step.effects.main_memory.extend(out.memory.into_iter().map(|call| MainMemory::Call(term, call)));
     }
 
     /// What this node knows of a key, as a node and where it is one as a home.

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use trine_protocol::{Error, Request, Response};
 
 use crate::cache::{JournalRecord, LineChange};
-use crate::ids::{GroupId, Index, NodeId};
+use crate::ids::{GroupId, Index, NodeId, Term};
 use crate::raft::{self, SnapshotMeta};
 use crate::record::Change;
 
+use super::behind::{MainMemory, MainMemoryEvent};
 use super::message::{GroupMessage, Roster};
 
 /// Number that the shell gives a client's request, to find the client again.
@@ -44,6 +45,8 @@ pub enum Input {
     Fetched { ticket: u64, records: Vec<(Vec<u8>, Option<Bytes>)> },
     /// The newest list of nodes that this node knows.
     Roster(Roster),
+    /// Something has come of what was done with Redis in that term.
+    MainMemory { term: Term, event: MainMemoryEvent },
     /// The node is about to stop: give leadership away, write dirty lines back, take nothing new.
     Drain,
 }
@@ -66,6 +69,8 @@ pub struct Effects {
     pub checkpoint: Vec<Checkpoint>,
     /// Read from the state store; [`Input::Fetched`] follows.
     pub fetch: Vec<Fetch>,
+    /// To do with Redis, in order; [`Input::MainMemory`] follows.
+    pub main_memory: Vec<MainMemory>,
     /// A newer list of nodes: keep it beside the identity, and give it to every replica of this node ([`Input::Roster`]).
     pub roster: Option<Roster>,
     /// The replica cannot go on, for this reason: the node must stop, without doing anything of the above.

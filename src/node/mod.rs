@@ -22,6 +22,7 @@
 //! Caveats: a snapshot for a follower is built in memory as a whole; the number of groups is fixed when the cluster is made.
 
 mod apply;
+pub mod behind;
 mod bus;
 mod checkpoint;
 pub mod effect;
@@ -84,6 +85,8 @@ pub struct Replica<R: Rules = Faithful> {
     /// Whom it followed last while it took part.
     followed: Option<(NodeId, Term)>,
     fatal: Option<String>,
+    /// The connection to Redis, where values lie there.
+    main_memory: behind::Connection,
 }
 
 /// The part of a replica that has a log. Where the node takes no part in the group, the log stays empty.
@@ -173,6 +176,7 @@ impl<R: Rules> Replica<R> {
             change_waits_for: String::new(),
             followed: None,
             fatal: None,
+            main_memory: behind::Connection::Closed,
         };
         replica.acquaint();
         Ok(replica)
@@ -191,6 +195,7 @@ impl<R: Rules> Replica<R> {
             Input::Checkpointed { index } => self.checkpointed(&mut step, index),
             Input::Fetched { ticket, records } => self.fetched(&mut step, ticket, &records),
             Input::Roster(roster) => drop(self.know_roster(&roster)),
+            Input::MainMemory { term, event } => self.main_memory(&mut step, term, event),
             Input::Drain => self.drain(&mut step),
         }
         self.settle(&mut step);
@@ -284,6 +289,7 @@ impl<R: Rules> Replica<R> {
     fn settle(&mut self, step: &mut Step) {
         loop {
             self.follow_leader(step);
+            self.tend_main_memory(step);
             self.deliver_bus(step);
             self.propose_for_home(step);
             let moved = self.raft_ready(step);
@@ -386,7 +392,7 @@ impl<R: Rules> Replica<R> {
         // The first entry of a leader's term is its no-op: with it, all of earlier terms is applied.
         let settled = R::without(Rule::HomeBeforeNoOp) || member.machine.applied().term == member.raft.term();
         let (now_us, log_ms) = (now.mono_us, member.raft.log_time_ms(now));
-        Standing { now_us, leader_until_us: member.raft.lease_until_us(), settled, log_ms }
+        Standing { now_us, leader_until_us: member.raft.lease_until_us(), settled, log_ms, redis: self.redis() }
     }
 
     /// The consensus part, where this node takes part in the group.

@@ -22,6 +22,8 @@ pub struct Setup {
     pub founders: Vec<NodeId>,
     /// The generation of a cluster whose state names none: it was never restored from a backup. In the top bits of every token.
     pub generation: u16,
+    /// Whether the cache's values lie in Redis.
+    pub redis: bool,
     /// Seed of the election timeouts.
     pub seed: u64,
     /// The times.

@@ -19,6 +19,7 @@ impl Follower {
     fn new() -> Self {
         let nodes: Vec<NodeId> = (1..=3).map(NodeId::numbered).collect();
         let setup = Setup {
+            redis: false,
             group: GroupId(0),
             node: nodes[1],
             incarnation: Incarnation(1),
@@ -90,6 +91,7 @@ fn whoever_joins_takes_no_list_before_the_first_that_names_it() {
     let nodes: Vec<NodeId> = (1..=3).map(NodeId::numbered).collect();
     let (roster, life) = (roster::testing::of(&nodes), Incarnation(77));
     let setup = Setup {
+        redis: false,
         group: GroupId(0),
         node: nodes[1],
         incarnation: life,

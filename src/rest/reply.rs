@@ -216,6 +216,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         | E::OutcomeUnknown
         | E::QueueFull
         | E::BusLeaseLapsed
+        | E::MainMemoryAway
         | E::OwnerAway => StatusCode::SERVICE_UNAVAILABLE,
         E::BadFrame
         | E::FrameTooLarge

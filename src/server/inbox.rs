@@ -5,6 +5,7 @@
 //! | `Persisted`, `Checkpointed` | one each: a later one says all that an earlier one said | merged |
 //! | `Roster` | one: the newest | replaced |
 //! | `Fetched` | one per ticket that the replica handed out | cannot happen |
+//! | `MainMemory` | one per call that the home made, and the pushes that Redis' connection holds | cannot happen |
 //! | `Peer` | [`PEER_MESSAGES_MAX`] and [`PEER_BYTES_MAX`] | dropped and counted; losing one is allowed |
 //! | `Request` | [`REQUESTS_MAX`] | refused with `Overloaded` |
 //!
@@ -20,8 +21,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use trine_protocol::Request;
 
-use crate::ids::{Index, NodeId};
+use crate::ids::{Index, NodeId, Term};
 use crate::node::Roster;
+use crate::node::behind::MainMemoryEvent;
 use crate::node::effect::{Input, RequestId, SessionRef};
 use crate::node::message::GroupMessage;
 
@@ -54,6 +56,7 @@ struct State {
     checkpointed: Option<Index>,
     drain: bool,
     roster: Option<Roster>,
+    main_memory: VecDeque<(Term, MainMemoryEvent)>,
     fetched: VecDeque<(u64, Vec<Fetched>)>,
     peers: VecDeque<(NodeId, GroupMessage, usize)>,
     peer_bytes: usize,
@@ -91,6 +94,11 @@ impl Inbox {
     /// The newest list of nodes.
     pub(super) fn roster(&self, roster: Roster) {
         self.change(|state| state.roster = Some(roster));
+    }
+
+    /// Something that came of what was done with Redis.
+    pub(super) fn main_memory(&self, term: Term, event: MainMemoryEvent) {
+        self.change(|state| state.main_memory.push_back((term, event)));
     }
 
     /// A message of a peer, of about so many bytes. False where it was dropped.
@@ -134,6 +142,7 @@ impl Inbox {
         inputs.extend(state.checkpointed.take().map(|index| Input::Checkpointed { index }));
         inputs.extend(state.fetched.drain(..).map(|(ticket, records)| Input::Fetched { ticket, records }));
         inputs.extend(state.roster.take().map(Input::Roster));
+        inputs.extend(state.main_memory.drain(..).map(|(term, event)| Input::MainMemory { term, event }));
         if std::mem::take(&mut state.drain) {
             inputs.push(Input::Drain);
         }

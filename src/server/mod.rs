@@ -21,6 +21,7 @@ mod inbox;
 mod lines;
 mod listen;
 pub mod log_limit;
+mod main_memory;
 mod measure;
 mod nodes;
 mod peers;

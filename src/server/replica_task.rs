@@ -19,7 +19,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use trine_protocol::cluster::{GroupStatus, Role};
@@ -27,6 +27,7 @@ use trine_protocol::cluster::{GroupStatus, Role};
 use crate::clock;
 use crate::ids::{GroupId, Index, Now};
 use crate::lock::Ended;
+use crate::node::behind::MainMemory;
 use crate::node::effect::{Checkpoint, Effects, Fetch, Input, Write};
 use crate::node::{Replica, Roster};
 use crate::raft::{self, Raft};
@@ -117,6 +118,8 @@ pub(super) struct Shell<D> {
     pub(super) standing: watch::Sender<Standing>,
     /// The newest list of nodes that any replica of this node has heard of.
     pub(super) heard: watch::Sender<Roster>,
+    /// The connection to Redis, where values lie there.
+    pub(super) main_memory: Option<mpsc::UnboundedSender<MainMemory>>,
     pub(super) meter: Meter,
     pub(super) watch: Watch,
     /// Stops the node: called with the reason, at most once.
@@ -170,7 +173,8 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
 impl<D: Disk> Shell<D> {
     /// Performs effects in the order of their fields.
     async fn perform(&self, effects: Effects) {
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, roster, fatal: _ } = effects;
+        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
+            effects;
         self.lines.apply(self.group, retract);
         for write in persist {
             self.disk.persist(write).await;
@@ -187,6 +191,10 @@ impl<D: Disk> Shell<D> {
         }
         for fetch in fetch {
             self.disk.fetch(fetch).await;
+        }
+        if let Some(redis) = &self.main_memory {
+            // Where its task has ended, so has the node.
+            main_memory.into_iter().for_each(|order| drop(redis.send(order)));
         }
         if let Some(roster) = roster {
             self.heard.send_if_modified(|known| {

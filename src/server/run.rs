@@ -33,7 +33,7 @@ use crate::node::{Replica, Roster, Setup, Timing};
 use crate::record::BadRecord;
 use crate::rest;
 use crate::rules::Faithful;
-use crate::storage::{self, Recovered, StorageError, StorageStats};
+use crate::storage::{self, Recovered, StorageError, StorageStats, redis};
 use crate::transport::peer::Arrivals;
 use crate::transport::{Local, Outbox, Permits, listener, peer, session};
 
@@ -48,7 +48,7 @@ use super::peers::NodePeers;
 use super::pending::Pending;
 use super::replica_task::{self, Shell, Standing};
 use super::watch::Watch;
-use super::{probe, process};
+use super::{main_memory, probe, process};
 
 /// Longest drain at a shutdown. What is not written back by then is in the journal.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -74,6 +74,9 @@ pub enum ServeError {
         /// What was wrong.
         source: BadRecord,
     },
+    /// `--main-memory` is no URL of a Redis.
+    #[error("--main-memory: {0}")]
+    MainMemory(String),
     /// The operating system gives no randomness.
     #[error("no random numbers: {0}")]
     Random(getrandom::Error),
@@ -159,7 +162,12 @@ impl Node {
         let (outbox, backups) = (Outbox::default(), writers.backups());
         let lines = Arc::new(SharedLines::new(config.groups));
         let pending = Arc::new(Pending::default());
-        let started = Started { inboxes: &inboxes, lines: &lines, pending: &pending, outbox: &outbox, heard: &heard };
+        let redis = config.main_memory.as_deref().map(|url| redis::Server::new(url, cluster_id)).transpose();
+        let redis = redis.map_err(ServeError::MainMemory)?;
+        let (inboxes_, lines_, pending_) = (&inboxes, &lines, &pending);
+        let (outbox_, heard_) = (&outbox, &heard);
+        let started =
+            Started { inboxes: inboxes_, lines: lines_, pending: pending_, outbox: outbox_, heard: heard_, redis };
         let stop_replicas = CancellationToken::new();
         let (replicas, standings) = started.replicas(replicas, &Arc::new(writers.disk()), &stop_replicas);
         let doors = inboxes.iter().zip(&standings);
@@ -296,6 +304,7 @@ struct Started<'a> {
     pending: &'a Arc<Pending>,
     outbox: &'a Outbox,
     heard: &'a watch::Sender<Roster>,
+    redis: Option<redis::Server>,
 }
 
 impl Started<'_> {
@@ -319,6 +328,7 @@ impl Started<'_> {
                 disk: Arc::clone(disk),
                 standing,
                 heard: self.heard.clone(),
+                main_memory: self.redis.clone().map(|server| main_memory::start(group, server, Arc::clone(inbox))),
                 meter: Meter::new(group),
                 watch: Watch::default(),
                 fatal: die,
@@ -344,6 +354,7 @@ fn make_replicas(
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(ServeError::Random)?;
         let setup = Setup {
+            redis: config.main_memory.is_some(),
             group,
             node: config.node,
             incarnation,

@@ -283,6 +283,7 @@ impl<R: Rules> Cluster<R> {
         let boot = node.boots;
         let mut state = self.seed ^ (place as u64) << 32 ^ u64::from(group.0) << 40 ^ boot << 48;
         Setup {
+            redis: false,
             group,
             node: node.id,
             incarnation: node.incarnation,
@@ -463,7 +464,8 @@ impl<R: Rules> Cluster<R> {
         if !self.nodes[place].is_up() {
             return Ok(());
         }
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, roster, fatal: _ } = effects;
+        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory: _, roster, fatal: _ } =
+            effects;
         for change in retract {
             self.change_lines(place, group, change)?;
         }

@@ -14,6 +14,7 @@
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
 //! | `rejoin` | any one node may die; it comes back with everything |
+//! | `redis` | values lie in Redis: outside writes are seen by every node, and what is written while Redis is away is there when it is back |
 //! | `refusals` | what cannot start says why in one line and writes nothing; bad bytes cost nothing |
 //! | `spread` | every node of a calm cluster leads a group |
 //! | `shutdown` | SIGTERM drains; a restart goes on; `--fresh` starts over |
@@ -30,6 +31,7 @@ mod operations;
 mod owner;
 mod ports;
 mod process;
+mod redis;
 mod refusals;
 mod rejoin;
 mod shutdown;

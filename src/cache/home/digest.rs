@@ -22,9 +22,10 @@ impl<R: Rules> Hash for Home<R> {
             directory,
             busy,
             fills,
+            traffic,
             rules: _,
         } = self;
         (node, term, elected_us, next_number, next_transaction).hash(hasher);
-        (leases, joining, releasing, leaving, directory, busy, fills).hash(hasher);
+        (leases, joining, releasing, leaving, directory, busy, fills, traffic).hash(hasher);
     }
 }

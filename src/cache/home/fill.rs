@@ -44,7 +44,7 @@ impl<R: Rules> Home<R> {
     pub(super) fn give_fill(&mut self, key: &str, job: &Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let Want::Fill { lease_ms } = job.want else { return };
         let waiter = Waiter { node: job.node, request: job.request, lease_ms };
-        if memory.stored(key).value.is_some() {
+        if self.newest(key, memory).value.is_some() {
             return answer_fill(key, waiter, FillAnswer::Written, out);
         }
         let room = self.directory.len() < self.config.directory_max || self.directory.contains_key(key);

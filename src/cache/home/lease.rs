@@ -190,7 +190,7 @@ impl<R: Rules> Home<R> {
             Want::Write { write, .. } => ToNode::WriteFailed { write: *write, key, error },
             Want::Fill { .. } => return out.to_node.push((job.node, fill::refuse_fill(&key, job, error))),
             // A write-back is repeated until it is done.
-            Want::WriteBack { .. } | Want::Expire(_) => return,
+            Want::WriteBack { .. } | Want::Expire(_) | Want::Refresh => return,
         };
         if let Some(lease) = self.leases.get_mut(&job.node) {
             lease.refused = lease.refused.max(job.request);
@@ -198,13 +198,13 @@ impl<R: Rules> Home<R> {
         out.to_node.push((job.node, message));
     }
 
-    /// Notes that a proposal about a node, and not about a key, is through.
+    /// Notes that a proposal which is no transaction's is through.
     pub(super) fn is_about_a_node(&mut self, command: &Command) -> bool {
         match command {
             Command::Join { node, .. } => drop(self.joining.remove(node)),
             Command::Release { node, .. } => drop(self.releasing.remove(node)),
             Command::Leave { node, .. } => drop(self.leaving.remove(node)),
-            _ => return false,
+            command => return self.is_about_redis(command),
         }
         true
     }
@@ -234,6 +234,7 @@ impl<R: Rules> Home<R> {
                 .all(|(node, incarnation)| self.leases.get(node).is_some_and(|lease| lease.incarnation == *incarnation))
         };
         standing.settled
+            && self.knows_where_values_lie(memory, standing)
             && (R::without(Rule::NewHomeNotSilent)
                 || standing.now_us >= self.elected_us + self.config.home_lease_us()
                 || everybody())

@@ -24,6 +24,7 @@
 //! The home's own node is a node like any other here: its lines hang on a bus lease that it takes from itself. So no
 //! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
 
+mod behind;
 #[cfg(test)]
 mod digest;
 mod expiry;
@@ -49,6 +50,8 @@ use super::config::Config;
 use super::memory::{Applied, Command, Memory, Owner};
 use super::message::{LeaseTag, ToHome, ToNode, Versioned, WriteId};
 
+pub use behind::{Fetched, MemoryAnswer, MemoryCall, Redis};
+use behind::{Given, Traffic};
 use fill::Fill;
 use lease::Lease;
 
@@ -63,6 +66,8 @@ pub struct Standing {
     pub settled: bool,
     /// Log time.
     pub log_ms: u64,
+    /// Whether values lie in Redis, and whether it can be asked.
+    pub redis: Redis,
 }
 
 /// What follows from a step.
@@ -72,6 +77,8 @@ pub struct HomeOut {
     pub to_node: Vec<(NodeId, ToNode)>,
     /// Commands for the log; each comes back in [`Home::committed`] or [`Home::refused`].
     pub propose: Vec<Proposal>,
+    /// What Redis is asked; the answers come in [`Home::hear`].
+    pub memory: Vec<MemoryCall>,
 }
 
 /// A command that the home wants in the log.
@@ -117,6 +124,7 @@ pub struct Home<R> {
     busy: BTreeSet<String>,
     /// When which right to fill ends.
     fills: BTreeSet<(u64, String)>,
+    traffic: Traffic,
     rules: PhantomData<R>,
 }
 
@@ -129,8 +137,10 @@ struct Entry {
     transaction: Option<Transaction>,
     waiting: VecDeque<Job>,
     fill: Option<Fill>,
-    /// The version under which the copies of an absence were given: one absence has one.
-    absent: Option<Version>,
+    /// What the copies are of: an absence, and a value of somebody else in Redis, has one version while there are any.
+    given: Option<Given>,
+    /// What Redis has, while the job that it was looked up for is started.
+    fetched: Option<Versioned>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +181,8 @@ enum Want {
     },
     /// The home's own: the time of that value is over.
     Expire(Version),
+    /// The home's own: Redis may have something else than the copies.
+    Refresh,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -194,6 +206,8 @@ enum Phase {
         /// What was applied.
         done: Option<Done>,
     },
+    /// Redis is asked; `poisoned` where it has told since that somebody wrote the key.
+    Fetch { poisoned: bool },
     /// A write that may be done already and may not be done now: the log is asked.
     Refusal(Error),
 }
@@ -205,6 +219,8 @@ enum Done {
     Wrote { epoch: Index, owns: bool, sum: Option<i64> },
     /// The value whose time was over is gone.
     Removed,
+    /// The copies are to go, and nothing else.
+    Dropped,
 }
 
 impl<R: Rules> Home<R> {
@@ -225,6 +241,7 @@ impl<R: Rules> Home<R> {
             directory: BTreeMap::new(),
             busy: BTreeSet::new(),
             fills: BTreeSet::new(),
+            traffic: Traffic::default(),
             rules: PhantomData,
         }
     }
@@ -327,6 +344,7 @@ impl<R: Rules> Home<R> {
     pub fn tick(&mut self, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         self.expire(memory, standing, out);
         self.tick_fills(memory, standing, out);
+        self.tend_redis(memory, standing, out);
         for key in self.busy.clone() {
             self.repeat(&key, memory, standing, out);
             self.advance(&key, memory, standing, out);
@@ -351,6 +369,15 @@ impl<R: Rules> Home<R> {
         if !standing.settled {
             return Err(format!("{} has not applied the entries of earlier terms", self.node));
         }
+        match (memory.is_behind(), standing.redis) {
+            (true, Redis::None) => {
+                return Err(
+                    "values of this group lie in Redis, and this node was started without --main-memory".to_owned()
+                );
+            }
+            (_, Redis::Away) => return Err("Redis, where values lie, cannot be reached".to_owned()),
+            _ => {}
+        }
         if !self.is_active(memory, standing) {
             return Err(format!("{} waits for the bus leases of the home before it", self.node));
         }
@@ -374,7 +401,7 @@ impl Job {
         self.node == other.node
             && match (&self.want, &other.want) {
                 (Want::Fill { .. }, Want::Fill { .. }) => self.request == other.request,
-                (Want::Read, Want::Read) | (Want::Expire(_), Want::Expire(_)) => true,
+                (Want::Read, Want::Read) | (Want::Expire(_), Want::Expire(_)) | (Want::Refresh, Want::Refresh) => true,
                 (Want::Write { write, .. }, Want::Write { write: other, .. }) => write == other,
                 (Want::WriteBack { epoch, end, .. }, Want::WriteBack { epoch: other, end: other_end, .. }) => {
                     epoch == other && end == other_end

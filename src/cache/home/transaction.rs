@@ -12,6 +12,7 @@ use crate::ids::{Index, NodeId};
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
+use super::behind::Given;
 use super::{Committed, Done, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
 
 impl<R: Rules> Home<R> {
@@ -33,7 +34,7 @@ impl<R: Rules> Home<R> {
         }
     }
 
-    fn start(&mut self, key: &str, job: Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+    pub(super) fn start(&mut self, key: &str, job: Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         if !self.may_act(standing) {
             return;
         }
@@ -54,9 +55,11 @@ impl<R: Rules> Home<R> {
                 let (write, key, tag) = (*write, key.to_owned(), job.tag);
                 out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns, sum }));
             }
-            // A key whose time is over has no owner; this one has been written since.
-            (Want::Expire(_), Some(_)) => {}
+            // A key whose time is over has no owner, nor has one that Redis alone has: this one has been written since.
+            (Want::Expire(_) | Want::Refresh, Some(_)) => {}
             (_, Some(owner)) => self.snoop_owner(key, job, owner, memory, standing, out),
+            (_, None) if self.must_fetch(key, &job, memory) => self.fetch(key, job, memory, standing, out),
+            (Want::Refresh, None) => {}
             (Want::Read, None) => self.fill(key, &job, memory, standing, out),
             (Want::Fill { .. }, None) => self.give_fill(key, &job, memory, standing, out),
             (Want::Write { .. }, None) => self.write(key, job, memory, standing, out),
@@ -78,7 +81,7 @@ impl<R: Rules> Home<R> {
         same && self.number(owner.node, now_us).is_some()
     }
 
-    fn begin(&mut self, key: &str, job: Job, phase: Phase, standing: Standing) -> u64 {
+    pub(super) fn begin(&mut self, key: &str, job: Job, phase: Phase, standing: Standing) -> u64 {
         self.next_transaction += 1;
         let id = self.next_transaction;
         self.busy.insert(key.to_owned());
@@ -150,15 +153,19 @@ impl<R: Rules> Home<R> {
 
     fn fill(&mut self, key: &str, job: &Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         // The value first, the clock second: `standing` was looked at in this very step.
-        let mut value = memory.stored(key);
+        let mut value = self.newest(key, memory);
         let writer = memory.cell(key).map(|cell| cell.writer);
         if !self.holds(job.node, job.tag, standing.now_us) {
             return out.to_node.push((job.node, ToNode::Lapsed { tag: job.tag }));
         }
         let sharer = Sharer { number: job.tag.number, request: job.request };
         let state = self.share(key, job.node, sharer, standing, out);
-        if let Some(entry) = self.directory.get_mut(key).filter(|_| value.value.is_none()) {
-            value.version = *entry.absent.get_or_insert(value.version);
+        if let Some(entry) = self.directory.get_mut(key) {
+            let given = Given::of(&value);
+            match entry.given.filter(|before| value.value.is_none() && before.checksum == given.checksum) {
+                Some(before) => value.version = before.version,
+                None => entry.given = Some(given),
+            }
         }
         let (request, key, tag) = (job.request, key.to_owned(), job.tag);
         out.to_node.push((job.node, ToNode::Filled { request, key, tag, state, value, writer }));
@@ -195,10 +202,11 @@ impl<R: Rules> Home<R> {
     /// A write of a key that nobody owns: main memory has the newest value.
     fn write(&mut self, key: &str, job: Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let Want::Write { write, acked_below, change, again } = &job.want else { return };
-        let error = match self.check_fill(key, change, standing).and_then(|()| change.on(key, &memory.stored(key))) {
-            Ok(new) => return self.invalidate_and_own(key, job, new, None, memory, standing, out),
-            Err(error) => error,
-        };
+        let error =
+            match self.check_fill(key, change, standing).and_then(|()| change.on(key, &self.newest(key, memory))) {
+                Ok(new) => return self.invalidate_and_own(key, job, new, None, memory, standing, out),
+                Err(error) => error,
+            };
         if !again {
             return self.refuse(key, &job, error, out);
         }
@@ -269,7 +277,7 @@ impl<R: Rules> Home<R> {
     }
 
     /// Begins a transaction that is done when no copy is left and its command is in the log.
-    fn invalidate(
+    pub(super) fn invalidate(
         &mut self,
         key: &str,
         job: Job,
@@ -343,7 +351,7 @@ impl<R: Rules> Home<R> {
                 };
                 self.owner_gave_way(key, owner, sharer, dirty, memory, standing, out);
             }
-            Phase::Owner(_) | Phase::Refusal(_) => {}
+            Phase::Owner(_) | Phase::Refusal(_) | Phase::Fetch { .. } => {}
         }
         self.advance(key, memory, standing, out);
     }
@@ -389,6 +397,21 @@ impl<R: Rules> Home<R> {
         if self.is_about_a_node(&proposal.command) {
             return;
         }
+        self.settle(proposal, committed, memory, standing, out);
+        // What nobody owns any more is Redis' next.
+        if memory.is_behind() {
+            self.flush(memory, standing, out);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        proposal: &Proposal,
+        committed: Committed,
+        memory: &Memory,
+        standing: Standing,
+        out: &mut HomeOut,
+    ) {
         let key = proposal.key.as_str();
         let Some(entry) = self.directory.get_mut(key) else { return };
         let Some(transaction) = entry.transaction.as_mut().filter(|t| t.id == proposal.transaction) else { return };
@@ -471,7 +494,11 @@ impl<R: Rules> Home<R> {
             entry.exclusive = None;
         }
         let tag = super::LeaseTag { term: self.term, number: keeps.map_or(0, |sharer| sharer.number) };
-        let version = memory.stored(key).version;
+        let stored = memory.stored(key);
+        let version = stored.version;
+        if let Some(entry) = self.directory.get_mut(key).filter(|_| keeps.is_some()) {
+            entry.given = Some(Given::of(&stored));
+        }
         let (owned_key, epoch) = (key.to_owned(), owner.epoch);
         out.to_node.push((owner.node, ToNode::WrittenBack { key: owned_key, epoch, version, ended: true, state, tag }));
         match &job.want {
@@ -499,7 +526,7 @@ impl<R: Rules> Home<R> {
     }
 
     /// Answers a write when both are done: the ownership is applied, and no copy is left.
-    fn finish_write(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
+    pub(super) fn finish_write(&mut self, key: &str, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let Some(entry) = self.directory.get_mut(key) else { return };
         let Some(Transaction { job, phase: Phase::Commit { copies, done: Some(done), .. }, .. }) = &entry.transaction
         else {
@@ -513,7 +540,7 @@ impl<R: Rules> Home<R> {
             let owns = owns && memory.owner(&key).is_some_and(|owner| owner.epoch == epoch);
             out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns, sum }));
         }
-        (entry.transaction, entry.absent) = (None, None);
+        (entry.transaction, entry.given) = (None, None);
         self.end_fill(key, out);
         self.advance(key, memory, standing, out);
     }
@@ -532,7 +559,7 @@ impl<R: Rules> Home<R> {
                 let owner = *owner;
                 return self.owner_away(key, job, owner, memory, standing, out);
             }
-            Phase::Owner(_) | Phase::Refusal(_) => {}
+            Phase::Owner(_) | Phase::Refusal(_) | Phase::Fetch { .. } => {}
             Phase::Commit { copies, .. } => {
                 let before = copies.len();
                 copies.retain(|node, sharer| self.may_serve(*node, sharer.number, now_us));

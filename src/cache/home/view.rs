@@ -56,6 +56,7 @@ impl<R: Rules> Home<R> {
         let (newest, checksum) = match memory.owner(key) {
             // Its owner has this or something newer; nobody else may have a copy.
             Some(owner) => (Version { epoch: owner.epoch, count: 0 }, None),
+            None if !memory.knows(key) => return,
             None => {
                 let stored = memory.stored(key);
                 (stored.version, Some(checksum(&stored)))
@@ -111,10 +112,12 @@ impl Entry {
             Want::WriteBack { .. } => "a write-back",
             Want::Fill { .. } => "a wish to fill it",
             Want::Expire(_) => "the end of its time",
+            Want::Refresh => "a look at Redis",
         };
         let node = transaction.job.node;
         match &transaction.phase {
             Phase::Owner(owner) => format!("{what} of {node} waits for the value that {} has", owner.node),
+            Phase::Fetch { .. } => format!("{what} of {node} waits for Redis"),
             Phase::Refusal(_) => format!("{what} of {node} waits for the log"),
             Phase::Commit { copies, done: Some(_), .. } => {
                 let copies: Vec<String> = copies.keys().map(ToString::to_string).collect();

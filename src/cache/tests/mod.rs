@@ -114,7 +114,13 @@ impl<R: Rules> Bus<R> {
     }
 
     fn standing(&self) -> Standing {
-        Standing { now_us: self.now_us, leader_until_us: Some(self.leader_until_us), settled: true, log_ms: 0 }
+        Standing {
+            now_us: self.now_us,
+            leader_until_us: Some(self.leader_until_us),
+            settled: true,
+            log_ms: 0,
+            redis: super::Redis::None,
+        }
     }
 
     fn after(&mut self, most_us: u64) -> u64 {
@@ -398,7 +404,13 @@ fn what_was_refused_is_not_done_by_a_late_copy() {
     let config = Config { waiting_max: 1, ..Config::default() };
     let mut home = Home::<Faithful>::new(NodeId::numbered(1), 1, config, 0);
     let (mut memory, mut index) = (Memory::default(), 0);
-    let standing = Standing { now_us: 5_000_000, leader_until_us: Some(9_000_000), settled: true, log_ms: 0 };
+    let standing = Standing {
+        now_us: 5_000_000,
+        leader_until_us: Some(9_000_000),
+        settled: true,
+        log_ms: 0,
+        redis: super::Redis::None,
+    };
     let mut says = |number: usize, message: ToHome| {
         let (mut out, mut failed) = (HomeOut::default(), Vec::new());
         home.handle(NodeId::numbered(number), message, &memory, standing, &mut out);

@@ -77,6 +77,9 @@ pub(super) struct UpArgs {
     /// Nodes answer lock requests over HTTP with 307 and the leader's address, where they do not lead.
     #[arg(long)]
     pub(super) redirect_locks: bool,
+    /// Redis as the cache's main memory, such as redis://127.0.0.1:6379/0. Without it the nodes keep the values themselves.
+    #[arg(long, env = "TRINE_MAIN_MEMORY", hide_env_values = true, value_name = "URL")]
+    pub(super) main_memory: Option<String>,
     /// What the nodes write into their logs, as in RUST_LOG; warnings and errors come to this terminal, too.
     #[arg(long = "log", default_value = "info", value_name = "FILTER")]
     pub(super) log_filter: String,
@@ -100,6 +103,7 @@ pub(super) fn members(path: &Path, nodes: u8, groups: u32) -> Vec<(Member, PathB
         no_restart: false,
         groups,
         redirect_locks: false,
+        main_memory: None,
         log_filter: String::new(),
     };
     let plan = Plan::new(&args, 0);

@@ -125,6 +125,9 @@ fn arguments(node: &Node, members: &[String], args: &UpArgs, cluster_id: u64) ->
     flag("--cluster-id", &format!("{cluster_id:016x}"));
     flag("--groups", &args.groups.to_string());
     flag("--log", &args.log_filter);
+    if let Some(url) = &args.main_memory {
+        flag("--main-memory", url);
+    }
     flag("--log-format", "text");
     if args.redirect_locks {
         out.push("--redirect-locks".into());

@@ -119,6 +119,7 @@ fn start(script: impl FnOnce(&Arc<Pending>, &Arc<SharedLines>) -> Vec<Effects>) 
         disk: Arc::clone(&disk),
         standing: sender,
         heard: watch::channel(crate::node::Roster::default()).0,
+        main_memory: None,
         meter: Meter::new(GROUP),
         watch: Watch::default(),
         fatal: |reason| FATAL.lock().unwrap().push(reason.to_owned()),

@@ -26,7 +26,7 @@ impl Scene {
     }
 
     fn standing(&self) -> Standing {
-        Standing { now_us: self.now_us, leader_until_us: Some(u64::MAX), settled: true, log_ms: 0 }
+        Standing { now_us: self.now_us, leader_until_us: Some(u64::MAX), settled: true, log_ms: 0, redis: Redis::None }
     }
 
     /// Gives the home a message of node 1, and commits what it proposes unless the log stands still.

@@ -4,6 +4,10 @@
 //! proposes them, but a command of a deposed home may still be committed after its successor's election; so each one is
 //! conditional on what its proposer saw, and void where that has changed.
 
+mod behind;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -12,6 +16,8 @@ use trine_protocol::cache::Version;
 
 use crate::ids::{At, Incarnation, Index, NodeId};
 use crate::record::{self, BadRecord, Change, prefix};
+
+use behind::{BEHIND_KEY, Behind};
 
 use super::change::Expires;
 use super::message::{OwnerMark, Versioned, WriteId};
@@ -46,6 +52,10 @@ pub enum Command {
     },
     /// That value of a key is gone, its time is over. Void where the key has another one, or an owner.
     Remove(Remove),
+    /// What is here lies in front of Redis from here on.
+    Behind,
+    /// Redis has that value of a key, or that absence. Void where the key has another one, or an owner.
+    Flushed(Remove),
 }
 
 /// Ownerships that one `Release` ends.
@@ -160,6 +170,9 @@ pub struct Cell {
     pub writer: NodeId,
     /// Who may write it.
     pub owner: Option<Owner>,
+    /// Redis has it, where main memory lies in front of one. It is here because it goes by itself.
+    #[serde(default)]
+    pub flushed: bool,
 }
 
 /// What became of a command.
@@ -188,6 +201,8 @@ pub enum Applied {
     Refused,
     /// The value is gone.
     Removed,
+    /// It is noted.
+    Noted,
 }
 
 impl Applied {
@@ -212,6 +227,7 @@ pub struct Memory {
     expiring: BTreeSet<(u64, String)>,
     changed_cells: BTreeSet<String>,
     changed_members: BTreeSet<NodeId>,
+    behind: Behind,
 }
 
 impl Memory {
@@ -240,10 +256,13 @@ impl Memory {
                 if !self.cells.get(&remove.key).is_some_and(its) {
                     return Applied::Void;
                 }
-                self.changed_cells.insert(remove.key.clone());
-                self.remove(&remove.key);
+                let writer = self.cells[&remove.key].writer;
+                let stored = Versioned::new(Version { epoch: at.index, count: 0 }, None);
+                self.put(&remove.key, Cell { stored, writer, owner: None, flushed: false });
                 Applied::Removed
             }
+            Command::Behind => self.begin_behind(),
+            Command::Flushed(flushed) => self.flushed(flushed),
         }
     }
 
@@ -271,7 +290,7 @@ impl Memory {
         let version = Version { epoch: index, count: 0 };
         let (value, content_type) = (own.value.clone(), own.content_type.clone());
         let stored = Versioned { version, value, content_type, expires_ms };
-        self.put(&own.key, Cell { stored, writer: own.node, owner });
+        self.put(&own.key, Cell { stored, writer: own.node, owner, flushed: false });
         if owns && sum.is_none() { Applied::Owned(index) } else { Applied::Wrote { index, sum } }
     }
 
@@ -315,8 +334,8 @@ impl Memory {
     fn put(&mut self, key: &str, cell: Cell) {
         self.changed_cells.insert(key.to_owned());
         self.remove(key);
-        // A deleted key that nobody owns leaves nothing behind: the version of its absence is the log's index.
-        if cell.stored.value.is_some() || cell.owner.is_some() {
+        // A deleted key that nobody owns leaves nothing behind, but where Redis has to be told: the version of its absence is the log's index.
+        if cell.stored.value.is_some() || cell.owner.is_some() || self.behind.is_on() {
             self.insert(key, cell);
         }
     }
@@ -326,11 +345,13 @@ impl Memory {
         if cell.stored.expires_ms > 0 {
             self.expiring.insert((cell.stored.expires_ms, key.to_owned()));
         }
+        self.behind.comes(key, &cell);
         self.cells.insert(key.to_owned(), cell);
     }
 
     fn remove(&mut self, key: &str) {
         let Some(old) = self.cells.remove(key) else { return };
+        self.behind.goes(key, &old);
         self.bytes -= size(key, &old);
         if old.stored.expires_ms > 0 {
             self.expiring.remove(&(old.stored.expires_ms, key.to_owned()));
@@ -386,20 +407,21 @@ impl Memory {
     /// The records that changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let (cells, members) = (std::mem::take(&mut self.changed_cells), std::mem::take(&mut self.changed_members));
+        let behind = self.behind.take_change();
         let cells = cells
             .into_iter()
             .map(|key| Change { value: self.cells.get(&key).map(record::encode), key: cell_key(&key) });
         let members = members
             .into_iter()
             .map(|node| Change { key: member_key(node), value: self.members.get(&node).map(record::encode) });
-        cells.chain(members).collect()
+        cells.chain(members).chain(behind).collect()
     }
 
     /// All records.
     pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let members = self.members.iter().map(|(node, incarnation)| (member_key(*node), record::encode(incarnation)));
         let cells = self.cells.iter().map(|(key, cell)| (cell_key(key), record::encode(cell)));
-        members.chain(cells).collect()
+        self.behind.record().into_iter().chain(members).chain(cells).collect()
     }
 
     /// Takes one record back.
@@ -409,7 +431,10 @@ impl Memory {
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
         let bad = |why: &str| BadRecord { key: key.to_vec(), why: why.to_owned() };
         let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(|| bad("no UTF-8"))?;
-        if key[0] == prefix::META {
+        if key == BEHIND_KEY {
+            self.begin_behind();
+            self.behind.take_change();
+        } else if key[0] == prefix::META {
             let name = name.strip_prefix("member/").ok_or_else(|| bad("no member"))?;
             let node = name.parse::<NodeId>().map_err(|why| bad(&why))?;
             self.members.insert(node, record::decode(key, value)?);
@@ -430,116 +455,4 @@ fn cell_key(key: &str) -> Vec<u8> {
 
 fn member_key(node: NodeId) -> Vec<u8> {
     [&[prefix::META], b"member/".as_slice(), node.as_str().as_bytes()].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(index: Index) -> At {
-        At { index, stamp_ms: 0, wall_ms: 0, generation: 0 }
-    }
-
-    fn node(number: usize) -> (NodeId, Incarnation) {
-        (NodeId::numbered(number), Incarnation(number as u64 * 10))
-    }
-
-    fn own(key: &str, number: usize, value: Option<&'static str>, replaces: Option<Index>) -> Command {
-        let (node, incarnation) = node(number);
-        let write = WriteId { session: number as u64, sequence: 1 };
-        let own = Own::refusal(key.into(), node, incarnation, write);
-        Command::Own(Own { value: value.map(Bytes::from), replaces, refused: false, ..own })
-    }
-
-    fn write_back(key: &str, number: usize, epoch: Index, dirty: Option<(u64, &'static str)>, end: bool) -> Command {
-        let (node, incarnation) = node(number);
-        let versioned =
-            |(count, value): (u64, &'static str)| Versioned::new(Version { epoch, count }, Some(value.into()));
-        Command::WriteBack(WriteBack { key: key.into(), node, incarnation, epoch, dirty: dirty.map(versioned), end })
-    }
-
-    /// Memory, and beside it what a state store has that is given the changes after each command.
-    #[derive(Default)]
-    struct Kept {
-        memory: Memory,
-        stored: BTreeMap<Vec<u8>, Vec<u8>>,
-    }
-
-    impl Kept {
-        fn apply(&mut self, index: Index, command: &Command) -> Applied {
-            let applied = self.memory.apply(at(index), command);
-            for Change { key, value } in self.memory.take_changes() {
-                match value {
-                    Some(value) => drop(self.stored.insert(key, value)),
-                    None => drop(self.stored.remove(&key)),
-                }
-            }
-            let records: BTreeMap<Vec<u8>, Vec<u8>> = self.memory.records().into_iter().collect();
-            assert_eq!(self.stored, records, "after {command:?}");
-            let mut restored = Memory::default();
-            for (key, value) in &self.stored {
-                restored.restore(key, value).expect("our own record");
-            }
-            restored.advance(index);
-            assert_eq!(restored, self.memory, "after {command:?}");
-            let bytes: usize = self.memory.cells().map(|(key, cell)| size(key, cell)).sum();
-            assert_eq!(self.memory.bytes(), bytes, "after {command:?}");
-            applied
-        }
-
-        fn value(&self, key: &str) -> Option<String> {
-            self.memory.stored(key).value.map(|value| String::from_utf8_lossy(&value).into_owned())
-        }
-    }
-
-    #[test]
-    fn what_a_key_goes_through_is_what_the_records_say() {
-        let mut kept = Kept::default();
-        let (one, life) = node(1);
-        assert_eq!(kept.apply(1, &Command::Join { node: one, incarnation: life }), Applied::Joined);
-        assert_eq!(kept.memory.members().get(&one), Some(&life));
-        assert_eq!(kept.apply(2, &own("a", 1, Some("first"), None)), Applied::Owned(2));
-        assert_eq!((kept.value("a").as_deref(), kept.memory.bytes()), (Some("first"), 6));
-        assert_eq!(kept.apply(3, &own("a", 2, Some("other"), None)), Applied::Void, "somebody owns it");
-        assert_eq!(kept.apply(4, &write_back("a", 1, 2, Some((3, "third")), false)), Applied::WrittenBack);
-        assert_eq!(kept.apply(5, &write_back("a", 1, 2, Some((1, "old")), false)), Applied::WrittenBack);
-        assert_eq!(kept.value("a").as_deref(), Some("third"), "an older value that comes later changes nothing");
-        assert_eq!(kept.apply(6, &write_back("a", 2, 2, None, true)), Applied::Void, "it is not the owner");
-        assert_eq!(kept.apply(7, &write_back("a", 1, 3, None, true)), Applied::Void, "another ownership");
-        assert_eq!(kept.apply(8, &write_back("b", 1, 2, None, true)), Applied::Void, "there is no such key");
-        assert!(kept.memory.owner("a").is_some());
-        assert_eq!(kept.apply(9, &write_back("a", 1, 2, None, true)), Applied::WrittenBack);
-        assert_eq!((kept.memory.owner("a"), kept.value("a").as_deref()), (None, Some("third")), "the value stays");
-        assert_eq!(kept.memory.cell("a").map(|cell| cell.writer), Some(one));
-        // Deleted by a new owner: the cell stays as long as somebody owns it.
-        assert_eq!(kept.apply(10, &own("a", 2, None, None)), Applied::Owned(10));
-        assert_eq!((kept.value("a"), kept.memory.bytes()), (None, 1));
-        assert_eq!(kept.memory.owner("a").map(|owner| owner.epoch), Some(10));
-        assert_eq!(kept.apply(11, &write_back("a", 2, 10, None, true)), Applied::WrittenBack);
-        assert_eq!((kept.memory.cell("a"), kept.memory.bytes()), (None, 0));
-        assert_eq!(kept.memory.stored("a").version, Version { epoch: 11, count: 0 }, "absence is as new as the log");
-        assert_eq!(kept.apply(12, &Command::Leave { node: one, incarnation: Incarnation(11) }), Applied::Void);
-        assert_eq!(kept.apply(13, &Command::Leave { node: one, incarnation: life }), Applied::Left);
-        assert_eq!(kept.memory.members().len(), 0);
-    }
-
-    #[test]
-    fn a_release_ends_the_ownerships_of_that_life_alone() {
-        let mut kept = Kept::default();
-        let keys: Vec<String> = (0..RELEASED_MAX + 2).map(|number| format!("k{number:04}")).collect();
-        for (number, key) in keys.iter().enumerate() {
-            kept.memory.apply(at(number as Index + 1), &own(key, 1, Some("one"), None));
-        }
-        kept.memory.apply(at(5_000), &own("other", 2, Some("two"), None));
-        let (one, life) = node(1);
-        let release = |incarnation| Command::Release { node: one, incarnation };
-        assert_eq!(kept.apply(5_001, &release(Incarnation(11))), Applied::Released);
-        assert_eq!(kept.memory.owned_by(one, life).count(), RELEASED_MAX + 2, "another life");
-        kept.apply(5_002, &release(life));
-        assert_eq!(kept.memory.owned_by(one, life).count(), 2);
-        kept.apply(5_003, &release(life));
-        assert_eq!(kept.memory.owned_by(one, life).next(), None);
-        assert_eq!(kept.value("k0000").as_deref(), Some("one"), "the values stay");
-        assert!(kept.memory.owner("other").is_some());
-    }
 }
