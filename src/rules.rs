@@ -88,6 +88,8 @@ pub enum Rule {
     WriteBeforeJournal,
     /// A read of a value whose owner is away gets what main memory has.
     OldValueWhileOwnerIsAway,
+    /// Redis takes what a deposed home, or a connection that was given up, tells it.
+    RedisFence,
     /// An owner drops its dirty line when it makes room, before main memory has it.
     DirtyLineEvicted,
 }

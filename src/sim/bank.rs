@@ -9,7 +9,7 @@
 //! - Some need a world that a seed rarely draws by itself; [`Bug::adjust`] makes it, and nothing else of the run.
 //! - Any change of what a run does shifts which seeds find what: look for them anew with `trine-sim --bugs`.
 
-use super::{DiskFaults, Options, ProcessFaults, Report, Sim, Swarm};
+use super::{DiskFaults, Options, ProcessFaults, RedisFaults, Report, Sim, Swarm};
 use crate::rules::{OneLeftOut, Rule};
 
 /// One rule left out.
@@ -97,6 +97,7 @@ bank! {
     FillInstalledAfterInvalidation 14 10 as_drawn "Ignite 627; Redis' placeholder rule";
     WriteBeforeJournal 429 10 as_drawn "write-behind caches: acknowledged and then lost";
     OldValueWhileOwnerIsAway 52 10 as_drawn "MESI: memory is old where a cache has the line in M";
+    RedisFence 0 10 late_redis "Redlock's critics, 2016: a client that was paused writes after its lease";
     DirtyLineEvicted 7 10 as_drawn "gem5's MI state: a copy is kept until the write-back is acknowledged";
 }
 
@@ -182,6 +183,15 @@ fn cut_changes(swarm: &mut Swarm) {
     swarm.network.partition = None;
     swarm.network.loss_per_mille = 0;
     swarm.process = ProcessFaults { churn: Some(150_000), change_is_cut_per_mille: 700, ..ProcessFaults::none() };
+}
+
+/// Values in Redis, calls that arrive seconds late, and homes that change meanwhile.
+fn late_redis(swarm: &mut Swarm) {
+    swarm.nodes = 3;
+    swarm.groups = 1;
+    swarm.weights = [1, 1, 8];
+    swarm.names = 1;
+    swarm.redis = Some(RedisFaults { late_per_mille: 200, late_us_max: 4_000_000, outage: None, reset: Some(700_000) });
 }
 
 /// Many who ask who holds one lock.

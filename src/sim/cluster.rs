@@ -15,6 +15,7 @@ use super::kinds;
 use super::network::{Network, Passage, Place};
 use super::node::{Clock, Node};
 use super::random::{Random, split_mix};
+use super::redis::{Redis, RedisEvent};
 use super::swarm::{Options, Swarm};
 use super::trace::Trace;
 use super::workload::Workload;
@@ -54,6 +55,8 @@ pub(crate) enum Event {
     Again { number: u64 },
     /// A client does something new.
     Wake { client: usize },
+    /// Something happens to Redis, or on the way to it.
+    Redis(RedisEvent),
     /// Something breaks.
     Fault(Fault),
     /// The operator looks at what it has in hand.
@@ -129,6 +132,7 @@ pub(crate) struct Cluster<R: Rules> {
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
     pub(crate) operator: super::churn::Operator,
+    pub(crate) redis: Redis,
     seed: u64,
 }
 
@@ -163,6 +167,7 @@ impl<R: Rules> Cluster<R> {
             phase: Phase::Faulty,
             counts: Counts::default(),
             operator: super::churn::Operator::default(),
+            redis: Redis::default(),
             seed,
         }
     }
@@ -181,6 +186,7 @@ impl<R: Rules> Cluster<R> {
             }
         }
         self.schedule_faults();
+        self.schedule_redis();
         self.schedule_operator();
         self.schedule.at(self.options.faulty_us, Event::Heal);
         let events_max = u64::from(self.swarm.groups.max(4)) * EVENTS_PER_GROUP_MAX;
@@ -231,6 +237,7 @@ impl<R: Rules> Cluster<R> {
                 self.wake(client);
                 Ok(())
             }
+            Event::Redis(event) => self.redis(event),
             Event::Fault(fault) => self.break_something(fault),
             Event::Operator => self.operate(),
             Event::Strike { place, boot } => {
@@ -283,7 +290,7 @@ impl<R: Rules> Cluster<R> {
         let boot = node.boots;
         let mut state = self.seed ^ (place as u64) << 32 ^ u64::from(group.0) << 40 ^ boot << 48;
         Setup {
-            redis: false,
+            redis: self.swarm.redis.is_some(),
             group,
             node: node.id,
             incarnation: node.incarnation,
@@ -323,7 +330,7 @@ impl<R: Rules> Cluster<R> {
         }
         let kind = kinds::number(message);
         self.counts.delivered(kind);
-        self.record(&[2, from as u64, to as u64, u64::from(group.0), kind as u64, detail(message)], || {
+        self.record(&[2, from as u64, to as u64, u64::from(group.0), kind as u64, kinds::detail(message)], || {
             format!("n{from} → n{to} {group} {} {}", kinds::name(message), short(message))
         });
         let from = self.nodes[from].id;
@@ -464,7 +471,7 @@ impl<R: Rules> Cluster<R> {
         if !self.nodes[place].is_up() {
             return Ok(());
         }
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory: _, roster, fatal: _ } =
+        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
             effects;
         for change in retract {
             self.change_lines(place, group, change)?;
@@ -497,6 +504,7 @@ impl<R: Rules> Cluster<R> {
         if let Some(roster) = roster {
             self.keep_roster(place, roster)?;
         }
+        self.ask_redis(place, group, main_memory);
         self.compare_states(place, group)?;
         self.begin_storage(place)
     }
@@ -559,19 +567,6 @@ impl<R: Rules> Cluster<R> {
             hash.update(&value);
         }
         self.consensus.state(group, place, index, hash.digest())
-    }
-}
-
-/// What tells a message from others of its kind, for the hash of the trace.
-fn detail(message: &GroupMessage) -> u64 {
-    match message {
-        GroupMessage::Raft(raft) => raft.term,
-        GroupMessage::Bus(_) => 0,
-        GroupMessage::Forward(forward) => forward.id,
-        GroupMessage::Answer(answer) => answer.id,
-        GroupMessage::OutOfOrder(stream) => *stream,
-        GroupMessage::Roster(roster) => roster.version,
-        GroupMessage::RosterSeen(version) => *version,
     }
 }
 

@@ -354,6 +354,7 @@ impl<R: Rules> Cluster<R> {
 
     /// Every fault ends: what is cut, stopped, slow or down is well again.
     pub(crate) fn heal(&mut self) -> Check {
+        self.redis.heal();
         self.record(&[9], || "everything heals".to_owned());
         self.phase = Phase::Healing;
         self.network.heal_all();

@@ -104,3 +104,16 @@ pub(crate) fn number(message: &GroupMessage) -> usize {
         GroupMessage::Roster(_) | GroupMessage::RosterSeen(_) => 33,
     }
 }
+
+/// What tells a message from others of its kind, for the hash of the trace.
+pub(crate) fn detail(message: &GroupMessage) -> u64 {
+    match message {
+        GroupMessage::Raft(raft) => raft.term,
+        GroupMessage::Bus(_) => 0,
+        GroupMessage::Forward(forward) => forward.id,
+        GroupMessage::Answer(answer) => answer.id,
+        GroupMessage::OutOfOrder(stream) => *stream,
+        GroupMessage::Roster(roster) => roster.version,
+        GroupMessage::RosterSeen(version) => *version,
+    }
+}

@@ -65,6 +65,7 @@ mod node;
 mod partitions;
 mod phases;
 mod random;
+mod redis;
 mod schedule;
 mod storage;
 mod swarm;
@@ -80,6 +81,7 @@ use cluster::Cluster;
 pub use faults::fault_names;
 pub use kinds::KINDS;
 pub use random::Random;
+pub use redis::RedisFaults;
 pub use swarm::{Bounds, DiskFaults, Every, NetworkFaults, Options, ProcessFaults, RATE_PPM_MAX, Swarm};
 
 use crate::marks::counting;

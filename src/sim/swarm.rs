@@ -4,6 +4,7 @@
 //! in which everything fails at once hardly ever gets far enough to find the bug that needs a calm minute first.
 
 use super::random::Random;
+use super::redis::RedisFaults;
 use crate::node::Timing;
 
 /// Largest difference of one clock's speed from the true one, in parts per million. Two clocks then differ by at
@@ -67,6 +68,8 @@ pub struct Swarm {
     pub process: ProcessFaults,
     /// The bounds that the replicas are given.
     pub bounds: Bounds,
+    /// How Redis behaves, where the cache's values lie there.
+    pub redis: Option<RedisFaults>,
     /// Of ten faults that hit a node, how many hit a leader.
     pub leaders_first: u64,
 }
@@ -186,9 +189,11 @@ impl Swarm {
             disk: DiskFaults::draw(random),
             process: ProcessFaults::draw(random),
             bounds: Bounds::draw(random),
+            redis: None,
             leaders_first: random.between(2, 9),
         };
         swarm.draw_churn(random);
+        swarm.redis = random.chance(250).then(|| RedisFaults::draw(random));
         swarm
     }
 
