@@ -79,6 +79,10 @@ pub struct ServeArgs {
     /// the values themselves.
     #[arg(long, env = "TRINE_MAIN_MEMORY", hide_env_values = true, value_name = "URL")]
     pub main_memory: Option<String>,
+    /// Cache keys that begin so are written through: acknowledged when a majority has the value, not when this node's disk has. May be given
+    /// more than once.
+    #[arg(long, env = "TRINE_WRITE_THROUGH", value_name = "PREFIX", value_delimiter = ' ')]
+    pub write_through: Vec<String>,
     /// Secret that clients and peers must show.
     #[arg(long, env = "TRINE_CREDENTIALS", hide_env_values = true, value_name = "SECRET")]
     pub credentials: Option<String>,
@@ -236,6 +240,8 @@ pub struct ServeConfig {
     pub redirect_locks: bool,
     /// Redis as main memory; None where the nodes keep the values themselves.
     pub main_memory: Option<String>,
+    /// Cache keys that begin so are written through.
+    pub write_through: Vec<String>,
     /// What clients and peers must show; empty where nothing.
     pub credentials: Bytes,
     /// Times that replace the defaults.
@@ -268,6 +274,7 @@ impl ServeConfig {
             join: args.join,
             redirect_locks: args.redirect_locks,
             main_memory: args.main_memory,
+            write_through: args.write_through,
             credentials: args.credentials.map(Bytes::from).unwrap_or_default(),
             timing: args.timing,
             members,

@@ -290,7 +290,7 @@ pub struct Explained {
     /// What the key went through here, oldest first: at most [`crate::limits::TRANSITIONS_MAX`], as far as the node remembers.
     pub transitions: Vec<Transition>,
     /// Where this node is the key's home: what the home knows.
-    pub home: Option<HomeView>,
+    pub home: Option<Box<HomeView>>,
 }
 
 /// A change of a key's state on one node.

@@ -13,6 +13,8 @@ pub struct Config {
     pub dirty_us_max: u64,
     /// Bytes of values of one group that main memory lacks, on one node; a write beyond it goes into main memory before it is acknowledged.
     pub dirty_bytes_max: u64,
+    /// Writes of keys that begin so go into main memory before they are acknowledged.
+    pub through: Vec<String>,
     /// An unanswered message is sent again after this.
     pub retry_us: u64,
     /// Time between two copies that the auditor compares with what the home has.
@@ -35,6 +37,7 @@ impl Default for Config {
             drift_ppm: 10_000,
             dirty_us_max: 1_000_000,
             dirty_bytes_max: 64 * 1024 * 1024,
+            through: Vec::new(),
             retry_us: 100_000,
             audit_us: 1_000_000,
             lines_bytes_max: 64 * 1024 * 1024,

@@ -25,7 +25,7 @@ pub(super) enum Waiter {
     /// A client's command: of this node, or of that one.
     Client { node: Option<NodeId>, id: u64 },
     /// The home.
-    Home(Proposal),
+    Home(Box<Proposal>),
 }
 
 /// A read that waits for the word of a majority.

@@ -64,7 +64,9 @@ impl<R: Rules> Replica<R> {
     /// What this node knows of a key, as a node and where it is one as a home.
     pub(super) fn explain(&mut self, step: &mut Step, key: &str) -> Explained {
         let mut explained = self.agent.explain(key, step.now.mono_us);
-        self.with_home(step, |home, memory, standing, _| explained.home = Some(home.explain(key, memory, standing)));
+        self.with_home(step, |home, memory, standing, _| {
+            explained.home = Some(Box::new(home.explain(key, memory, standing)))
+        });
         explained
     }
 
@@ -209,7 +211,7 @@ impl<R: Rules> Replica<R> {
             let member = &mut self.member;
             match member.raft.propose(step.now, record::encode(&command).into()) {
                 Ok(index) => {
-                    member.waiting.insert(index, Waiter::Home(proposal));
+                    member.waiting.insert(index, Waiter::Home(Box::new(proposal)));
                 }
                 Err(_) => {
                     self.with_home(step, |home, memory, standing, out| home.refused(&proposal, memory, standing, out));

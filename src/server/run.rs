@@ -346,7 +346,8 @@ fn make_replicas(
     mut recovered: std::collections::BTreeMap<GroupId, Recovered>,
 ) -> Result<Vec<Replica<Faithful>>, ServeError> {
     let now = clock::now();
-    let timing = timing(config.timing);
+    let mut timing = timing(config.timing);
+    timing.cache.through.clone_from(&config.write_through);
     // The groups began with what every first node was started with, whatever the list of nodes says today.
     let founders = config.roster();
     let make = |number: u32| {

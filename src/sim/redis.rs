@@ -37,9 +37,7 @@ pub struct RedisFaults {
 impl RedisFaults {
     /// What a seed draws.
     pub fn draw(random: &mut Random) -> Self {
-        let every = |random: &mut Random, low_us, high_us| {
-            random.chance(500).then(|| random.between(low_us, high_us))
-        };
+        let every = |random: &mut Random, low_us, high_us| random.chance(500).then(|| random.between(low_us, high_us));
         Self {
             late_per_mille: *random.pick(&[0, 20, 100]),
             late_us_max: random.between(100_000, 6_000_000),

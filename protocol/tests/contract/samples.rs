@@ -276,7 +276,7 @@ fn explained(version: Version) -> Explained {
         waiting: 0,
         lease_ms: 870,
         transitions: vec![transition],
-        home: Some(home),
+        home: Some(Box::new(home)),
     }
 }
 

@@ -17,7 +17,10 @@ use super::{Agent, Turn};
 
 impl<R: Rules> Agent<R> {
     /// A client asks. Answered in [`super::AgentOut::reply`], now or later.
-    pub fn operation(&mut self, turn: &mut Turn<'_>, caller: u64, key: &str, operation: Operation) {
+    pub fn operation(&mut self, turn: &mut Turn<'_>, caller: u64, key: &str, mut operation: Operation) {
+        if let Operation::Write(change) = &mut operation {
+            change.through |= self.config.through.iter().any(|prefix| key.starts_with(prefix.as_str()));
+        }
         self.check_lapse(turn);
         self.because(turn, operation.name());
         if self.valid_tag(turn.now_us).is_none() {

@@ -38,6 +38,7 @@ impl<R: Rules> Home<R> {
     }
 
     /// An auditor asks which version of a key is the newest that is complete. While one is being written, nobody can say.
+    #[expect(clippy::too_many_arguments, reason = "one message's fields, and what every step needs")]
     pub(super) fn audit(
         &self,
         from: NodeId,

@@ -80,6 +80,9 @@ pub(super) struct UpArgs {
     /// Redis as the cache's main memory, such as redis://127.0.0.1:6379/0. Without it the nodes keep the values themselves.
     #[arg(long, env = "TRINE_MAIN_MEMORY", hide_env_values = true, value_name = "URL")]
     pub(super) main_memory: Option<String>,
+    /// Cache keys that begin so are written through, as in `trine serve`. May be given more than once.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) write_through: Vec<String>,
     /// What the nodes write into their logs, as in RUST_LOG; warnings and errors come to this terminal, too.
     #[arg(long = "log", default_value = "info", value_name = "FILTER")]
     pub(super) log_filter: String,
@@ -104,6 +107,7 @@ pub(super) fn members(path: &Path, nodes: u8, groups: u32) -> Vec<(Member, PathB
         groups,
         redirect_locks: false,
         main_memory: None,
+        write_through: Vec::new(),
         log_filter: String::new(),
     };
     let plan = Plan::new(&args, 0);

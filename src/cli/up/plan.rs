@@ -128,6 +128,9 @@ fn arguments(node: &Node, members: &[String], args: &UpArgs, cluster_id: u64) ->
     if let Some(url) = &args.main_memory {
         flag("--main-memory", url);
     }
+    for prefix in &args.write_through {
+        flag("--write-through", prefix);
+    }
     flag("--log-format", "text");
     if args.redirect_locks {
         out.push("--redirect-locks".into());

@@ -8,6 +8,7 @@ use trine_protocol::cache::{
 use trine_protocol::limits::{MULTI_BYTES_MAX, MULTI_MAX};
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
+use crate::clock;
 use crate::server::gateway::CallOptions;
 
 use super::{Handed, Shared};
@@ -48,8 +49,8 @@ impl Shared {
     /// Deletes page by page, group by group.
     pub(super) async fn delete_prefix(&self, delete: DeletePrefix, options: CallOptions) -> Result<Response, Error> {
         super::check(&delete.clone().into(), &options)?;
-        let began = std::time::Instant::now();
-        let left = || CallOptions { deadline: options.deadline.saturating_sub(began.elapsed()), ..options };
+        let began_us = clock::mono_us();
+        let left = || CallOptions { deadline: left(options.deadline, began_us), ..options };
         let mut deleted = 0;
         for group in 0..self.ring.groups() {
             let (mut after, mut more) = (String::new(), true);
@@ -100,10 +101,10 @@ impl Shared {
 impl Several {
     /// The answers of all parts.
     pub(super) async fn join(self, shared: &Shared, deadline: Duration) -> Result<Response, Error> {
-        let began = std::time::Instant::now();
+        let began_us = clock::mono_us();
         let mut results = Vec::with_capacity(self.parts.len());
         for part in self.parts {
-            results.push(shared.answer(part, deadline.saturating_sub(began.elapsed())).await);
+            results.push(shared.answer(part, left(deadline, began_us)).await);
         }
         if !self.reads {
             let results = results.into_iter().map(|result| match result? {
@@ -127,6 +128,11 @@ impl Several {
         });
         Ok(Response::MultiGet(MultiGot { results: results.collect() }))
     }
+}
+
+/// What is left of a deadline.
+fn left(deadline: Duration, began_us: u64) -> Duration {
+    deadline.saturating_sub(Duration::from_micros(clock::mono_us().saturating_sub(began_us)))
 }
 
 fn unexpected(other: &Response) -> Error {
