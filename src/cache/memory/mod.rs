@@ -3,6 +3,8 @@
 //! A deterministic state machine: every replica of the group applies the same [`Command`]s. Only the group's home
 //! proposes them, but a command of a deposed home may still be committed after its successor's election; so each one is
 //! conditional on what its proposer saw, and void where that has changed.
+//!
+//! Where values lie in Redis this has what Redis may lack, and no more: see [`Memory::is_behind`].
 
 mod behind;
 #[cfg(test)]

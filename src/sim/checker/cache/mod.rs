@@ -3,6 +3,8 @@
 //! Versions name the order that the cache claims for the writes of a key. The claim is checked against real time: what
 //! begins after something ended must not be older than it, and a write is newer than all that ended before it began. With
 //! unique values that is linearizability, without a search.
+//!
+//! [`Demands`] has what writes demanded, [`Counter`] the keys that are only added to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
