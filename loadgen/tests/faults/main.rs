@@ -6,6 +6,8 @@
 //! alone may find one that is older than the sources of the nodes.
 
 mod cluster;
+mod coherence;
 mod generator;
 mod kill;
+mod links;
 mod moves;

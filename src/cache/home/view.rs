@@ -57,7 +57,11 @@ impl<R: Rules> Home<R> {
         let (newest, checksum) = match memory.owner(key) {
             // Its owner has this or something newer; nobody else may have a copy.
             Some(owner) => (Version { epoch: owner.epoch, count: 0 }, None),
-            None if !memory.knows(key) => return,
+            // Redis alone has it: what counts is what the copies were given.
+            None if !memory.knows(key) => match self.directory.get(key).and_then(|entry| entry.given) {
+                Some(given) => (given.version, Some(given.checksum)),
+                None => return,
+            },
             None => {
                 let stored = memory.stored(key);
                 (stored.version, Some(checksum(&stored)))
