@@ -1,0 +1,7 @@
+//! The bus as a whole: the table of what each side does with each event, scripts of its races, and random runs.
+
+use super::*;
+
+mod random;
+mod show;
+mod table;
