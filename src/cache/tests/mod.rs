@@ -3,5 +3,6 @@
 use super::*;
 
 mod random;
+mod script;
 mod show;
 mod table;
