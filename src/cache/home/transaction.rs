@@ -155,7 +155,10 @@ impl<R: Rules> Home<R> {
     /// Notes a copy, and says in which state it may be kept. A node that was told it has the only one hears otherwise;
     /// nobody waits for that, for E gives no right to write.
     fn share(&mut self, key: &str, node: NodeId, sharer: Sharer, standing: Standing, out: &mut HomeOut) -> LineState {
-        let room = self.directory.len() < self.config.directory_max || self.directory.contains_key(key);
+        // The key has an entry already, that of the request which is being answered: the others count, unless it has sharers of its own.
+        let others = self.directory.len() - usize::from(self.directory.contains_key(key));
+        let known = self.directory.get(key).is_some_and(|entry| !entry.sharers.is_empty());
+        let room = known || others < self.config.directory_max;
         if !room {
             mark(Rare::DirectoryFull);
             return LineState::I;
