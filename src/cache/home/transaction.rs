@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use trine_protocol::cache::LineState;
 use trine_protocol::{Error, ErrorCode};
 
@@ -194,8 +195,11 @@ impl<R: Rules> Home<R> {
         out: &mut HomeOut,
     ) {
         let Want::Write { write, acked_below, value } = job.want.clone() else { return };
-        let grows = value.as_ref().map_or(0, bytes::Bytes::len);
-        if memory.bytes() + key.len() + grows > self.config.memory_bytes_max {
+        // What makes a full memory smaller, or no larger, is taken.
+        let bytes = |value: Option<&Bytes>| key.len() + value.map_or(0, Bytes::len);
+        let had = memory.cell(key).map_or(0, |cell| bytes(cell.stored.value.as_ref()));
+        let has = value.as_ref().map_or(0, |value| bytes(Some(value)));
+        if has > had && memory.bytes() - had + has > self.config.memory_bytes_max {
             let what = format!("main memory of this group is full ({} bytes)", self.config.memory_bytes_max);
             return self.refuse(key, &job, Error::new(ErrorCode::Overloaded, what).retry_after(1_000), out);
         }
