@@ -151,8 +151,7 @@ impl Cluster {
     pub(super) fn start(&mut self, number: usize) {
         let (config, member) = (self.config.clone(), self.members.get_mut(&number).expect("a node"));
         member.starts += 1;
-        member.agent =
-            Some(Agent::new(GroupId(0), NodeId::numbered(number), member.life, config, &member.journal));
+        member.agent = Some(Agent::new(GroupId(0), NodeId::numbered(number), member.life, config, &member.journal));
         member.sequences.opened(number as u64 * 10 + member.starts - 1);
         member.lines = Lines::default();
     }

@@ -25,7 +25,9 @@ pub(super) fn show(cluster: &Cluster, name: &str, arguments: &mut ArgumentConsum
             };
             cluster.memory.members().iter().map(member).collect()
         }
-        "flights" => cluster.flights.iter().map(|it| format!("{} → {} {}\n", it.from, it.to, it.message.text())).collect(),
+        "flights" => {
+            cluster.flights.iter().map(|it| format!("{} → {} {}\n", it.from, it.to, it.message.text())).collect()
+        }
         "log" => cluster.proposed.iter().map(|(_, it)| format!("{}\n", show::command(&it.command))).collect(),
         "leases" => leases(cluster),
         "journal" => {
@@ -58,7 +60,8 @@ fn lines(cluster: &Cluster) -> String {
             let found = member.lines.find(key).filter(|found| found.is_valid_at(cluster.clock_us(*number)));
             if let Some(found) = found {
                 let line = found.line;
-                writeln!(shown, "n{number}: {key} {:?} {}", line.state, show::versioned(&line.value)).expect("a string");
+                writeln!(shown, "n{number}: {key} {:?} {}", line.state, show::versioned(&line.value))
+                    .expect("a string");
             }
         }
     }
