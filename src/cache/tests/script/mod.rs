@@ -228,7 +228,7 @@ fn scripts() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cache/scripts");
     let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert!(paths.len() >= 130, "only {} scripts in {directory}", paths.len());
+    assert!(paths.len() >= 150, "only {} scripts in {directory}", paths.len());
     let failed = |path: &std::path::PathBuf| match std::panic::catch_unwind(|| {
         goldenscript::run(&mut Runner::default(), path)
     }) {
