@@ -19,6 +19,8 @@
 //!
 //! # The races, by name
 //!
+//! `scripts/` has each of them step by step, and `table/` what either side does in each state with each event.
+//!
 //! - *Fill overtaken by an invalidation*: the line is in IS when `SnoopInv` comes. It becomes IS_I: the fill answers those who
 //!   asked before, and is not kept.
 //! - *Upgrade overtaken by another write*: the writer drops its S line before it sends `BusRdX`, and the write carries its

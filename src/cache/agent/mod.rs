@@ -17,6 +17,14 @@
 //! - a local write is published and acknowledged only when its journal record is flushed and the lease, looked at then, holds;
 //! - a node in MI repeats its write-back until the home says that the ownership is over, so nothing waits for ever;
 //! - an answer of the home counts only for the very request or write that is waiting for it.
+//!
+//! # The table
+//!
+//! What the code does in every state with every event; a test prints it and compares.
+//!
+//! ```text
+#![doc = include_str!("../table/node.txt")]
+//! ```
 
 mod answer;
 mod audit;

@@ -1,9 +1,10 @@
 //! An agent by itself, for tests of what it answers.
 
+use super::slot::State;
 use super::{Agent, AgentOut, Turn};
 use crate::cache::{Config, LeaseTag, ToNode};
 use crate::ids::{GroupId, Incarnation, NodeId};
-use crate::rules::Faithful;
+use crate::rules::{Faithful, Rules};
 use crate::sequence::Sequences;
 
 /// The lease that a scene begins with.
@@ -32,5 +33,25 @@ impl Scene {
         let mut turn = Turn { now_us: self.now_us, sequences: &mut self.sequences, out: &mut out };
         act(&mut self.agent, &mut turn);
         out
+    }
+}
+
+impl<R: Rules> Agent<R> {
+    /// The state of a key with what is noted beside it, as tests print it.
+    pub(in crate::cache) fn show(&self, key: &str) -> String {
+        let mut words = vec![self.state_name(key)];
+        match self.slots.get(key).map(|slot| &slot.state) {
+            Some(State::Owned(owned)) => {
+                words.extend(owned.dirty().then_some("dirty"));
+                words.extend((!owned.pending.is_empty()).then_some("pending"));
+                words.extend(owned.leave.map(|_| "leaving"));
+            }
+            Some(State::Leaving(leaving)) => {
+                words.extend(leaving.dirty.then_some("dirty"));
+                words.extend(leaving.poisoned.then_some("poisoned"));
+            }
+            _ => {}
+        }
+        words.join(" ")
     }
 }

@@ -97,11 +97,7 @@ impl<R: Rules> Home<R> {
         let fill = self.directory.get(key).and_then(|entry| entry.fill.as_ref());
         match fill.filter(|fill| fill.token == change.fill && standing.now_us < fill.until_us) {
             Some(_) => Ok(()),
-            None => {
-                let what =
-                    format!("the right to fill key '{key}' is over: its time has passed, or somebody wrote the key");
-                Err(Error::new(ErrorCode::StaleFill, what))
-            }
+            None => Err(over(key)),
         }
     }
 
@@ -149,6 +145,12 @@ impl<R: Rules> Home<R> {
             }
         }
     }
+}
+
+/// The answer to a write under a right that is over.
+pub(super) fn over(key: &str) -> Error {
+    let what = format!("the right to fill key '{key}' is over: its time has passed, or somebody wrote the key");
+    Error::new(ErrorCode::StaleFill, what)
 }
 
 fn answer_fill(key: &str, waiter: Waiter, answer: FillAnswer, out: &mut HomeOut) {

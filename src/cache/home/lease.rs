@@ -43,16 +43,17 @@ impl<R: Rules> Home<R> {
         {
             return;
         }
+        // Before all else: a late copy must not put a node that went back on the bus.
+        let known = self.leases.get(&from).copied();
+        if known.is_some_and(|lease| self.is_late(&lease, round, standing.now_us)) {
+            return;
+        }
         if memory.members().get(&from) != Some(&incarnation) && !R::without(Rule::LeaseBeforeJoin) {
             // The node asks again until it is on the bus.
             if self.joining.insert(from, incarnation) != Some(incarnation) {
                 let command = Command::Join { node: from, incarnation };
                 out.propose.push(Proposal { key: String::new(), transaction: 0, command, write: None });
             }
-            return;
-        }
-        let known = self.leases.get(&from).copied();
-        if known.is_some_and(|lease| self.is_late(&lease, round, standing.now_us)) {
             return;
         }
         let number = match known {

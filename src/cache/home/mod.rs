@@ -23,6 +23,14 @@
 //!
 //! The home's own node is a node like any other here: its lines hang on a bus lease that it takes from itself. So no
 //! rule is needed for "the home's own lines": that lease, too, was given under the leader lease, and a new home waits for its end.
+//!
+//! # The table
+//!
+//! What the code does in every state of a key with every event; a test prints it and compares.
+//!
+//! ```text
+#![doc = include_str!("../table/home.txt")]
+//! ```
 
 mod behind;
 #[cfg(test)]
@@ -30,6 +38,8 @@ mod digest;
 mod expiry;
 mod fill;
 mod lease;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod transaction;

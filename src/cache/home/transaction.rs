@@ -55,6 +55,10 @@ impl<R: Rules> Home<R> {
                 let (write, key, tag) = (*write, key.to_owned(), job.tag);
                 out.to_node.push((job.node, ToNode::Owned { write, key, tag, epoch, owns, sum }));
             }
+            // A key that somebody owns was written: the right to fill it is over.
+            (Want::Write { change, .. }, Some(_)) if change.fill > 0 => {
+                self.refuse_write(key, job, super::fill::over(key), standing, out);
+            }
             // A key whose time is over has no owner, nor has one that Redis alone has: this one has been written since.
             (Want::Expire(_) | Want::Refresh, Some(_)) => {}
             (_, Some(owner)) => self.snoop_owner(key, job, owner, memory, standing, out),
@@ -174,7 +178,10 @@ impl<R: Rules> Home<R> {
     /// Notes a copy, and says in which state it may be kept. A node that was told it has the only one hears otherwise;
     /// nobody waits for that, for E gives no right to write.
     fn share(&mut self, key: &str, node: NodeId, sharer: Sharer, standing: Standing, out: &mut HomeOut) -> LineState {
-        let room = self.directory.len() < self.config.directory_max || self.directory.contains_key(key);
+        // The key has an entry already, that of the request which is being answered: the others count, unless it has sharers of its own.
+        let others = self.directory.len() - usize::from(self.directory.contains_key(key));
+        let known = self.directory.get(key).is_some_and(|entry| !entry.sharers.is_empty());
+        let room = known || others < self.config.directory_max;
         if !room {
             mark(Rare::DirectoryFull);
             return LineState::I;
@@ -201,12 +208,18 @@ impl<R: Rules> Home<R> {
 
     /// A write of a key that nobody owns: main memory has the newest value.
     fn write(&mut self, key: &str, job: Job, memory: &Memory, standing: Standing, out: &mut HomeOut) {
-        let Want::Write { write, acked_below, change, again } = &job.want else { return };
+        let Want::Write { change, .. } = &job.want else { return };
         let error =
             match self.check_fill(key, change, standing).and_then(|()| change.on(key, &self.newest(key, memory))) {
                 Ok(new) => return self.invalidate_and_own(key, job, new, None, memory, standing, out),
                 Err(error) => error,
             };
+        self.refuse_write(key, job, error, standing, out);
+    }
+
+    /// A write is not to be done now. Where it may be done already, the log is asked.
+    fn refuse_write(&mut self, key: &str, job: Job, error: Error, standing: Standing, out: &mut HomeOut) {
+        let Want::Write { write, acked_below, again, .. } = &job.want else { return };
         if !again {
             return self.refuse(key, &job, error, out);
         }
@@ -250,7 +263,13 @@ impl<R: Rules> Home<R> {
     ) {
         let Want::Write { write, acked_below, change, .. } = &job.want else { return };
         let (write, acked_below, through) = (*write, *acked_below, change.is_through());
-        if memory.bytes() + key.len() + new.bytes() > self.config.memory_bytes_max {
+        // What makes a full memory smaller, or no larger, is taken.
+        let had = memory
+            .cell(key)
+            .filter(|cell| cell.stored.value.is_some())
+            .map_or(0, |cell| key.len() + cell.stored.bytes());
+        let has = new.value.as_ref().map_or(0, |_| key.len() + new.bytes());
+        if has > had && memory.bytes() - had + has > self.config.memory_bytes_max {
             let what = format!("main memory of this group is full ({} bytes)", self.config.memory_bytes_max);
             return self.refuse(key, &job, Error::new(ErrorCode::Overloaded, what).retry_after(1_000), out);
         }

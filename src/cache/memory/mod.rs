@@ -275,11 +275,11 @@ impl Memory {
 
     fn own(&mut self, at: At, own: &Own) -> Applied {
         let index = at.index;
-        if self.owner(&own.key).map(|owner| owner.epoch) != own.replaces {
-            return Applied::Void;
-        }
         if own.refused {
             return Applied::Refused;
+        }
+        if self.owner(&own.key).map(|owner| owner.epoch) != own.replaces {
+            return Applied::Void;
         }
         let expires_ms = match own.expires {
             Expires::Never => 0,

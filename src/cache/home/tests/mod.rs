@@ -113,6 +113,7 @@ fn who_leaves_the_bus_is_waited_for_by_no_write_and_no_later_home() {
     let next = Home::<Faithful>::new(NodeId::numbered(0), 2, Config::default(), scene.now_us);
     assert_eq!(next.readiness(&scene.memory, scene.standing()), Ok(()), "the next home waits for nobody");
     assert_eq!(scene.registers(1), None, "a late copy of its registration");
+    assert!(scene.memory.members().is_empty(), "and the next home does not wait for it either");
     assert!(scene.registers(6).is_some_and(|tag| tag.number > other.number - 1), "its process was started anew");
 }
 
@@ -226,4 +227,17 @@ fn main_memory_takes_what_it_has_room_for_and_refuses_the_rest() {
     let fits = writes(&mut scene, tag, 2, "012345678");
     assert!(!refused(&fits), "ten: {fits:?}");
     assert_eq!(scene.memory.bytes(), 10);
+    // What takes the place of a value needs no more room than it has over that.
+    for (request, value) in [(3, "876543210"), (5, "9876543210"), (7, "0")] {
+        let epoch = scene.memory.owner("k").expect("node 1 owns it").epoch;
+        let (key, dirty) = ("k".to_owned(), None);
+        scene.says(ToHome::WriteBack { request, key, epoch, dirty, end: true, tag }, true);
+        let full = refused(&writes(&mut scene, tag, request + 1, value));
+        assert_eq!(full, value.len() > 9, "{value}");
+        if full {
+            // Nobody owns it; the next turn of this loop counts on an owner.
+            assert!(!refused(&writes(&mut scene, tag, request + 10, "012345678")));
+        }
+    }
+    assert_eq!(scene.memory.bytes(), 2);
 }

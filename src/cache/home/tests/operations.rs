@@ -184,6 +184,23 @@ fn one_has_the_right_to_fill_until_it_ends_and_then_the_next() {
 }
 
 #[test]
+fn a_right_to_fill_is_over_where_somebody_owns_the_key_also_when_he_is_away() {
+    let (mut scene, tag) = scene();
+    let Some(FillAnswer::Yours { token }) = wants(&mut scene, 11, tag) else { panic!("it is free") };
+    // Another node writes, and owns the key by the log; no home of its has heard of it.
+    scene.index += 1;
+    let at = At { index: scene.index, stamp_ms: 0, wall_ms: 0, generation: 0 };
+    let other = Own::refusal("k".into(), NodeId::numbered(2), LIFE, WriteId { session: 9, sequence: 1 });
+    scene.memory.apply(at, &Command::Own(Own { value: Some("other".into()), refused: false, ..other }));
+    let fill = Change { fill: token, ..Change::put("v".into()) };
+    assert_eq!(told(&scene.says(write(tag, 20, 1, fill.clone(), false), true).0), Err(ErrorCode::StaleFill));
+    let (said, proposed) = scene.says(write(tag, 21, 2, fill, true), false);
+    assert!(said.is_empty(), "the log is asked first: {said:?}");
+    assert_eq!(told(&scene.commit(&proposed[0])), Err(ErrorCode::StaleFill));
+    assert_eq!(scene.memory.stored("k").value, Some("other".into()));
+}
+
+#[test]
 fn a_right_that_is_returned_is_the_next_ones() {
     let (mut scene, tag) = scene();
     let Some(FillAnswer::Yours { token }) = wants(&mut scene, 11, tag) else { panic!("it is free") };
