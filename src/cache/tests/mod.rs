@@ -2,6 +2,8 @@
 //! lost, doubled and overtaken, nodes stand still, homes change. Every read is held against the newest version that was
 //! complete when it began.
 
+mod model;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
