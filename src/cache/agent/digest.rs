@@ -6,7 +6,6 @@
 use std::hash::{Hash, Hasher};
 
 use super::Agent;
-use super::slot::Pending;
 use crate::rules::Rules;
 
 impl<R: Rules> Hash for Agent<R> {
@@ -42,12 +41,5 @@ impl<R: Rules> Hash for Agent<R> {
         for key in order.values().chain(flushing.iter().map(|(_, key)| key)) {
             key.hash(hasher);
         }
-    }
-}
-
-impl Hash for Pending {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self { ticket: _, value, caller } = self;
-        (value, caller).hash(hasher);
     }
 }

@@ -1,6 +1,7 @@
 //! What a node knows of one key: its line, or the transaction that it is waiting for.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use trine_protocol::cache::{LineState, Version};
@@ -114,7 +115,28 @@ pub(super) struct Leaving {
     pub(super) callers: Vec<(u64, Version)>,
 }
 
+/// A ticket only says which of the pending writes comes first, and so does its place among them.
+impl Hash for Pending {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self { ticket: _, value, caller } = self;
+        (value, caller).hash(hasher);
+    }
+}
+
 impl Owned {
+    pub(super) fn new(value: Versioned, now_us: u64) -> Self {
+        Self {
+            epoch: value.version.epoch,
+            value,
+            stored_count: 0,
+            pending: VecDeque::new(),
+            written_us: now_us,
+            dirty_since_us: now_us,
+            write_back_us: None,
+            leave: None,
+        }
+    }
+
     pub(super) fn dirty(&self) -> bool {
         self.value.version.count > self.stored_count
     }

@@ -67,7 +67,7 @@ impl<R: Rules> Home<R> {
     /// Whether the owner can be asked: it has a lease, and the disk that its journal is on.
     fn is_present(&self, owner: &Owner, now_us: u64) -> bool {
         let same = self.leases.get(&owner.node).is_some_and(|lease| lease.incarnation == owner.incarnation);
-        same && self.number(owner.node, now_us).is_some()
+        (same || R::without(Rule::OwnerByName)) && self.number(owner.node, now_us).is_some()
     }
 
     fn begin(&mut self, key: &str, job: Job, phase: Phase, standing: Standing) -> u64 {
@@ -208,6 +208,7 @@ impl<R: Rules> Home<R> {
             .filter(|(node, sharer)| !gone(*node, sharer) && self.may_serve(*node, sharer.number, standing.now_us))
             .collect();
         let (node, replaces) = (job.node, old_owner.map(|(owner, _)| owner.epoch));
+        let value = if R::without(Rule::OwnershipWithoutValue) { memory.stored(key).value } else { value };
         let own = Own { key: key.to_owned(), node, incarnation, write, value, replaces };
         let nodes: Vec<NodeId> = copies.keys().copied().collect();
         let id = self.begin(key, job, Phase::commit(old_owner, copies), standing);
@@ -257,7 +258,9 @@ impl<R: Rules> Home<R> {
                 }
                 self.finish_write(key, memory, standing, out);
             }
-            Phase::Owner(owner) if owner.node == from && life == Some(owner.incarnation) => {
+            Phase::Owner(owner)
+                if owner.node == from && (life == Some(owner.incarnation) || R::without(Rule::OwnerByName)) =>
+            {
                 let (owner, dirty) = match snooped {
                     Snooped::Dirty(value) if value.version.epoch == owner.epoch => (*owner, Some(value)),
                     Snooped::Clean => (*owner, None),

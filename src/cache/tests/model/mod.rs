@@ -35,6 +35,8 @@
 //! - Two states are told apart by a hash of 64 bits: of ten million states, two would be mistaken for one in about one of 400,000 searches.
 
 mod action;
+mod broken;
+mod eyes;
 mod fair;
 mod log;
 mod properties;
@@ -207,7 +209,7 @@ walks! {
 #[test]
 #[ignore = "takes some minutes of a core: cargo test --release --lib five_million -- --ignored --nocapture"]
 fn five_million_states() {
-    let steps = std::env::var("TRINE_MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(1_000_000);
+    let steps = std::env::var("TRINE_MODEL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(750_000);
     let states = ALL.iter().map(|start| {
         let search = Bus::<Faithful>::new(*start, None).checker().target_state_count(steps);
         judge(&search.spawn_dfs().join(), steps, &mut Vec::new()).states

@@ -166,7 +166,7 @@ impl<R: Rules> World<R> {
     }
 
     /// A client is answered.
-    fn replied(&mut self, caller: u64, result: Result<Response, Error>) {
+    pub(super) fn replied(&mut self, caller: u64, result: Result<Response, Error>) {
         // Whoever gave up hears nothing.
         let Some(Waits { node: _, key, want, floor }) = self.waits.remove(&caller) else { return };
         let how = format!("{caller} of {}: {result:?} after {floor:?}", KEYS[key]);
