@@ -92,6 +92,26 @@ pub enum Rule {
     RedisFence,
     /// An owner drops its dirty line when it makes room, before main memory has it.
     DirtyLineEvicted,
+    /// The leases of one home are told apart by nothing: what was granted under one counts under the next.
+    LeasesNotNumbered,
+    /// A registration counts at whatever home it comes to, also where it was meant for the one before.
+    LateRegistrationCounts,
+    /// The entry that makes an owner does not carry what it writes.
+    OwnershipWithoutValue,
+    /// An owner drops line and journal when it hands its value over, before it hears that the ownership is over.
+    HandedOverAndForgotten,
+    /// An owner hands its value over, and goes on showing the line.
+    HandedOverAndShown,
+    /// A writer asks for the right to write, and goes on showing its clean line.
+    UpgradeBeforeRetract,
+    /// A local write is shown to readers before the journal has it.
+    ShownBeforeJournal,
+    /// A restarted owner goes on as the owner, with what its journal has.
+    OwnerResumes,
+    /// An owner is known by its name, and not by the disk that its journal is on.
+    OwnerByName,
+    /// A fill counts for whatever read is waiting.
+    FillForAnyRequest,
 }
 
 /// Which rules hold.

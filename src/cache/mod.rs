@@ -40,6 +40,41 @@
 //! - *Two homes*: the old one grants nothing without its leader lease; the new one waits until every node on the bus has
 //!   registered with it, or the longest lease of the old one has run out.
 //!
+//! # What each rule is for
+//! Each rule can be left out by a switch of [`crate::rules::Rule`], and then this happens. The model in `tests/model` comes to it from the start that is named,
+//! by the shortest way that there is, and to nothing of the kind with the rule; the simulator's [bank](crate::sim::BANK) has a seed of a whole cluster for
+//! each but `LeasesNotNumbered`, `LateRegistrationCounts` and `OwnerResumes`.
+//!
+//! | rule | what its absence is called | what breaks | start |
+//! | --- | --- | --- | --- |
+//! | a home answers after its no-op | `HomeBeforeNoOp` | it fills from a memory that lacks what was committed before it | `Lagging` |
+//! | a new home is silent for a lease | `NewHomeNotSilent` | it writes, and a lease of the home before still shows the old value | `Failover` |
+//! | no grant without the leader lease | `GrantWithoutLeaseCheck` | a deposed home leases and fills on | `Failover` |
+//! | on the bus before the first lease | `LeaseBeforeJoin` | a new home does not wait for a node that it does not know | `Joining` |
+//! | a registration names its home | `LateRegistrationCounts` | a late one ends a new home's silence, while its node shows lines of the home before | `Reelected` |
+//! | the holder counts from before it asked | `BusLeaseFromAnswer` | its lease outlives the home's count of it | `LateRenewal` |
+//! | a lease that ran out is over | `LapsedLeaseRenewed` | lines that a write did not wait for live again | `Lapse` |
+//! | leases are numbered | `LeasesNotNumbered` | a grant under the lease before makes a second owner | `LateGrant` |
+//! | lines go with their lease | `LinesKeptAcrossLeases` | the same lines come back under the next one | `Lapse` |
+//! | a write waits for every copy | `WriteBeforeCopiesAreGone` | it is answered, and an old copy is read | `Sharers` |
+//! | a copy goes before that is acknowledged | `InvalidationOnlyAcknowledged` | the write is answered, and the old copy is read | `Sharers` |
+//! | a writer drops its copy before it asks | `UpgradeBeforeRetract` | another write is answered, for the home believes that copy gone | `Sharers` |
+//! | an overtaken fill is not kept | `FillInstalledAfterInvalidation` | the line is older than the write that it missed | `Sharers` |
+//! | a fill answers one request | `FillForAnyRequest` | a late one is taken for the answer to a newer read | `Refill` |
+//! | an owner stops before it hands over | `HandedOverAndShown` | two nodes show two values | `Modified` |
+//! | what is handed over is kept until that is acknowledged | `HandedOverAndForgotten` | the one message that has the value is lost | `Modified` |
+//! | the right to write moves with the value | `OwnershipWithoutValue` | what was acknowledged is nowhere but in the owner's memory | `Sharers` |
+//! | a local write is flushed, then acknowledged | `WriteBeforeJournal` | a crash takes it back | `Modified` |
+//! | a local write is flushed, then shown | `ShownBeforeJournal` | a crash takes back what was read | `Modified` |
+//! | a restarted owner writes back | `OwnerResumes` | the log ends its ownership, it does not hear of it, and shows its line on | `Crash` |
+//! | an owner is known by its disk | `OwnerByName` | an empty disk says that main memory has it all | `Replaced` |
+//! | what its owner has is waited for | `OldValueWhileOwnerIsAway` | a read gets what main memory has | `OwnerAway` |
+//! | Redis takes the word of one home only | `RedisFence` | what a deposed home says late takes the place of a newer value | the simulator's bank |
+//! | a dirty line goes by its write-back | `DirtyLineEvicted` | its owner says that it has nothing | `Cramped` |
+//!
+//! Two rules stand in the log's own machine and have no switch, because every replica must apply the same: an ownership is void where it
+//! replaces another than the one that is there, and so is a write-back unless owner, disk and epoch match.
+//!
 //! # Departures from the textbook
 //!
 //! A write carries its value to the home, so there is no need to fetch a line in order to overwrite it. The home's own
@@ -48,7 +83,7 @@
 //!
 //! # Caveats
 //!
-//! Linearizable per key, not over several keys. Absence is not cached. The home knows sharers by name and loses them with its
+//! Linearizable per key, not over several keys. The home knows sharers by name and loses them with its
 //! term, which costs every node its lines of the group at each change of leader. A value that was not written back when
 //! its owner went away cannot be read until the owner, with its disk, is back; a write replaces it. Main memory lies in
 //! RAM as a whole.

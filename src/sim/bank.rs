@@ -73,11 +73,11 @@ bank! {
     DeposedLeaderFollowed 1041 10 as_drawn "Raft, figure 2: reply false where the term is older";
     LeaderLeaseFromAnswer 4 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
     LeaderLeaseKeptInTransfer 20 10 as_drawn "openraft 1748: a lease kept while leadership goes";
-    VotersChangedAtOnce 54 10 far_moves "Raft, figure 10: two majorities without a common member";
+    VotersChangedAtOnce 113 10 far_moves "Raft, figure 10: two majorities without a common member";
     ChangeDuringAChange 1 10 cut_changes "Raft, section 6: one change at a time";
-    JointLeftEarly 4 10 cut_changes "camunda 60086: the joint state left before it was committed";
-    MembershipKeptWhenCut 299 10 as_drawn "NATS: a membership that was cut off, and stayed";
-    LearnersCounted 1680 10 far_moves "etcd: learners do not count (raft learner design)";
+    JointLeftEarly 38 10 cut_changes "camunda 60086: the joint state left before it was committed";
+    MembershipKeptWhenCut 420 10 as_drawn "NATS: a membership that was cut off, and stayed";
+    LearnersCounted 373 10 far_moves "etcd: learners do not count (raft learner design)";
     ReadBeforeNoOp 24 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
     ReadRoundUsedAgain 2827 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 8 10 as_drawn "Trine itself: a lost command sent again behind later ones";
@@ -88,18 +88,33 @@ bank! {
     HomeBeforeNoOp 239 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
     NewHomeNotSilent 54 10 as_drawn "Gray and Cheriton, 1989: leases of a server that failed";
     GrantWithoutLeaseCheck 71 10 as_drawn "tikv 964: a lease not looked at again";
-    LeaseBeforeJoin 24 10 as_drawn "Trine's model of sharing: a sharer that no new home knows of";
-    BusLeaseFromAnswer 126 10 as_drawn "Gray and Cheriton, 1989: the holder counts from before it asked";
+    LeaseBeforeJoin 64 10 as_drawn "Trine's model of sharing: a sharer that no new home knows of";
+    BusLeaseFromAnswer 730 10 as_drawn "Gray and Cheriton, 1989: the holder counts from before it asked";
     LapsedLeaseRenewed 48 10 as_drawn "etcd 9921: a lease that ran out, granted on";
     LinesKeptAcrossLeases 5 10 as_drawn "Redisson's local cache: what is kept over a reconnect";
     WriteBeforeCopiesAreGone 2 10 as_drawn "Hazelcast 25304: invalidations that nobody waits for";
     InvalidationOnlyAcknowledged 0 10 as_drawn "MESI: a snoop answered before the line is gone";
     FillInstalledAfterInvalidation 14 10 as_drawn "Ignite 627; Redis' placeholder rule";
     WriteBeforeJournal 429 10 as_drawn "write-behind caches: acknowledged and then lost";
-    OldValueWhileOwnerIsAway 52 10 as_drawn "MESI: memory is old where a cache has the line in M";
+    OldValueWhileOwnerIsAway 53 10 as_drawn "MESI: memory is old where a cache has the line in M";
     RedisFence 0 10 late_redis "Redlock's critics, 2016: a client that was paused writes after its lease";
     DirtyLineEvicted 7 10 as_drawn "gem5's MI state: a copy is kept until the write-back is acknowledged";
+    OwnershipWithoutValue 0 10 as_drawn "Trine's model of ownership: the right to write moves without the value";
+    HandedOverAndForgotten 10 10 as_drawn "gem5's MI state: a copy is kept until the end is acknowledged";
+    HandedOverAndShown 1 10 as_drawn "MESI: M is left before the snoop is answered";
+    UpgradeBeforeRetract 2 10 as_drawn "MESI: an upgrade that loses against another's invalidation";
+    ShownBeforeJournal 14 10 as_drawn "write-behind caches: seen and then lost";
+    OwnerByName 91 10 as_drawn "Trine's model of ownership: an owner that lost its disk answers for what it had";
+    FillForAnyRequest 126 10 as_drawn "Redis' client side caching: a late answer to an older read";
 }
+
+/// Rules that no seed has been found for: 400 of one key under late messages or quick restarts pass without. What their absence does is shown
+/// by the model of the cache.
+pub const MODELLED: &[(Rule, &str)] = &[
+    (Rule::LeasesNotNumbered, "Gray and Cheriton, 1989: what one lease allows, the next does not"),
+    (Rule::LateRegistrationCounts, "Trine's model of its cache: a registration at the home before"),
+    (Rule::OwnerResumes, "Trine's model of ownership: two owners after a restart"),
+];
 
 fn as_drawn(_: &mut Swarm) {}
 

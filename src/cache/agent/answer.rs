@@ -64,7 +64,8 @@ impl<R: Rules> Agent<R> {
 
     fn filled(&mut self, turn: &mut Turn<'_>, fill: Fill) {
         let Some(State::Reading(reading)) = self.slots.get(&fill.key).map(|slot| &slot.state) else { return };
-        if reading.request != fill.request || self.tag() != Some(fill.tag) {
+        let other = reading.request != fill.request && !R::without(Rule::FillForAnyRequest);
+        if other || self.tag() != Some(fill.tag) {
             return;
         }
         let reading = reading.clone();

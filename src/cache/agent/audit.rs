@@ -39,7 +39,11 @@ impl<R: Rules> Agent<R> {
         if turn.now_us < self.audit.next_us {
             return;
         }
+        let first = self.audit.next_us == 0;
         self.audit.next_us = turn.now_us + self.config.audit_us;
+        if first {
+            return;
+        }
         let Some(tag) = self.valid_tag(turn.now_us) else { return };
         let range = (std::ops::Bound::Excluded(self.audit.after.as_str()), std::ops::Bound::Unbounded);
         let mut last = None;
@@ -102,8 +106,13 @@ mod tests {
         let (key, state, writer) = ("k".into(), LineState::S, None);
         let filled = ToNode::Filled { request: *request, key, tag: TAG, state, value, writer };
         scene.act(|agent, turn| agent.handle(turn, filled));
-        scene.now_us += 100_000;
-        let out = scene.act(|agent, turn| agent.tick(turn));
+        let mut out = scene.act(|agent, turn| agent.tick(turn));
+        for _ in 0..4 {
+            scene.now_us += 250_000;
+            out = scene.act(|agent, turn| agent.tick(turn));
+            let round = scene.now_us;
+            scene.act(|agent, turn| agent.handle(turn, ToNode::Renewed { tag: TAG, round }));
+        }
         let audit = out.to_home.iter().find_map(|message| match message {
             ToHome::Audit { request, key, .. } if key == "k" => Some(*request),
             _ => None,

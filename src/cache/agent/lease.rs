@@ -121,7 +121,7 @@ impl<R: Rules> Agent<R> {
         self.lease.held = Some(Held { tag, until_us });
         turn.out.publish.push(LineChange::Lease(tag, until_us));
         for key in self.keys(|_| true) {
-            if R::without(Rule::LinesKeptAcrossLeases) {
+            if R::without(Rule::LinesKeptAcrossLeases) || R::without(Rule::OwnerResumes) {
                 self.publish(turn, &key);
             }
             self.on_due(turn, &key);

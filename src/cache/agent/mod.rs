@@ -48,7 +48,7 @@ use std::marker::PhantomData;
 use trine_protocol::{Error, Response};
 
 use crate::ids::{GroupId, Incarnation, NodeId};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::sequence::Sequences;
 
 use super::config::Config;
@@ -64,7 +64,7 @@ use flush::Flush;
 use history::History;
 use lease::Lease;
 pub use slot::Operation;
-use slot::{Leaving, Slot, State};
+use slot::{Leaving, Owned, Slot, State};
 use stats::Dirty;
 pub use stats::{Counts, Stats};
 
@@ -196,6 +196,9 @@ impl<R: Rules> Agent<R> {
                     callers: Vec::new(),
                 };
                 self.set(key, State::Leaving(leaving));
+                if R::without(Rule::OwnerResumes) {
+                    self.set(key, State::Owned(Owned::new(dirty.clone(), 0)));
+                }
             }
             JournalRecord::Ended { key, version } => {
                 let over = |slot: &Slot| matches!(&slot.state, State::Leaving(l) if l.value.version <= *version);

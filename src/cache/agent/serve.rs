@@ -1,11 +1,10 @@
 //! What clients of this node ask, and what the node does of its own accord: local writes, write-back, eviction.
 
-use std::collections::VecDeque;
-
 use trine_protocol::cache::{Added, Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::{Error, ErrorCode, Response};
 
 use crate::cache::change::{Change, New};
+use crate::cache::eviction::Visits;
 use crate::cache::journal::JournalRecord;
 use crate::cache::line::Line;
 use crate::cache::message::{Snooped, ToHome, Versioned, WriteId};
@@ -186,6 +185,10 @@ impl<R: Rules> Agent<R> {
         owned.written_us = turn.now_us;
         owned.pending.push_back(Pending { ticket, value: value.clone(), sum, caller });
         self.flushing.push_back((ticket, key.to_owned()));
+        if R::without(Rule::ShownBeforeJournal) {
+            let (tag, visits) = (self.lease.tag().unwrap_or_default(), Visits::default());
+            turn.out.publish(key, Line { state: LineState::M, value: value.clone(), tag, visits });
+        }
         turn.out.journal.push(JournalRecord::Written { key: key.to_owned(), dirty: value });
         let due_us = turn.now_us + self.config.dirty_us_max / 2;
         if self.slots.get(key).is_some_and(|slot| slot.due_us.is_none()) {
@@ -203,7 +206,9 @@ impl<R: Rules> Agent<R> {
             State::Clean(clean) => clean.state,
             _ => LineState::I,
         };
-        turn.out.retract(key);
+        if !R::without(Rule::UpgradeBeforeRetract) {
+            turn.out.retract(key);
+        }
         let write = WriteId { session, sequence };
         self.set(key, State::Writing(Writing { write, change, held, caller, sends: 0 }));
         self.send_write(turn, key);
@@ -249,7 +254,9 @@ impl<R: Rules> Agent<R> {
     /// M becomes MI: the line is retracted, and its value is on its way.
     fn hand_over(&mut self, turn: &mut Turn<'_>, key: &str, transaction: Option<u64>) {
         let State::Owned(owned) = self.take(key) else { return };
-        turn.out.retract(key);
+        if !R::without(Rule::HandedOverAndShown) {
+            turn.out.retract(key);
+        }
         let dirty = owned.dirty();
         self.set(
             key,
@@ -272,10 +279,15 @@ impl<R: Rules> Agent<R> {
         let request = self.request();
         let Some(State::Leaving(leaving)) = self.slots.get(key).map(|slot| &slot.state) else { return };
         let snooped = if leaving.dirty { Snooped::Dirty(leaving.value.clone()) } else { Snooped::Clean };
+        let version = leaving.value.version;
         let tag = self.valid_tag(turn.now_us).unwrap_or_default();
         let (name, incarnation) = (key.to_owned(), self.incarnation);
         turn.out.to_home.push(ToHome::SnoopAck { request, transaction, key: name, tag, snooped, incarnation });
         self.schedule(key, Some(turn.now_us + 5 * self.config.retry_us));
+        if R::without(Rule::HandedOverAndForgotten) {
+            turn.out.journal.push(JournalRecord::Ended { key: key.to_owned(), version });
+            self.set(key, State::Invalid);
+        }
     }
 
     pub(super) fn send_write_back(&mut self, turn: &mut Turn<'_>, key: &str) {
@@ -342,17 +354,7 @@ impl<R: Rules> Agent<R> {
     }
 
     pub(super) fn own(&mut self, turn: &mut Turn<'_>, key: &str, value: Versioned) {
-        let owned = Owned {
-            epoch: value.version.epoch,
-            value,
-            stored_count: 0,
-            pending: VecDeque::new(),
-            written_us: turn.now_us,
-            dirty_since_us: turn.now_us,
-            write_back_us: None,
-            leave: None,
-        };
-        self.set(key, State::Owned(owned));
+        self.set(key, State::Owned(Owned::new(value, turn.now_us)));
         self.publish(turn, key);
         self.schedule(key, Some(turn.now_us + self.config.dirty_us_max / 2));
         if self.draining {

@@ -145,6 +145,19 @@ impl Hash for Pending {
 }
 
 impl Owned {
+    pub(super) fn new(value: Versioned, now_us: u64) -> Self {
+        Self {
+            epoch: value.version.epoch,
+            value,
+            stored_count: 0,
+            pending: VecDeque::new(),
+            written_us: now_us,
+            dirty_since_us: now_us,
+            write_back_us: None,
+            leave: None,
+        }
+    }
+
     pub(super) fn dirty(&self) -> bool {
         self.value.version.count > self.stored_count
     }

@@ -57,7 +57,7 @@ impl<R: Rules> Home<R> {
             return;
         }
         let number = match known {
-            Some(lease) if lease.round == round => lease.number,
+            Some(lease) if lease.round == round || R::without(Rule::LeasesNotNumbered) => lease.number,
             _ => {
                 self.next_number += 1;
                 self.next_number

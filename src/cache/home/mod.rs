@@ -53,7 +53,7 @@ use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::{Incarnation, Index, NodeId, Term};
 use crate::marks::{Rare, mark};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 
 use super::change::Change;
 use super::config::Config;
@@ -270,7 +270,7 @@ impl<R: Rules> Home<R> {
     pub fn handle(&mut self, from: NodeId, message: ToHome, memory: &Memory, standing: Standing, out: &mut HomeOut) {
         let (key, job) = match message {
             ToHome::Register { incarnation, round, home } => {
-                if home != self.term {
+                if home != self.term && !R::without(Rule::LateRegistrationCounts) {
                     return self.meant_for_another(from, home, standing, out);
                 }
                 return self.register(from, incarnation, round, memory, standing, out);

@@ -82,7 +82,7 @@ impl<R: Rules> Home<R> {
     /// Whether the owner can be asked: it has a lease, and the disk that its journal is on.
     pub(super) fn is_present(&self, owner: &Owner, now_us: u64) -> bool {
         let same = self.leases.get(&owner.node).is_some_and(|lease| lease.incarnation == owner.incarnation);
-        same && self.number(owner.node, now_us).is_some()
+        (same || R::without(Rule::OwnerByName)) && self.number(owner.node, now_us).is_some()
     }
 
     pub(super) fn begin(&mut self, key: &str, job: Job, phase: Phase, standing: Standing) -> u64 {
@@ -276,6 +276,7 @@ impl<R: Rules> Home<R> {
         let Some(incarnation) = self.leases.get(&job.node).map(|lease| lease.incarnation) else { return };
         let (node, replaces) = (job.node, old_owner.map(|(owner, _)| owner.epoch));
         let New { value, content_type, expires, sum } = new;
+        let value = if R::without(Rule::OwnershipWithoutValue) { memory.stored(key).value } else { value };
         let key_owned = key.to_owned();
         let own = Own {
             key: key_owned.clone(),
@@ -362,7 +363,9 @@ impl<R: Rules> Home<R> {
                 }
                 self.finish_write(key, memory, standing, out);
             }
-            Phase::Owner(owner) if owner.node == from && life == Some(owner.incarnation) => {
+            Phase::Owner(owner)
+                if owner.node == from && (life == Some(owner.incarnation) || R::without(Rule::OwnerByName)) =>
+            {
                 let (owner, dirty) = match snooped {
                     Snooped::Dirty(value) if value.version.epoch == owner.epoch => (*owner, Some(value)),
                     Snooped::Clean => (*owner, None),
