@@ -5,14 +5,14 @@ use trine_protocol::cache::LineState;
 
 use super::home_events::EVENTS;
 use super::node::versioned;
-use super::{Row, Section, compare, print};
+use super::{Row, Section, compare, print, shows_each_rule};
 use crate::cache::tests::show::{self, KEY};
 use crate::cache::{
     Applied, Command, Committed, Config, Home, HomeOut, LeaseTag, Memory, Own, Proposal, Snooped, Standing, ToHome,
     WriteBack, WriteId,
 };
 use crate::ids::{At, Incarnation, Index, NodeId, Term};
-use crate::rules::Faithful;
+use crate::rules::{OneLeftOut, Rule};
 
 /// Where the log stands when a section begins, beyond what came into it before.
 const INDEX: Index = 4;
@@ -27,7 +27,7 @@ one node was told that it has the only one; the transaction, and what it waits f
 
 /// A home by itself, three nodes that it hears of, and its proposals, which wait.
 pub(super) struct Bench {
-    home: Home<Faithful>,
+    home: Home<OneLeftOut>,
     memory: Memory,
     pub(super) now_us: u64,
     leads: bool,
@@ -80,7 +80,7 @@ impl Bench {
         bench
     }
 
-    pub(super) fn act(&mut self, act: impl FnOnce(&mut Home<Faithful>, &Memory, Standing, &mut HomeOut)) -> HomeOut {
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Home<OneLeftOut>, &Memory, Standing, &mut HomeOut)) -> HomeOut {
         let leader_until_us = self.leads.then_some(u64::MAX);
         let standing = Standing { now_us: self.now_us, leader_until_us, settled: true };
         let mut out = HomeOut::default();
@@ -352,6 +352,10 @@ fn sections() -> Vec<Section> {
     STARTS.iter().map(section).collect()
 }
 
+fn table() -> String {
+    print(HEAD, &sections(), [43, 46])
+}
+
 #[test]
 fn the_homes_side_does_what_its_table_says() {
     let sections = sections();
@@ -359,5 +363,18 @@ fn the_homes_side_does_what_its_table_says() {
     {
         assert!(sections.iter().any(|section| section.state.contains(word)), "no section begins with '{word}'");
     }
-    compare("home.txt", &print(HEAD, &sections, [43, 46]));
+    compare("home.txt", &table());
+}
+
+#[test]
+fn the_homes_side_shows_each_rule_that_is_left_out() {
+    let rules = [
+        Rule::NewHomeNotSilent,
+        Rule::GrantWithoutLeaseCheck,
+        Rule::LeaseBeforeJoin,
+        Rule::LapsedLeaseRenewed,
+        Rule::WriteBeforeCopiesAreGone,
+        Rule::OldValueWhileOwnerIsAway,
+    ];
+    shows_each_rule(&rules, table);
 }
