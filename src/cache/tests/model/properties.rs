@@ -138,7 +138,7 @@ fn names<R: Rules>(world: &World<R>) -> impl Iterator<Item = &'static str> {
 /// The names of the states that lines are in which may be served.
 fn served<R: Rules>(world: &World<R>) -> impl Iterator<Item = &'static str> {
     let valid = |node: &std::sync::Arc<super::world::Node<R>>, key| {
-        node.lines.find(key).is_some_and(|found| found.is_valid_at(world.now_us))
+        node.lines.peek(key).is_some_and(|found| found.is_valid_at(world.now_us))
     };
     let all = world.nodes.iter().flat_map(move |node| {
         super::world::KEYS.into_iter().filter(move |key| valid(node, key)).map(|key| node.agent.state_name(key))

@@ -144,7 +144,7 @@ impl<R: Rules> World<R> {
     }
 
     pub(super) fn hits(&self, at: usize, key: usize, want: &Want) -> bool {
-        let found = self.nodes[at - 1].lines.find(KEYS[key]);
+        let found = self.nodes[at - 1].lines.peek(KEYS[key]);
         *want == Want::Read && found.is_some_and(|found| found.is_valid_at(self.now_us))
     }
 
@@ -219,7 +219,7 @@ impl<R: Rules> World<R> {
         for (key, name) in KEYS.iter().enumerate() {
             let mut valid: Vec<(LineState, Versioned)> = Vec::new();
             for node in &self.nodes {
-                if let Some(found) = node.lines.find(name).filter(|found| found.is_valid_at(self.now_us)) {
+                if let Some(found) = node.lines.peek(name).filter(|found| found.is_valid_at(self.now_us)) {
                     valid.push((found.line.state, found.line.value));
                 }
             }

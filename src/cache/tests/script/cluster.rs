@@ -17,7 +17,7 @@ use crate::cache::{
 };
 use crate::cache::{Change, Redis, What};
 use crate::ids::{At, GroupId, Incarnation, Index, NodeId, Term};
-use crate::rules::Faithful;
+use crate::rules::OneLeftOut;
 use crate::sequence::Sequences;
 
 /// When a cluster begins, on every clock.
@@ -25,7 +25,7 @@ const BEGINNING_US: u64 = 10_000_000;
 
 /// A node, up or down.
 pub(super) struct Member {
-    pub(super) agent: Option<Agent<Faithful>>,
+    pub(super) agent: Option<Agent<OneLeftOut>>,
     sequences: Sequences,
     pub(super) lines: Lines,
     /// What its disk has.
@@ -44,7 +44,7 @@ pub(super) struct Member {
 /// The home of one term, with the node it is on.
 pub(super) struct Office {
     pub(super) node: usize,
-    pub(super) home: Home<Faithful>,
+    pub(super) home: Home<OneLeftOut>,
     pub(super) leads: bool,
     pub(super) settled: bool,
 }
@@ -171,13 +171,13 @@ impl Cluster {
     pub(super) fn agent<T>(
         &mut self,
         number: usize,
-        act: impl FnOnce(&mut Agent<Faithful>, &mut Turn<'_>) -> T,
+        act: impl FnOnce(&mut Agent<OneLeftOut>, &mut Turn<'_>) -> T,
     ) -> Option<T> {
         let now_us = self.clock_us(number);
         let member = self.members.get_mut(&number)?;
         let agent = member.agent.as_mut()?;
         let keys = self.oracle.keys();
-        let states = |agent: &Agent<Faithful>| keys.iter().map(|key| agent.show(key)).collect::<Vec<_>>();
+        let states = |agent: &Agent<OneLeftOut>| keys.iter().map(|key| agent.show(key)).collect::<Vec<_>>();
         let (before, ticket, mut out) = (states(agent), agent.ticket(), AgentOut::default());
         let result = act(agent, &mut Turn { now_us, sequences: &mut member.sequences, out: &mut out });
         agent.check_stats();
@@ -233,7 +233,7 @@ impl Cluster {
     pub(super) fn home<T>(
         &mut self,
         term: Term,
-        act: impl FnOnce(&mut Home<Faithful>, &Memory, Standing, &mut HomeOut) -> T,
+        act: impl FnOnce(&mut Home<OneLeftOut>, &Memory, Standing, &mut HomeOut) -> T,
     ) -> Option<T> {
         let node = self.homes.get(&term)?.node;
         let now_us = self.clock_us(node);
@@ -316,7 +316,7 @@ impl Cluster {
         let caller = self.next_caller;
         self.next_caller += 1;
         let now_us = self.clock_us(number);
-        let found = self.members[&number].lines.find(key).filter(|found| found.is_valid_at(now_us));
+        let found = self.members[&number].lines.peek(key).filter(|found| found.is_valid_at(now_us));
         if let (Operation::Get, Some(found)) = (&operation, found) {
             self.say(format!("c{caller}: hit {} {:?}", show::versioned(&found.line.value), found.line.state));
             return self.oracle.hit(key, &found.line.value);

@@ -26,6 +26,8 @@ mod oracle;
 mod show;
 
 use std::error::Error;
+use std::panic::catch_unwind;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
@@ -33,6 +35,7 @@ use trine_protocol::cache::OnlyIf;
 
 use crate::cache::{Change, Config, Operation, What};
 use crate::ids::{Incarnation, Term};
+use crate::rules::{OneLeftOut, Rule};
 use cluster::Cluster;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -232,16 +235,18 @@ fn elect(cluster: &mut Cluster, arguments: &mut ArgumentConsumer<'_>) -> Result<
     Ok(())
 }
 
-/// Runs every script. `UPDATE_GOLDENFILES=1` writes what came out; read the difference before you keep it.
-#[test]
-fn scripts() {
+fn paths() -> Vec<PathBuf> {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cache/scripts");
     let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() >= 150, "only {} scripts in {directory}", paths.len());
-    let failed = |path: &std::path::PathBuf| match std::panic::catch_unwind(|| {
-        goldenscript::run(&mut Runner::default(), path)
-    }) {
+    paths
+}
+
+/// Runs every script. `UPDATE_GOLDENFILES=1` writes what came out; read the difference before you keep it.
+#[test]
+fn scripts() {
+    let failed = |path: &PathBuf| match catch_unwind(|| goldenscript::run(&mut Runner::default(), path)) {
         Ok(Ok(())) => false,
         Ok(Err(error)) => {
             eprintln!("{}: {error}", path.display());
@@ -249,6 +254,39 @@ fn scripts() {
         }
         Err(_) => true,
     };
-    let failed: Vec<_> = paths.iter().filter(|path| failed(path)).collect();
+    let failed: Vec<_> = paths().into_iter().filter(failed).collect();
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// The rules of the bus.
+const RULES: [Rule; 12] = [
+    Rule::NewHomeNotSilent,
+    Rule::GrantWithoutLeaseCheck,
+    Rule::LeaseBeforeJoin,
+    Rule::BusLeaseFromAnswer,
+    Rule::LapsedLeaseRenewed,
+    Rule::LinesKeptAcrossLeases,
+    Rule::WriteBeforeCopiesAreGone,
+    Rule::InvalidationOnlyAcknowledged,
+    Rule::FillInstalledAfterInvalidation,
+    Rule::WriteBeforeJournal,
+    Rule::OldValueWhileOwnerIsAway,
+    Rule::DirtyLineEvicted,
+];
+
+/// Scripts that show nothing of a rule would pass without it.
+#[test]
+fn each_rule_that_is_left_out_is_missed_by_a_script() {
+    let texts: Vec<String> = paths().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let differs = |text: &&String| {
+        let run = || goldenscript::generate(&mut Runner::default(), text);
+        !matches!(catch_unwind(run), Ok(Ok(output)) if output == **text)
+    };
+    assert_eq!(texts.iter().filter(differs).count(), 0, "with all rules");
+    let missed = |rule| OneLeftOut::during(rule, || texts.iter().filter(differs).count());
+    for rule in RULES {
+        let scripts = missed(rule);
+        println!("{rule:?}: {scripts} scripts");
+        assert!(scripts > 0, "{rule:?}");
+    }
 }

@@ -84,7 +84,7 @@ impl Oracle {
     /// Of the lines that may be served at this instant, one in M is the only one.
     pub(super) fn one_writer_or_many_readers<'a>(&self, nodes: impl Iterator<Item = (&'a Lines, u64)> + Clone) {
         for key in self.complete.keys() {
-            let found = nodes.clone().filter_map(|(lines, now_us)| lines.find(key).filter(|it| it.is_valid_at(now_us)));
+            let found = nodes.clone().filter_map(|(lines, now_us)| lines.peek(key).filter(|it| it.is_valid_at(now_us)));
             let states: Vec<LineState> = found.map(|found| found.line.state).collect();
             assert!(!states.contains(&LineState::M) || states.len() == 1, "{key} is {states:?}");
         }

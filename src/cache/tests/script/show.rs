@@ -57,7 +57,7 @@ fn lines(cluster: &Cluster) -> String {
     let mut shown = String::new();
     for (number, member) in &cluster.members {
         for (key, _) in member.lines.iter() {
-            let found = member.lines.find(key).filter(|found| found.is_valid_at(cluster.clock_us(*number)));
+            let found = member.lines.peek(key).filter(|found| found.is_valid_at(cluster.clock_us(*number)));
             if let Some(found) = found {
                 let line = found.line;
                 writeln!(shown, "n{number}: {key} {:?} {}", line.state, show::versioned(&line.value))

@@ -5,7 +5,7 @@ use trine_protocol::cache::LineState;
 
 use super::home_events::EVENTS;
 use super::node::versioned;
-use super::{Row, Section, compare, print};
+use super::{Row, Section, compare, print, shows_each_rule};
 use crate::cache::Change;
 use crate::cache::tests::show::{self, KEY};
 use crate::cache::{
@@ -13,7 +13,7 @@ use crate::cache::{
     WriteBack, WriteId,
 };
 use crate::ids::{At, Incarnation, Index, NodeId, Term};
-use crate::rules::Faithful;
+use crate::rules::{OneLeftOut, Rule};
 
 /// Where the log stands when a section begins, beyond what came into it before.
 const INDEX: Index = 4;
@@ -28,7 +28,7 @@ one node was told that it has the only one; the transaction, and what it waits f
 
 /// A home by itself, three nodes that it hears of, and its proposals, which wait.
 pub(super) struct Bench {
-    home: Home<Faithful>,
+    home: Home<OneLeftOut>,
     memory: Memory,
     pub(super) now_us: u64,
     leads: bool,
@@ -81,7 +81,7 @@ impl Bench {
         bench
     }
 
-    pub(super) fn act(&mut self, act: impl FnOnce(&mut Home<Faithful>, &Memory, Standing, &mut HomeOut)) -> HomeOut {
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Home<OneLeftOut>, &Memory, Standing, &mut HomeOut)) -> HomeOut {
         let leader_until_us = self.leads.then_some(u64::MAX);
         let standing = Standing {
             now_us: self.now_us,
@@ -357,6 +357,10 @@ fn sections() -> Vec<Section> {
     STARTS.iter().map(section).collect()
 }
 
+fn table() -> String {
+    print(HEAD, &sections(), [43, 46])
+}
+
 #[test]
 fn the_homes_side_does_what_its_table_says() {
     let sections = sections();
@@ -364,5 +368,18 @@ fn the_homes_side_does_what_its_table_says() {
     {
         assert!(sections.iter().any(|section| section.state.contains(word)), "no section begins with '{word}'");
     }
-    compare("home.txt", &print(HEAD, &sections, [43, 46]));
+    compare("home.txt", &table());
+}
+
+#[test]
+fn the_homes_side_shows_each_rule_that_is_left_out() {
+    let rules = [
+        Rule::NewHomeNotSilent,
+        Rule::GrantWithoutLeaseCheck,
+        Rule::LeaseBeforeJoin,
+        Rule::LapsedLeaseRenewed,
+        Rule::WriteBeforeCopiesAreGone,
+        Rule::OldValueWhileOwnerIsAway,
+    ];
+    shows_each_rule(&rules, table);
 }

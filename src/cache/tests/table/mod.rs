@@ -12,6 +12,8 @@ mod rules;
 
 use std::collections::BTreeSet;
 
+use crate::rules::{OneLeftOut, Rule};
+
 const WIDTH: usize = 150;
 
 /// One state and what each event does to it.
@@ -75,6 +77,15 @@ fn compare(name: &str, text: &str) {
     let known = std::fs::read_to_string(&path).unwrap_or_default();
     let differs = known.lines().zip(text.lines()).find(|(known, now)| known != now);
     assert!(known == text, "{path} is not what the code does, from here on: {differs:?}");
+}
+
+/// A table that is the same without a rule, and breaks none of what every row obeys, would not show where it is broken.
+fn shows_each_rule(left_out: &[Rule], table: fn() -> String) {
+    let faithful = table();
+    for rule in left_out {
+        let without = OneLeftOut::during(*rule, || std::panic::catch_unwind(table));
+        assert!(without.is_err() || without.is_ok_and(|text| text != faithful), "{rule:?}");
+    }
 }
 
 /// The names that `State::name` can give, as its source has them.

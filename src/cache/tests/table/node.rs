@@ -6,14 +6,14 @@ use trine_protocol::cache::{LineState, Version};
 use trine_protocol::{Error, ErrorCode};
 
 use super::node_events::EVENTS;
-use super::{Row, Section, compare, print, state_names};
+use super::{Row, Section, compare, print, shows_each_rule, state_names};
 use crate::cache::Change;
 use crate::cache::tests::show::{self, KEY};
 use crate::cache::{
     Agent, AgentOut, Config, LeaseTag, Lines, Operation, OwnerMark, ToHome, ToNode, Turn, Versioned, WriteId,
 };
 use crate::ids::{GroupId, Incarnation, Index, NodeId};
-use crate::rules::Faithful;
+use crate::rules::{OneLeftOut, Rule};
 use crate::sequence::Sequences;
 
 /// The lease that an agent begins with.
@@ -32,7 +32,7 @@ as nothing is pending. MI poisoned: no copy is kept at the end. 'no lease': this
 
 /// An agent by itself, with what its last messages said.
 pub(super) struct Bench {
-    pub(super) agent: Agent<Faithful>,
+    pub(super) agent: Agent<OneLeftOut>,
     sequences: Sequences,
     pub(super) lines: Lines,
     pub(super) now_us: u64,
@@ -70,7 +70,7 @@ impl Bench {
         bench
     }
 
-    pub(super) fn act(&mut self, act: impl FnOnce(&mut Agent<Faithful>, &mut Turn<'_>)) -> AgentOut {
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Agent<OneLeftOut>, &mut Turn<'_>)) -> AgentOut {
         let mut out = AgentOut::default();
         let mut turn = Turn { now_us: self.now_us, sequences: &mut self.sequences, out: &mut out };
         act(&mut self.agent, &mut turn);
@@ -296,10 +296,29 @@ fn sections() -> Vec<Section> {
     STARTS.iter().map(section).collect()
 }
 
+fn table() -> String {
+    print(HEAD, &sections(), [46, 28])
+}
+
 #[test]
 fn the_nodes_side_does_what_its_table_says() {
     let sections = sections();
     let seen: BTreeSet<&str> = sections.iter().map(|it| it.state.split([' ', ',']).next().expect("a name")).collect();
     assert_eq!(seen, state_names(), "states of the table, and of the code");
-    compare("node.txt", &print(HEAD, &sections, [46, 28]));
+    compare("node.txt", &table());
+}
+
+#[test]
+fn the_nodes_side_shows_each_rule_that_is_left_out() {
+    let rules = [
+        Rule::GrantWithoutLeaseCheck,
+        Rule::BusLeaseFromAnswer,
+        Rule::LapsedLeaseRenewed,
+        Rule::LinesKeptAcrossLeases,
+        Rule::InvalidationOnlyAcknowledged,
+        Rule::FillInstalledAfterInvalidation,
+        Rule::WriteBeforeJournal,
+        Rule::DirtyLineEvicted,
+    ];
+    shows_each_rule(&rules, table);
 }

@@ -11,7 +11,7 @@ const OTHER_WRITE: WriteId = WriteId { session: 9, sequence: 1 };
 /// An event by its name. Where it takes several steps, the last one is what the table shows.
 pub(super) type Event = (&'static str, fn(&mut Bench) -> AgentOut);
 
-pub(super) const EVENTS: [Event; 56] = [
+pub(super) const EVENTS: [Event; 57] = [
     // Clients, and the disk.
     ("client: Get", |b| b.asks(Operation::Get)),
     ("client: Put", |b| b.asks(put("d"))),
@@ -28,6 +28,10 @@ pub(super) const EVENTS: [Event; 56] = [
     ("journal flushed", Bench::flushed),
     ("journal flushed but for the last record", |b| {
         b.act(|agent, turn| agent.flushed(turn, agent.ticket().saturating_sub(1)))
+    }),
+    ("journal flushed when the lease has run out", |b| {
+        b.now_us += Config::default().holder_lease_us();
+        b.flushed()
     }),
     // Answers to reads and writes.
     ("Filled E", |b| b.filled(b.request, LineState::E, TAG)),
@@ -75,7 +79,10 @@ pub(super) const EVENTS: [Event; 56] = [
     // The lease.
     ("Registered, for the last round", Bench::registered),
     ("Registered, for an older round", |b| b.hears(ToNode::Registered { tag: OTHER_TAG, round: b.round - 1 })),
-    ("Renewed", |b| b.hears(ToNode::Renewed { tag: TAG, round: b.round })),
+    ("Renewed, a while after it was asked for", |b| {
+        b.now_us += 1_000;
+        b.hears(ToNode::Renewed { tag: TAG, round: b.round })
+    }),
     ("Renewed, of another lease", |b| b.hears(ToNode::Renewed { tag: OTHER_TAG, round: b.round })),
     ("Lapsed", Bench::lapsed),
     ("Lapsed, of another lease", |b| b.hears(ToNode::Lapsed { tag: OTHER_TAG })),
