@@ -227,6 +227,20 @@ redis_keeps_every_write() {
   compose exec -T redis redis-cli CONFIG GET append* | tr '\n' ' ' | grep -E 'appendonly yes' | grep -E 'appendfsync always'
 }
 
+# The cache's values lie in Redis: what a node wrote is there, and what somebody sets there is what every node reads.
+redis_is_main_memory() {
+  local port value deadline=$((SECONDS + 10))
+  until compose exec -T redis redis-cli GET db:main_memory:user:123 | grep -qxF "$USER"; do
+    ((SECONDS < deadline)) || { echo 'the value that was written is not in Redis'; return 1; }
+  done
+  for value in '{"set":1}' '{"set":2}'; do
+    compose exec -T redis redis-cli SET db:main_memory:outside "$value" | grep -qx OK
+    for port in 7000 7001 7002; do
+      read_from "$port" outside "$value"
+    done
+  done
+}
+
 # What must outlive everything below. The lock's lease is longer than any run of this script.
 leave_data() {
   enqueue 8000 node1 'first to outlive'
@@ -359,6 +373,7 @@ step 'walk-through of the queue' walk_through_of_the_queue
 step 'walk-through of the cache' walk_through_of_the_cache
 step 'walk-through of the lock' walk_through_of_the_lock
 step 'Redis writes to disk' redis_keeps_every_write
+step 'Redis is main memory' redis_is_main_memory
 step 'data is left' leave_data
 step 'node2 is restarted' node2_restarts
 step 'node3 is killed and started' node3_is_killed

@@ -26,6 +26,7 @@ impl<R: Rules> Hash for Agent<R> {
             draining,
             flushes,
             fills,
+            handed_fills,
             released,
             release_us,
             dirty: _,
@@ -34,7 +35,8 @@ impl<R: Rules> Hash for Agent<R> {
             history: _,
             rules: _,
         } = self;
-        (node, incarnation, lease, callers, next_request, draining, flushes, fills, released, release_us).hash(hasher);
+        (node, incarnation, lease, callers, next_request, draining, flushes, fills, handed_fills, released, release_us)
+            .hash(hasher);
         for (key, slot) in slots {
             (key, &slot.state, &slot.waiting, slot.due_us).hash(hasher);
         }

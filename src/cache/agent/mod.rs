@@ -132,6 +132,7 @@ pub struct Agent<R> {
     draining: bool,
     flushes: Vec<Flush>,
     fills: BTreeMap<String, Fill>,
+    handed_fills: VecDeque<u64>,
     /// The home knows that this node owns nothing any more, and it has left the bus for good; set while it drains only.
     released: bool,
     /// When it was told last.
@@ -169,6 +170,7 @@ impl<R: Rules> Agent<R> {
             draining: false,
             flushes: Vec::new(),
             fills: BTreeMap::new(),
+            handed_fills: VecDeque::new(),
             released: false,
             release_us: 0,
             dirty: Dirty::default(),
