@@ -76,8 +76,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn signal(&self, node: u16, signal: Signal) {
-        let id = self.nodes[usize::from(node)].0.id();
-        let pid = Pid::from_raw(id.cast_signed()).expect("a process of ours");
+        let pid = Pid::from_child(&self.nodes[usize::from(node)].0);
         kill_process(pid, signal).expect("a node of ours takes a signal");
     }
 
