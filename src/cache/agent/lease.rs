@@ -1,7 +1,7 @@
 //! The bus lease: registration, renewal, lapse.
 //!
-//! The holder counts from before it sent: the number of a round *is* the instant at which it was sent, so an answer
-//! to an old round can only grant less. A lease that has run out is never renewed: the node drops every clean line,
+//! The holder counts from before it sent: the number of a round *is* the instant at which it was sent, but for those that had to be told
+//! apart from another of the same microsecond, and these are counted short. So an answer to an old round can only grant less. A lease that has run out is never renewed: the node drops every clean line,
 //! stops serving the dirty ones, and registers anew.
 
 use trine_protocol::{Error, ErrorCode};
@@ -22,6 +22,8 @@ pub(super) struct Lease {
     held: Option<Held>,
     /// The last round sent, and so when.
     round_us: u64,
+    /// How far a round has been ahead of the clock at most.
+    ahead_us: u64,
 }
 
 impl Lease {
@@ -96,6 +98,7 @@ impl<R: Rules> Agent<R> {
 
     fn next_round(&mut self, now_us: u64) -> u64 {
         self.lease.round_us = now_us.max(self.lease.round_us + 1);
+        self.lease.ahead_us = self.lease.ahead_us.max(self.lease.round_us - now_us);
         self.lease.round_us
     }
 
@@ -111,7 +114,7 @@ impl<R: Rules> Agent<R> {
 
     pub(super) fn registered(&mut self, turn: &mut Turn<'_>, tag: LeaseTag, round: u64) {
         // Only the newest round counts: the home forgets the lines of an older registration when it hears a newer one.
-        let until_us = round + self.config.holder_lease_us();
+        let until_us = round.saturating_sub(self.lease.ahead_us) + self.config.holder_lease_us();
         let stale =
             self.released || self.lease.held.is_some() || round != self.lease.round_us || turn.now_us >= until_us;
         if stale || self.lease.home.is_some_and(|known| known > tag.term) {
@@ -137,7 +140,8 @@ impl<R: Rules> Agent<R> {
         {
             return;
         }
-        let from_us = if R::without(Rule::BusLeaseFromAnswer) { turn.now_us } else { round };
+        let sent_us = round.saturating_sub(self.lease.ahead_us);
+        let from_us = if R::without(Rule::BusLeaseFromAnswer) { turn.now_us } else { sent_us };
         held.until_us = held.until_us.max(from_us + self.config.holder_lease_us());
         turn.out.publish.push(LineChange::Lease(tag, held.until_us));
     }
@@ -250,6 +254,21 @@ mod tests {
         let tag = LeaseTag { term: 2, number: 1 };
         let given = scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
         assert!(given.publish.is_empty(), "{given:?}");
+    }
+
+    #[test]
+    fn a_second_round_of_the_same_instant_gives_no_longer_lease() {
+        let mut scene = Scene::new(Config::default());
+        let out = scene.act(|agent, turn| {
+            agent.home_changed(turn, 2);
+            agent.home_changed(turn, 3);
+        });
+        let [_, ToHome::Register { round, .. }] = out.to_home[..] else { panic!("{out:?}") };
+        assert!(round > scene.now_us, "rounds are told apart");
+        let tag = LeaseTag { term: 3, number: 1 };
+        let given = scene.act(|agent, turn| agent.handle(turn, ToNode::Registered { tag, round }));
+        let until_us = scene.now_us + Config::default().holder_lease_us();
+        assert_eq!(given.publish, [LineChange::Lease(tag, until_us)]);
     }
 
     #[test]

@@ -85,15 +85,15 @@ impl<R: Rules> World<R> {
             return Some(format!("lost: {lost}, unanswered: {:?}, all up: {}", world.waits, world.is_up()));
         }
         let stays = |at: &usize| !self.nodes[at - 1].drains;
-        for key in 0..limits.keys {
+        for (key, name) in KEYS.iter().enumerate().take(limits.keys) {
             // One that lost its disk takes its values with it: a write replaces them.
             let writer = (1..=limits.nodes).rev().find(stays).unwrap_or(1);
             if !world.is_served(limits, writer, key, true) {
-                return Some(format!("lost: {lost}, n{writer} cannot write {}", KEYS[key]));
+                return Some(format!("lost: {lost}, n{writer} cannot write {name}"));
             }
             for at in (1..=limits.nodes).filter(stays) {
                 if !world.is_served(limits, at, key, false) {
-                    return Some(format!("lost: {lost}, n{at} cannot read {}", KEYS[key]));
+                    return Some(format!("lost: {lost}, n{at} cannot read {name}"));
                 }
             }
         }
