@@ -44,6 +44,7 @@ mod testing;
 mod tests;
 mod transaction;
 mod view;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
