@@ -7,7 +7,7 @@
 //!   trine:cluster          whose main memory this is
 //! ```
 //!
-//! A node has one [`Connection`]. Reads, writes and tracking go over it, so that the server tells in order what was read and what somebody else wrote
+//! Each group that a node leads has one [`Connection`]. Reads, writes and tracking go over it, so that the server tells in order what was read and what somebody else wrote
 //! after it. A [`Push`] is a hint, not a fact: the server tells of our own writes too (it asks for `NOLOOP`, but Redis 7 takes a script for somebody
 //! else). Whoever keeps copies of a key that is told reads it again: [`Stored::version`] says whose value it is.
 //!
@@ -20,7 +20,6 @@
 //! a checksum of it. Where the two do not belong together the value is somebody else's: [`Stored::version`] is None then.
 //!
 //! # Caveats
-//! - No node uses it yet: the home's side of it, with values that are fetched, is to come.
 //! - No TLS: the URL is `redis://`, not `rediss://`.
 //! - What was written is as durable as that Redis is configured: see [`Durability`].
 //! - A single Redis, or one behind a proxy that speaks RESP3; no Redis Cluster, for a script touches keys of several slots.
