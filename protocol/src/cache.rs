@@ -329,6 +329,9 @@ pub struct HomeView {
     pub expires_in_ms: u64,
     /// Clients' nodes that wait to fill it, the one that may included.
     pub filling: u32,
+    /// The log has nothing of it: what there is lies in Redis alone. The version is then that of the copies, where there are any.
+    #[serde(default)]
+    pub in_redis: bool,
 }
 
 /// A person decides that what a dead node wrote last and did not write back is lost: nobody waits for it any more. Refused while the

@@ -61,6 +61,7 @@ fn tell(text: &mut String, explained: &Explained) {
 
 fn tell_home(text: &mut String, group: u32, home: &HomeView) {
     let memory = match home.version {
+        _ if home.in_redis => "what Redis has".to_owned(),
         Some(version) => format!("version {}, {} bytes, written by {}", spell(version), home.bytes, home.writer),
         None => "nothing".to_owned(),
     };
@@ -96,7 +97,7 @@ fn as_json(explained: &Explained) -> Value {
         json!({
             "version": home.version.map(spell), "bytes": home.bytes, "writer": home.writer, "owner": home.owner,
             "owner_present": home.owner_present, "sharers": home.sharers, "busy": home.busy, "waiting": home.waiting,
-            "expires_in_ms": home.expires_in_ms, "filling": home.filling,
+            "expires_in_ms": home.expires_in_ms, "filling": home.filling, "in_redis": home.in_redis,
         })
     });
     json!({

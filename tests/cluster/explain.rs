@@ -40,6 +40,10 @@ async fn every_state_of_a_key_is_told_with_its_reason() {
     let view = explain(home).await.home.expect("the home's view");
     assert_eq!((view.owner.as_str(), view.sharers.len()), ("", NODES), "{view:?}");
     assert_eq!(explain(reader).await.state, "S");
+    let told = explain(writer).await.transitions;
+    let steps: Vec<(&str, &str)> = told.iter().map(|it| (it.from.as_str(), it.to.as_str())).collect();
+    assert!(steps.windows(2).all(|pair| pair[0].1 == pair[1].0), "each goes on where the last ended: {told:?}");
+    assert_eq!(steps[steps.len() - 2..], [("M", "MI"), ("MI", "S")]);
     of(home).put(&key, "other").await.unwrap();
     let gone = explain(reader).await;
     assert_eq!(gone.state, "I");

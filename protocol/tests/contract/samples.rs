@@ -266,6 +266,7 @@ fn explained(version: Version) -> Explained {
         waiting: 1,
         expires_in_ms: 0,
         filling: 0,
+        in_redis: false,
     };
     Explained {
         node: "node1".into(),

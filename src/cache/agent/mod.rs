@@ -273,6 +273,7 @@ impl<R: Rules> Agent<R> {
     fn take(&mut self, key: &str) -> State {
         let Some(slot) = self.slots.get_mut(key) else { return State::Invalid };
         self.dirty.change(slot.state.dirty_value(), None);
+        self.history.note(key, slot.state.name(), "I");
         std::mem::take(&mut slot.state)
     }
 

@@ -20,6 +20,7 @@ impl<R: Rules> Agent<R> {
             && clean.state == LineState::E
         {
             clean.state = LineState::S;
+            self.history.note(key, "E", "S");
             self.publish(turn, key);
         }
     }

@@ -20,9 +20,11 @@ impl<R: Rules> Home<R> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let sharers = entry.into_iter().flat_map(|entry| &entry.sharers);
         let sharers = sharers.filter(|(node, sharer)| self.may_serve(**node, sharer.number, standing.now_us));
+        let given = entry.and_then(|entry| entry.given).filter(|_| !memory.knows(key)).map(|given| given.version);
         HomeView {
-            version: exists.then_some(stored.version),
+            version: exists.then_some(stored.version).or(given),
             bytes: stored.value.as_ref().map_or(0, bytes::Bytes::len) as u64,
+            in_redis: !memory.knows(key),
             writer: memory.cell(key).filter(|_| exists).map(|cell| cell.writer.to_string()).unwrap_or_default(),
             owner: owner.map(|owner| owner.node.to_string()).unwrap_or_default(),
             owner_present: owner.is_some_and(|owner| self.is_present(owner, standing.now_us)),
