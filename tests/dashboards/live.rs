@@ -31,6 +31,7 @@ const RATE_INTERVAL: &str = "8s";
 const QUIET: &[(&str, &str)] = &[
     ("Evictions", "a group's lines have to be more than 64 MiB"),
     ("Proposals refused", "a command has to meet a leader in the instant of a handover, or one whose followers hang"),
+    ("Coherence violations", "there has to be a bug"),
     ("Writes lost", "a node has to be away, with a dirty line, for longer than its lease"),
     ("Snapshots installed", "a node has to be away for longer than the log is kept"),
     ("Committed and not applied", "a node applies what is committed at once, so a scrape seldom sees the difference"),
