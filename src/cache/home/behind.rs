@@ -104,8 +104,10 @@ pub enum Redis {
 /// What is on its way to and from Redis.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Traffic {
-    /// Values that Redis is being told, by key.
+    /// Values that Redis is being told, by key: of each key one at a time, until it has answered, so that no older one lands after a newer one.
     storing: BTreeMap<String, Version>,
+    /// Values that Redis has, and of which the log is being told so.
+    flushing: BTreeMap<String, Version>,
     /// Values that it refused, and when to tell it again.
     refused: BTreeMap<String, u64>,
     /// Keys of which a copy may differ from what Redis has, when the log forgets them.
@@ -155,11 +157,11 @@ impl<R: Rules> Home<R> {
             return;
         }
         for (key, cell) in memory.unflushed().take(2 * STORES_MAX) {
-            if self.traffic.storing.len() >= STORES_MAX {
+            if self.traffic.storing.len() + self.traffic.flushing.len() >= STORES_MAX {
                 return;
             }
             let waits = self.traffic.refused.get(key).is_some_and(|until_us| standing.now_us < *until_us);
-            if waits || self.traffic.storing.contains_key(key) {
+            if waits || self.traffic.storing.contains_key(key) || self.traffic.flushing.contains_key(key) {
                 continue;
             }
             self.traffic.refused.remove(key);
@@ -173,7 +175,7 @@ impl<R: Rules> Home<R> {
         match command {
             Command::Behind => self.traffic.declaring = false,
             Command::Flushed(flushed) => {
-                self.traffic.storing.remove(&flushed.key);
+                self.traffic.flushing.remove(&flushed.key);
                 if self.traffic.suspects.remove(&flushed.key) {
                     self.refresh(&flushed.key);
                 }
@@ -191,11 +193,12 @@ impl<R: Rules> Home<R> {
                 if self.traffic.storing.get(&key) != Some(&version) {
                     return;
                 }
+                self.traffic.storing.remove(&key);
                 if result.is_err() {
-                    self.traffic.storing.remove(&key);
                     self.traffic.refused.insert(key, standing.now_us + 5 * self.config.retry_us);
                     return;
                 }
+                self.traffic.flushing.insert(key.clone(), version);
                 let command = Command::Flushed(Remove { key, version });
                 out.propose.push(Proposal { key: String::new(), transaction: 0, command, write: None });
                 self.flush(memory, standing, out);

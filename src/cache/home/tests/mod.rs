@@ -1,5 +1,6 @@
 //! What a home answers about leases, step by step.
 
+mod behind;
 mod operations;
 
 use super::*;
