@@ -1,5 +1,7 @@
 //! Messages of the cache. The node that is asked is the cache: these requests are never forwarded to another node.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,13 @@ pub struct Version {
     pub epoch: u64,
     /// Local writes since, 0 for the value that came with the entry.
     pub count: u64,
+}
+
+impl fmt::Display for Version {
+    /// As people and REST callers see it: epoch, dot, count.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.count)
+    }
 }
 
 /// Where a read found its value.

@@ -134,15 +134,14 @@ impl Change {
         if met {
             return Ok(());
         }
-        let Version { epoch, count } = now.version;
-        let is = if exists { format!("exists, with version {epoch}.{count}") } else { "does not exist".to_owned() };
+        let is = if exists { format!("exists, with version {}", now.version) } else { "does not exist".to_owned() };
         let demanded = match self.only_if {
             OnlyIf::Absent => "that it does not".to_owned(),
-            OnlyIf::Version(Version { epoch, count }) => format!("version {epoch}.{count}"),
+            OnlyIf::Version(version) => format!("version {version}"),
             OnlyIf::Anything | OnlyIf::Present => "that it does".to_owned(),
         };
         let error = Error::new(ErrorCode::ConditionFailed, format!("key '{key}' {is}; the write demands {demanded}"));
-        Err(if exists { error.with_hint(format!("{epoch}.{count}")) } else { error })
+        Err(if exists { error.with_hint(now.version.to_string()) } else { error })
     }
 }
 

@@ -107,7 +107,7 @@ impl CacheCommand {
             }
             Self::Add { key, by, client } => {
                 let added = client.connect().await?.add(key.as_str(), by).await?;
-                let version = spell(added.version);
+                let version = added.version.to_string();
                 client.answer(added.sum.to_string(), &json!({ "key": key, "sum": added.sum, "version": version }))
             }
             Self::Ls { prefix, client } => {
@@ -165,18 +165,14 @@ async fn get(key: String, client: ClientArgs) -> Result<Exit, Failure> {
     let mut object = Map::from_iter([("key".to_owned(), key.into()), text_member("value", &value)]);
     object.insert("state".into(), format!("{:?}", got.state).into());
     object.insert("source".into(), source.into());
-    object.insert("version".into(), spell(got.version).into());
+    object.insert("version".into(), got.version.to_string().into());
     client.answer(value, &Value::Object(object))
 }
 
 fn done(client: &ClientArgs, status: &str, key: &str, version: Version) -> Result<Exit, Failure> {
-    let version = spell(version);
+    let version = version.to_string();
     client.answer(
         format!("{status} {key}, version {version}"),
         &json!({ "status": status, "key": key, "version": version }),
     )
-}
-
-fn spell(version: Version) -> String {
-    format!("{}.{}", version.epoch, version.count)
 }

@@ -3,16 +3,15 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use trine_protocol::cache::{Explained, HomeView, Version};
+use trine_protocol::cache::{Explained, HomeView};
 
 use super::client::ClientArgs;
-use super::status::{self, Answers};
 use super::{Exit, Failure};
 
 /// Asks every node of the cluster what it knows of a key.
 pub(super) async fn explain(client: &ClientArgs, key: &str) -> Result<Exit, Failure> {
     let connected = client.connect().await?;
-    let (status, _): (_, Answers) = status::ask(&connected, client).await?;
+    let status = connected.status().await?;
     let mut views = Vec::new();
     for node in &status.nodes {
         let answer = match connected.at(&node.client) {
@@ -40,7 +39,7 @@ pub(super) async fn explain(client: &ClientArgs, key: &str) -> Result<Exit, Fail
 
 fn tell(text: &mut String, explained: &Explained) {
     let Explained { node, state, version, dirty, waiting, lease_ms, transitions, home, group } = explained;
-    let version = version.map_or_else(|| "no version".to_owned(), |version| format!("version {}", spell(version)));
+    let version = version.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"));
     let dirty = if *dirty { ", newer than main memory" } else { "" };
     let lease = match lease_ms {
         0 => "no bus lease: it serves nothing".to_owned(),
@@ -62,7 +61,7 @@ fn tell(text: &mut String, explained: &Explained) {
 fn tell_home(text: &mut String, group: u32, home: &HomeView) {
     let memory = match home.version {
         _ if home.in_redis => "what Redis has".to_owned(),
-        Some(version) => format!("version {}, {} bytes, written by {}", spell(version), home.bytes, home.writer),
+        Some(version) => format!("version {}, {} bytes, written by {}", version, home.bytes, home.writer),
         None => "nothing".to_owned(),
     };
     let owner = match (home.owner.as_str(), home.owner_present) {
@@ -95,14 +94,14 @@ fn as_json(explained: &Explained) -> Value {
         .collect();
     let home = explained.home.as_ref().map(|home| {
         json!({
-            "version": home.version.map(spell), "bytes": home.bytes, "writer": home.writer, "owner": home.owner,
+            "version": home.version.map(|version| version.to_string()), "bytes": home.bytes, "writer": home.writer, "owner": home.owner,
             "owner_present": home.owner_present, "sharers": home.sharers, "busy": home.busy, "waiting": home.waiting,
             "expires_in_ms": home.expires_in_ms, "filling": home.filling, "in_redis": home.in_redis,
         })
     });
     json!({
         "node": explained.node, "group": explained.group, "state": explained.state,
-        "version": explained.version.map(spell), "dirty": explained.dirty, "waiting": explained.waiting,
+        "version": explained.version.map(|version| version.to_string()), "dirty": explained.dirty, "waiting": explained.waiting,
         "lease_ms": explained.lease_ms, "transitions": transitions, "home": home,
     })
 }
@@ -133,8 +132,4 @@ pub(super) async fn evacuate(client: &ClientArgs, node: &str, accept_loss: bool)
         format!("{lost} keys are {node}'s no more: what it had not written back of them is lost"),
         &json!({ "node": node, "keys": lost }),
     )
-}
-
-fn spell(version: Version) -> String {
-    format!("{}.{}", version.epoch, version.count)
 }

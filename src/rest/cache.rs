@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use trine_protocol::Response;
-use trine_protocol::cache::{Get, LineState, Put, Source, Version, WriteBack};
+use trine_protocol::cache::{Get, LineState, Put, Source, WriteBack};
 use trine_protocol::limits::VALUE_BYTES_MAX;
 
 use crate::server::Gateway;
@@ -57,7 +57,7 @@ pub(crate) async fn read<G: Gateway>(door: &Door<G>, mut arguments: Arguments) -
         state: letter(got.state),
         data: &data,
         encoding,
-        version: spell(got.version),
+        version: got.version.to_string(),
     };
     Ok(Reply::ok(&body).no_store())
 }
@@ -71,7 +71,7 @@ pub(crate) async fn write<G: Gateway>(door: &Door<G>, mut arguments: Arguments) 
     let value = Bytes::copy_from_slice(data.get().as_bytes());
     match door.call(Put { key: key.clone(), value, ..Put::default() }).await? {
         Response::Put(written) => {
-            let version = spell(written.version);
+            let version = written.version.to_string();
             Ok(Reply::ok(&WrittenBody { status: "written_local", state: "M", key: &key, version }))
         }
         other => Err(unexpected(&other)),
@@ -105,10 +105,6 @@ const fn letter(state: LineState) -> &'static str {
         LineState::S => "S",
         LineState::I => "I",
     }
-}
-
-fn spell(version: Version) -> String {
-    format!("{}.{}", version.epoch, version.count)
 }
 
 #[cfg(test)]

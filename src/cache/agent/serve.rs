@@ -150,15 +150,14 @@ impl<R: Rules> Agent<R> {
                     self.leave(turn, key, None);
                     false
                 }
-                (State::Clean(clean), Operation::Write(change)) if change.on(key, &clean.value).is_err() => {
-                    let refused = change.on(key, &clean.value).map(|_| unreachable!("looked at above"));
-                    self.reply(turn, caller, refused);
-                    true
-                }
-                (State::Invalid | State::Clean(_), Operation::Write(change)) => {
-                    let change = change.clone();
-                    self.ask_to_write(turn, key, caller, change)
-                }
+                (State::Clean(clean), Operation::Write(change)) => match change.on(key, &clean.value) {
+                    Ok(_) => self.ask_to_write(turn, key, caller, change.clone()),
+                    Err(error) => {
+                        self.reply(turn, caller, Err(error));
+                        true
+                    }
+                },
+                (State::Invalid, Operation::Write(change)) => self.ask_to_write(turn, key, caller, change.clone()),
                 (State::Invalid, Operation::Get | Operation::GetOrFill(_) | Operation::WriteBack) => {
                     self.ask_to_read(turn, key);
                     false

@@ -1,7 +1,7 @@
 //! What a home knows of a key, as tests print it.
 
 use super::{Entry, Home, Job, Phase, Transaction, Want};
-use crate::cache::{Memory, Owner};
+use crate::cache::Memory;
 use crate::ids::NodeId;
 use crate::rules::Rules;
 
@@ -43,10 +43,8 @@ fn transaction(transaction: &Transaction) -> String {
 impl<R: Rules> Home<R> {
     /// The state of a key: its owner by the log, the copies that may be served, the transaction, and who waits.
     pub(in crate::cache) fn show(&self, key: &str, memory: &Memory, now_us: u64) -> String {
-        let same = |owner: &Owner| self.leases.get(&owner.node).is_some_and(|it| it.incarnation == owner.incarnation);
-        let present = |owner: &Owner| same(owner) && self.has_lease(owner.node, now_us);
         let mut parts = vec![match memory.owner(key) {
-            Some(owner) if present(owner) => format!("{} owns", number(owner.node)),
+            Some(owner) if self.is_present(owner, now_us) => format!("{} owns", number(owner.node)),
             Some(owner) => format!("{} owns, away", number(owner.node)),
             None => "unowned".into(),
         }];
