@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::lock::IfToken;
 
 /// State of a line in the cache of the node that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,6 +107,9 @@ pub struct Put {
     /// error is `StaleFill`.
     #[serde(default)]
     pub fill: u64,
+    /// The grant that must hold, where one must. A write with one is a write-through.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Removes a key; the same promise as [`Put`].
@@ -119,6 +123,9 @@ pub struct Delete {
     /// As in [`Put`].
     #[serde(default)]
     pub through: bool,
+    /// The grant that must hold, where one must. A write with one is a write-through.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Adds to a number, which a key holds in decimal; one that does not exist counts as 0. What else is there gets `NotANumber`, and so
@@ -132,6 +139,9 @@ pub struct Add {
     /// As in [`Put`].
     #[serde(default)]
     pub through: bool,
+    /// The grant that must hold, where one must. A write with one is a write-through.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Answer to [`Add`].

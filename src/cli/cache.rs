@@ -95,7 +95,7 @@ impl CacheCommand {
                     None => OnlyIf::Anything,
                 };
                 let value = value_or_input(value)?;
-                let put = Put { key: key.clone(), value, only_if, ttl_ms, through, content_type, fill: 0 };
+                let put = Put { key: key.clone(), value, only_if, ttl_ms, through, content_type, fill: 0, if_token: None };
                 let Response::Put(written) = client.connect().await?.call(put).await? else {
                     return Err(Failure::new(Exit::Failed, "the answer is none to a put"));
                 };

@@ -114,7 +114,7 @@ impl Workload {
         let group = GroupId(random.below(u64::from(self.groups)) as u32);
         if let Some(sessions) = &self.clients[client].sessions {
             if !sessions.contains_key(&group) {
-                let request = OpenSession { group: group.0 }.into();
+                let request = OpenSession { group: group.0, timeout_ms: 0 }.into();
                 return Wish { group, request, session: None };
             }
         }
@@ -168,11 +168,11 @@ impl Workload {
             } else {
                 AckWhich::Body(delivery.body)
             };
-            return (group, Ack { queue, which }.into());
+            return (group, Ack { queue, which, if_token: None }.into());
         }
         let queue = self.name(random, 'q', group);
         if random.chance(550) {
-            return (group, Enqueue { queue, body: self.value(random) }.into());
+            return (group, Enqueue { queue, body: self.value(random), ..Enqueue::default() }.into());
         }
         let visibility_ms = random.between(100, 2_500) as u32;
         (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32 }.into())
@@ -186,11 +186,11 @@ impl Workload {
             if random.chance(400) {
                 let Held { group, lock, client, token } = &locks[position];
                 let (lock, client, lease_ms) = (lock.clone(), client.clone(), random.between(100, 2_000) as u32);
-                return (*group, Renew { lock, client, token: *token, lease_ms }.into());
+                return (*group, Renew { lock, client, token: *token, lease_ms, ..Renew::default() }.into());
             }
             let Held { group, lock, client, token } = locks.remove(position);
             let token = if random.chance(800) { token } else { 0 };
-            return (group, Release { lock, client, token }.into());
+            return (group, Release { lock, client, token, ..Release::default() }.into());
         }
         let lock = self.name(random, 'l', group);
         self.values += 1;
@@ -198,7 +198,7 @@ impl Workload {
         if random.below(10) < 3 {
             return (group, Inspect { lock }.into());
         }
-        (group, Acquire { lock, client: owner, lease_ms: random.between(100, 3_000) as u32 }.into())
+        (group, Acquire { lock, client: owner, lease_ms: random.between(100, 3_000) as u32, ..Acquire::default() }.into())
     }
 
     fn next_of_cache(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
@@ -226,9 +226,9 @@ impl Workload {
             }
             75..80 => {
                 let only_if = if random.chance(300) { OnlyIf::Present } else { OnlyIf::Anything };
-                Delete { key, only_if, through: random.chance(300) }.into()
+                Delete { key, only_if, through: random.chance(300), ..Delete::default() }.into()
             }
-            80..86 => Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200) }.into(),
+            80..86 => Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200), ..Add::default() }.into(),
             86..89 => Get { key: self.name(random, 'n', group) }.into(),
             89..93 => GetOrFill { key, lease_ms: random.between(50, 2_000) as u32 }.into(),
             _ => WriteBack { key }.into(),

@@ -179,15 +179,15 @@ impl World {
                 }
                 let token = 40 << 48 | index;
                 self.locks.insert(acquire.lock, (acquire.client, token));
-                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms })
+                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() })
             }
             Request::Release(release) => match self.locks.get(&release.lock) {
-                None => Response::Release(Released { was_held: false }),
+                None => Response::Release(Released { was_held: false, ..Released::default() }),
                 Some((client, _)) if *client != release.client => return refuse(ErrorCode::LockHeldByOther),
                 Some((_, token)) if ![0, *token].contains(&release.token) => return refuse(ErrorCode::StaleToken),
                 Some(_) => {
                     self.locks.remove(&release.lock);
-                    Response::Release(Released { was_held: true })
+                    Response::Release(Released { was_held: true, ..Released::default() })
                 }
             },
             Request::Get(get) => self.get(&get.key),
@@ -204,7 +204,7 @@ impl World {
             },
             Request::Renew(renew) => match self.locks.get(&renew.lock) {
                 Some((client, token)) if *client == renew.client && *token == renew.token => {
-                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms })
+                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
                 }
                 Some(_) => return refuse(ErrorCode::StaleToken),
                 None => return refuse(ErrorCode::LockNotHeld),

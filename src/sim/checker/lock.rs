@@ -150,7 +150,7 @@ impl Lock {
     }
 
     fn acquired(&mut self, now_us: u64, operation: &Operation, client: &str, granted: &Granted, floor: u64) -> Check {
-        let Granted { token, lease_ms } = *granted;
+        let Granted { token, lease_ms, .. } = *granted;
         if token <= floor {
             return Err(format!("token {token} was granted, but {floor} was granted before it was asked for"));
         }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn granted(token: u64, lease_ms: u32) -> Response {
-        Response::Acquire(Granted { token, lease_ms })
+        Response::Acquire(Granted { token, lease_ms, ..Granted::default() })
     }
 
     fn release(client: &str, token: u64) -> Release {
@@ -232,7 +232,7 @@ mod tests {
     fn grants_after_release_and_after_the_lease_pass() {
         let mut history = History::new();
         history.run(0, acquire("a", 100), granted(5, 100)).unwrap();
-        history.run(50, release("a", 5), Response::Release(Released { was_held: true })).unwrap();
+        history.run(50, release("a", 5), Response::Release(Released { was_held: true, ..Released::default() })).unwrap();
         history.run(52, acquire("b", 100), granted(8, 100)).unwrap();
         history.run(152, acquire("c", 100), granted(9, 100)).unwrap();
         // Sent long ago: when its answer comes, its lease has run out.
@@ -252,7 +252,7 @@ mod tests {
     fn a_renewal_holds_longer() {
         let mut history = History::new();
         history.run(0, acquire("a", 100), granted(5, 100)).unwrap();
-        let renewed = Response::Renew(Granted { token: 5, lease_ms: 100 });
+        let renewed = Response::Renew(Granted { token: 5, lease_ms: 100, ..Granted::default() });
         history.run(80, renew(5, 100), renewed).unwrap();
         rejected(history.run(150, acquire("b", 100), granted(6, 100)), "both hold");
     }
@@ -282,14 +282,14 @@ mod tests {
 
     #[test]
     fn a_late_renewal_is_rejected() {
-        let renewed = Response::Renew(Granted { token: 5, lease_ms: 100 });
+        let renewed = Response::Renew(Granted { token: 5, lease_ms: 100, ..Granted::default() });
         let mut history = History::new();
         history.run(0, acquire("a", 10), granted(5, 10)).unwrap();
         history.run(50, acquire("b", 10), granted(6, 10)).unwrap();
         rejected(history.run(100, renew(5, 100), renewed.clone()), "after the grant of 6");
         let mut history = History::new();
         history.run(0, acquire("a", 100), granted(5, 100)).unwrap();
-        history.run(10, release("a", 5), Response::Release(Released { was_held: true })).unwrap();
+        history.run(10, release("a", 5), Response::Release(Released { was_held: true, ..Released::default() })).unwrap();
         rejected(history.run(20, renew(5, 100), renewed), "after its release");
     }
 }

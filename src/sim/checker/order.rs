@@ -64,7 +64,7 @@ mod tests {
     use crate::ids::GroupId;
 
     fn operation(number: u64) -> Operation {
-        let request = Enqueue { queue: "q".into(), body: Bytes::new() }.into();
+        let request = Enqueue { queue: "q".into(), body: Bytes::new(), ..Enqueue::default() }.into();
         Operation { number, client: 0, group: GroupId(0), request, sent_us: 0 }
     }
 
