@@ -85,7 +85,7 @@ impl State {
         let locks_max = self.bounds.locks_max;
         match self.locks.len() + new > locks_max {
             true => {
-                let message = format!("the group has {} locks held, as many as it may", self.locks.len());
+                let message = format!("the group has {} locks of {locks_max} that it may have, and {new} more are asked for", self.locks.len());
                 Err(Error::new(ErrorCode::Overloaded, message))
             }
             false => Ok(()),

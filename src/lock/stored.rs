@@ -146,6 +146,10 @@ impl State {
                 if twice || ticket == 0 || self.waiters.of_command(waiter.session, waiter.sequence).is_some() {
                     return Err(bad(format!("ticket {ticket} is no waiter's, or another one's")));
                 }
+                // Where the last entry put the next grant off, the line is to be looked at by the next one.
+                for name in waiter.acquire.locks() {
+                    self.deadlines.insert((0, Due::Line(Arc::from(name))));
+                }
                 self.line_up(ticket, waiter);
                 self.dirty.clear();
             }

@@ -35,7 +35,7 @@ fn a_sound_record_is_taken_once() {
     state.restore(b"l\0\x04demo", &encode(&sound())).unwrap();
     state.check_invariants();
     let held = state.holder("demo").unwrap();
-    assert_eq!((&*held.client, held.token, held.granted_ms, held.deadline_ms), sound());
+    assert_eq!((&*held.client, held.token, held.granted_ms, held.deadline_ms), ("c1", 5, 100, 600));
     assert_eq!(state.records(), [(b"l\0\x04demo".to_vec(), encode(&sound()))]);
     let again = state.restore(b"l\0\x04demo", &encode(&of("c1", 6))).unwrap_err();
     assert_eq!(again.why, "the lock is there twice");

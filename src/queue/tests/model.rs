@@ -124,8 +124,10 @@ impl Model {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Enqueue { queue: u8,
-        body: u8, ..Enqueue::default() },
+    Enqueue {
+        queue: u8,
+        body: u8,
+    },
     Dequeue {
         queue: u8,
         visibility_ms: u32,

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     fn acquire(client: &str, lease_ms: u32) -> Acquire {
-        Acquire { lock: "l".into(), client: client.into(), lease_ms }
+        Acquire { lock: "l".into(), client: client.into(), lease_ms, ..Acquire::default() }
     }
 
     fn granted(token: u64, lease_ms: u32) -> Response {
@@ -216,11 +216,11 @@ mod tests {
     }
 
     fn release(client: &str, token: u64) -> Release {
-        Release { lock: "l".into(), client: client.into(), token }
+        Release { lock: "l".into(), client: client.into(), token, ..Release::default() }
     }
 
     fn renew(token: u64, lease_ms: u32) -> Renew {
-        Renew { lock: "l".into(), client: "a".into(), token, lease_ms }
+        Renew { lock: "l".into(), client: "a".into(), token, lease_ms, ..Renew::default() }
     }
 
     fn rejected(checked: Check, why: &str) {

@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     fn enqueue(body: &'static str) -> Enqueue {
-        Enqueue { queue: "q".into(), body: Bytes::from_static(body.as_bytes()) }
+        Enqueue { queue: "q".into(), body: Bytes::from_static(body.as_bytes()), ..Enqueue::default() }
     }
 
     fn enqueued(id: u64) -> Response {

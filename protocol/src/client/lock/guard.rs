@@ -223,6 +223,13 @@ impl Guard {
         Ok(self.send_release(Bytes::new()).await?.depth)
     }
 
+    /// Leaves the grant as it is, held by name until its lease ends: it is neither renewed nor released any more.
+    pub fn keep(mut self) -> Granted {
+        self.stop_renewal();
+        self.released = true;
+        self.held.granted.clone()
+    }
+
     /// Gives the lock back.
     ///
     /// # Errors
