@@ -320,6 +320,19 @@ impl Machine {
         self.roster.apply(at.index, reshape)
     }
 
+    /// Checks what must be true of the parts together: who waits for a lock is who its session says waits.
+    ///
+    /// # Panics
+    /// Where it is not: that is a bug of this module, or of one below. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        self.lock.check_invariants();
+        let waiting: Vec<(u64, u64)> = self.sessions.waiting().collect();
+        assert_eq!(waiting.len() as u64, self.lock.stats().waiting, "{waiting:?} wait by the table of sessions");
+        for (session, sequence) in waiting {
+            assert!(self.lock.waits(session, sequence), "command {sequence} of session {session} waits for nothing");
+        }
+    }
+
     /// The list of nodes; group 0's is the cluster's.
     pub fn roster(&self) -> &Roster {
         &self.roster

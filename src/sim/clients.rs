@@ -78,7 +78,7 @@ impl<R: Rules> Cluster<R> {
             Some(audit) if client >= self.workload.clients() => audit.place(client - self.workload.clients()),
             _ => self.workload.place(client),
         };
-        let sending = self.flights.send(number, place);
+        let sending = self.flights.send(self.schedule.now_us(), number, place);
         let (id, sent_us) = (sending.id, self.schedule.now_us());
         if !self.nodes[place].is_up() {
             let refused = Error::new(ErrorCode::NotReady, "connection refused");
@@ -130,7 +130,7 @@ impl<R: Rules> Cluster<R> {
         if !auditing && code.is_some() && (silent || self.random.chance(200)) {
             self.workload.move_on(&mut self.random, client);
         }
-        match self.flights.answered(id, result) {
+        match self.flights.answered(self.schedule.now_us(), id, result) {
             Step::Ignored => Ok(()),
             Step::Again(number) => {
                 let delay_us = self.random.between(1_000, 200_000);

@@ -15,9 +15,11 @@ use trine_protocol::cluster::{
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
+use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Request, Response, codec};
+
+mod locks;
 
 /// A frame with its name in the golden files.
 pub(crate) struct Sample {
@@ -127,6 +129,7 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         through: true,
         content_type: text("text/plain"),
         fill: 5 << 32 | 7,
+        if_token: Some(IfToken { lock: text("{user:123}"), token: 99 }),
         ..put.clone()
     };
     let list: Vec<(&str, RequestHeader, Request)> = vec![
@@ -188,7 +191,8 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    list.into_iter().map(|(name, header, request)| (name.to_string(), header, request)).collect()
+    let list = list.into_iter().chain(locks::requests(HEADER, cache));
+    list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {
@@ -250,7 +254,8 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to write back all", Response::WriteBackAll(AllWrittenBack { lines: 3 })),
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
-    list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
+    let list = list.into_iter().chain(locks::responses());
+    list.map(|(name, response)| (name.to_string(), response)).collect()
 }
 
 fn explained(version: Version) -> Explained {

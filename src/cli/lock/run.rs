@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::time::{timeout, timeout_at};
 use trine_protocol::client::lock::{Guard, Lost};
 use trine_protocol::lock::Observed;
 
@@ -119,12 +119,13 @@ async fn under(guard: Guard, lock: &str, command: &[String], notice: Duration) -
     complain(&format!("{lost}; '{}' is ended", command.first().map_or("", String::as_str)));
     send(Signal::TERM);
     let until = guard.deadline().checked_sub(KILL_BEFORE).unwrap_or_else(|| guard.deadline());
-    let ended = tokio::time::timeout_at(until, child.wait()).await;
+    let ended = timeout_at(until, child.wait()).await;
     send(Signal::KILL);
     if ended.is_err() {
         drop(child.wait().await);
     }
-    drop(timeout(Duration::from_secs(1), guard.release()).await);
+    // It may be ours for a moment still, and somebody may wait for it.
+    drop(timeout_at(guard.deadline(), guard.release()).await);
     Err(Failure::new(Exit::Refused, format!("the lock '{lock}' was lost, and what ran under it was ended before")))
 }
 
@@ -177,8 +178,6 @@ pub(super) async fn elect(args: ElectArgs) -> Result<Exit, Failure> {
         lost = guard.lost() => Err(Failure::new(Exit::Refused, lost.to_string())),
         _ = async { tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () } } => {
             drop(timeout(Duration::from_secs(1), guard.release()).await);
-            // A moment for what is on its way.
-            sleep(Duration::from_millis(1)).await;
             Ok(Exit::Done)
         }
     }
