@@ -88,6 +88,9 @@ impl Request {
             Self::Explain(explain) => key(&explain.key),
             Self::Evacuate(evacuate) => name("node", &evacuate.node),
             Self::WriteBack(write_back) => key(&write_back.key),
+            Self::GetCopy(get) => key(&get.key).and_then(|()| copies(get.copies)),
+            Self::KeepCopies(keep) => copies(keep.copies),
+            Self::DropCopies(drop) => copies(drop.copies),
         }
     }
 }
@@ -107,6 +110,14 @@ fn new_node(new: &NewNode) -> Result<(), Error> {
 fn key(key: &str) -> Result<(), Error> {
     not_empty("key", key)?;
     at_most("key", key.len(), KEY_BYTES_MAX)
+}
+
+/// A client's number for its copies.
+fn copies(number: u64) -> Result<(), Error> {
+    match number {
+        0 => Err(Error::new(ErrorCode::InvalidArgument, "copies is 0, a random number is to be chosen")),
+        _ => Ok(()),
+    }
 }
 
 fn put(put: &Put) -> Result<(), Error> {

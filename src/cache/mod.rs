@@ -91,6 +91,7 @@
 mod agent;
 mod change;
 mod config;
+mod copies;
 mod eviction;
 mod home;
 mod journal;
@@ -101,6 +102,7 @@ mod message;
 pub use agent::{Agent, AgentOut, Counts, Operation, Stats, Turn};
 pub use change::{Change, Expires, What};
 pub use config::Config;
+pub use copies::{Copies, CopiesOut};
 pub use eviction::Visits;
 pub use home::{Committed, Fetched, Home, HomeOut, MemoryAnswer, MemoryCall, Proposal, Redis, Standing};
 pub use journal::JournalRecord;

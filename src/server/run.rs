@@ -350,6 +350,8 @@ fn make_replicas(
     timing.cache.through.clone_from(&config.write_through);
     // The groups began with what every first node was started with, whatever the list of nodes says today.
     let founders = config.roster();
+    // A group that this node takes no part in leaves no trace on its disk, so there it cannot know.
+    let lived = joins || recovered.values().any(|found| found.hard_state.term > 0);
     let make = |number: u32| {
         let group = GroupId(number);
         let mut seed = [0; 8];
@@ -360,6 +362,7 @@ fn make_replicas(
             node: config.node,
             incarnation,
             joins,
+            lived_before: lived || !founders.placement(group, false).iter().any(|id| id.node == config.node),
             roster: roster.clone(),
             founders: if joins {
                 Vec::new()

@@ -62,6 +62,7 @@ mod disk;
 mod faults;
 mod flights;
 mod kinds;
+mod near;
 mod network;
 mod node;
 mod partitions;

@@ -268,6 +268,9 @@ impl Workload {
             (Request::Get(get), Response::Get(got)) => {
                 client.versions.insert((operation.group, get.key.clone()), got.version);
             }
+            (Request::GetCopy(get), Response::GetCopy(copy)) => {
+                client.versions.insert((operation.group, get.key.clone()), copy.got.version);
+            }
             (Request::Put(put), Response::Put(written)) => {
                 client.versions.insert((operation.group, put.key.clone()), written.version);
             }

@@ -27,6 +27,7 @@ mod hits;
 mod http;
 mod load;
 mod membership;
+mod near;
 mod operations;
 mod owner;
 mod ports;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use trine::server::{CallOptions, Gateway};
+use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Granted, Released};
@@ -117,6 +117,10 @@ impl Gateway for Fake {
         answer
     }
 
+    fn listen(&self, _: u64) -> Option<Pushes> {
+        None
+    }
+
     fn status(&self) -> NodeStatus {
         self.0.lock().unwrap().status.clone()
     }
@@ -146,6 +150,9 @@ impl World {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
+            Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
