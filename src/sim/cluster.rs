@@ -6,7 +6,7 @@ use trine_protocol::{Error, Response};
 
 use super::audit::Audit;
 use super::checker::raft::{NewLeader, RaftChecker};
-use super::checker::{Check, Services, bus};
+use super::checker::{Check, Services};
 use super::counts::Counts;
 use super::disk::{Finished, NodeDisk, Thread};
 use super::faults::Fault;
@@ -20,7 +20,7 @@ use super::redis::{Redis, RedisEvent};
 use super::swarm::{Options, Swarm};
 use super::trace::Trace;
 use super::workload::Workload;
-use crate::cache::{Found, LineChange};
+use crate::cache::Found;
 use crate::ids::{GroupId, NodeId};
 use crate::node::effect::{Effects, Input, RequestId};
 use crate::node::message::GroupMessage;
@@ -517,37 +517,6 @@ impl<R: Rules> Cluster<R> {
         self.ask_redis(place, group, main_memory);
         self.compare_states(place, group)?;
         self.begin_storage(place)
-    }
-
-    /// One change of what readers see on a node, and the check of what they may see now.
-    fn change_lines(&mut self, place: Place, group: GroupId, change: LineChange) -> Check {
-        let touched = match &change {
-            LineChange::Put(key, line) => {
-                self.services.cache.shown(group, key, line.value.version, line.value.value.as_ref())?;
-                vec![key.clone()]
-            }
-            LineChange::Lease(..) => self.nodes[place].lines[&group].iter().map(|(key, _)| key.clone()).collect(),
-            LineChange::Drop(_) | LineChange::DropAll => Vec::new(),
-        };
-        self.note(|| format!("n{place} {group} lines {}", debug_short(&change)));
-        self.nodes[place].lines.get_mut(&group).expect("an up node has lines").apply(change);
-        touched.into_iter().try_for_each(|key| self.check_key(group, &key))
-    }
-
-    /// What the readers of all nodes would get for a key now.
-    pub(crate) fn check_key(&self, group: GroupId, key: &str) -> Check {
-        let now_us = self.schedule.now_us();
-        let readers = self.nodes.iter().enumerate().filter_map(|(place, node)| {
-            Some(bus::Reader { place, mono_us: node.clock.at(now_us).mono_us, lines: node.lines.get(&group)? })
-        });
-        let floor = self.services.cache.floor(group, key);
-        bus::check(readers, key, floor).map_err(|what| format!("{group}: {what}"))?;
-        match self.near.readable(now_us, key).find(|(_, version)| *version < floor) {
-            Some((client, version)) => {
-                Err(format!("{group}: c{client} may read its copy of {key}, {version:?}, after {floor:?} was answered"))
-            }
-            None => Ok(()),
-        }
     }
 
     fn post(&mut self, from: Place, to: NodeId, group: GroupId, message: &Arc<GroupMessage>) -> Check {

@@ -68,6 +68,7 @@ mod node;
 mod partitions;
 mod phases;
 mod random;
+mod readers;
 mod redis;
 mod schedule;
 mod storage;
