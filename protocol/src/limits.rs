@@ -29,6 +29,17 @@ limits! {
     COPIES_MAX: usize = 16_384, "Copies of one connection that a node keeps count of in a group; the value of one more is read and may not be kept.";
     NAME_BYTES_MAX: usize = 512, "Bytes of a queue's, lock's or client's name; above it `TooLarge`.";
     LEASE_MS_MAX: u32 = 86_400_000, "Longest lease of a lock in milliseconds, one day as in the REST contract; above it `InvalidArgument`.";
+    WAIT_MS_FOREVER: u32 = u32::MAX, "The `wait_ms` of an acquire that waits for as long as it takes.";
+    LOCKS_TOGETHER_MAX: usize = 64, "Locks of one acquire, release or renewal; above it `InvalidArgument`.";
+    PERMITS_MAX: u32 = 1_000_000, "Permits of a semaphore; above it `InvalidArgument`.";
+    LOCK_DELAY_MS_MAX: u32 = 60_000, "Longest delay of a lock after the end of its holder's lease, in milliseconds; above it `InvalidArgument`.";
+    NOTE_BYTES_MAX: usize = 1024, "Bytes of what a holder says of itself; above it `TooLarge`.";
+    LEFT_BYTES_MAX: usize = 1024, "Bytes of what a holder leaves for the next one; above it `TooLarge`.";
+    SESSION_MS_MIN: u32 = 1_000, "Shortest time after which a session without a command ends, in milliseconds; below it `InvalidArgument`.";
+    SESSION_MS_MAX: u32 = 600_000, "Longest time after which a session without a command ends, in milliseconds; above it `InvalidArgument`.";
+    HOLDERS_SHOWN_MAX: usize = 64, "Holders that an explanation has at most.";
+    WAITERS_SHOWN_MAX: usize = 64, "Waiters that an explanation has at most.";
+    LOCKS_SHOWN_MAX: usize = 1_000, "Locks of one answer to a listing.";
     VISIBILITY_MS_MAX: u32 = 43_200_000, "Longest visibility timeout in milliseconds, 12 hours; above it `InvalidArgument`.";
     VISIBILITY_MS_DEFAULT: u32 = 30_000, "Visibility timeout where the request names none, in milliseconds.";
     BATCH_MAX: u32 = 256, "Messages of one dequeue; above it `InvalidArgument`.";

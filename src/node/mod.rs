@@ -30,6 +30,7 @@ pub mod effect;
 mod forward;
 pub mod machine;
 pub mod message;
+mod park;
 mod reconcile;
 mod recovered;
 pub mod roster;
@@ -104,6 +105,8 @@ struct Member<R: Rules> {
     reads: BTreeMap<u64, Read>,
     /// What it has taken of each node's commands; only while this node leads.
     streams: stream::Incoming,
+    /// Whom to tell what comes of a wait; only while this node leads.
+    parked: park::Parked,
     checkpoints: Checkpoints,
     fetches: BTreeMap<u64, FetchFor>,
     next_ticket: u64,
@@ -154,6 +157,7 @@ impl<R: Rules> Replica<R> {
                 waiting: BTreeMap::new(),
                 reads: BTreeMap::new(),
                 streams: stream::Incoming::default(),
+                parked: park::Parked::default(),
                 checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
                 fetches: BTreeMap::new(),
                 next_ticket: 0,
@@ -218,6 +222,7 @@ impl<R: Rules> Replica<R> {
         self.tick_copies(step);
         self.tick_pending(step);
         self.tick_log_time(step);
+        self.tick_parked(step);
         self.tend_roster(step);
         self.reconcile(step);
         self.give_office_back(step);
@@ -424,6 +429,11 @@ impl<R: Rules> Replica<R> {
     /// The locks that ended since the last call, for the shell's measurements.
     pub fn take_ended_locks(&mut self) -> Vec<lock::Ended> {
         self.member.machine.take_ended_locks()
+    }
+
+    /// How long each grant since the last call was waited for, in milliseconds, for the same.
+    pub fn take_waited(&mut self) -> Vec<u64> {
+        self.member.machine.take_waited()
     }
 
     /// How the group stands on this node.

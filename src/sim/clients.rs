@@ -78,7 +78,7 @@ impl<R: Rules> Cluster<R> {
             Some(audit) if client >= self.workload.clients() => audit.place(client - self.workload.clients()),
             _ => self.workload.place(client),
         };
-        let sending = self.flights.send(number, place);
+        let sending = self.flights.send(self.schedule.now_us(), number, place);
         let (id, sent_us) = (sending.id, self.schedule.now_us());
         if let Request::GetCopy(get) = &sending.request {
             self.near.sent(sent_us, client, place, id, get);
@@ -111,7 +111,7 @@ impl<R: Rules> Cluster<R> {
         if let Request::GetCopy(get) = &operation.request
             && let Some(copy) = self.near_read(client, get)
         {
-            let id = self.flights.send(operation.number, self.workload.place(client)).id;
+            let id = self.flights.send(now_us, operation.number, self.workload.place(client)).id;
             return self.schedule.after(0, Event::Reply { id, result: Ok(Response::GetCopy(copy)) });
         }
         self.send(operation.number);
@@ -144,7 +144,7 @@ impl<R: Rules> Cluster<R> {
         if !auditing && code.is_some() && (silent || self.random.chance(200)) {
             self.workload.move_on(&mut self.random, client);
         }
-        match self.flights.answered(id, result) {
+        match self.flights.answered(self.schedule.now_us(), id, result) {
             Step::Ignored => Ok(()),
             Step::Again(number) => {
                 let delay_us = self.random.between(1_000, 200_000);

@@ -414,9 +414,13 @@ impl<R: Rules> Cluster<R> {
         let now = node.clock.at(now_us);
         let Some(replica) = node.replicas.get_mut(&group) else { return Ok(()) };
         let was_changing = replica.raft().is_some_and(Raft::change_under_way);
+        let applied = replica.machine().map_or(0, |machine| machine.applied().index);
         let effects = replica.handle(now, input);
         let begins_a_change = !was_changing && replica.raft().is_some_and(Raft::change_under_way);
         replica.agent().check_stats();
+        if let Some(machine) = replica.machine().filter(|machine| machine.applied().index != applied) {
+            machine.check_invariants();
+        }
         if let Some(raft) = replica.raft() {
             raft.check_invariants();
             let new_leader = self.consensus.observe(group, place, raft)?;

@@ -170,9 +170,20 @@ impl Connection {
     /// Sends one request and waits for its answer, a little longer than `until`.
     pub(super) async fn call(
         &self,
+        header: RequestHeader,
+        request: &Request,
+        until: Instant,
+    ) -> Result<Response, Failure> {
+        self.call_patiently(header, request, until, GRACE).await
+    }
+
+    /// The same, and waits for so much longer than `until` for the node's own word.
+    pub(super) async fn call_patiently(
+        &self,
         mut header: RequestHeader,
         request: &Request,
         until: Instant,
+        grace: Duration,
     ) -> Result<Response, Failure> {
         let full = || {
             let message = format!("{} requests are in flight on this connection", self.in_flight_max());
@@ -190,7 +201,7 @@ impl Connection {
         let outgoing = Outgoing::Request(Frame::request(id, &header, request), waiting);
         // There is a place for each permit, so the channel is not full; it is closed where the connection is.
         self.sender.try_send(outgoing).map_err(|_| not_sent(self.flight.why_lost()))?;
-        match timeout_at(until + GRACE, answer).await {
+        match timeout_at(until + grace, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Failure::CutOff(self.flight.why_lost())),
             Err(_) => Err(Failure::CutOff(Error::new(ErrorCode::DeadlineExceeded, "no answer came in time"))),

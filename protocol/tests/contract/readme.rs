@@ -243,7 +243,10 @@ fn every_struct_and_enum_is_described_as_it_is() {
         cluster::Transfer cluster::Transferring cluster::Backup cluster::BackupBegun cluster::BackupRead cluster::BackupPart
         cluster::BackupStands
         queue::Enqueue queue::Enqueued queue::Dequeue queue::Dequeued queue::Delivery queue::Ack queue::Acked
-        lock::Acquire lock::Granted lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
+        lock::Acquire lock::Granted lock::Previous lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
+        lock::Cancel lock::Cancelled lock::ForceRelease lock::ForceReleased lock::Fence lock::Fenced
+        lock::ExplainLock lock::LockExplained lock::HolderView lock::WaiterView lock::ExplainClient lock::ClientExplained
+        lock::ClientHold lock::ClientWait lock::ListLocks lock::LockPage lock::LockView lock::Observe lock::Observed
         cache::Get cache::Got cache::Version cache::Put cache::Written cache::Delete cache::WriteBack cache::WrittenBack
         cache::WriteBackAll cache::AllWrittenBack cache::Add cache::Added cache::GetOrFill cache::Filling
         cache::MultiGet cache::MultiGot cache::MultiPut cache::MultiWritten cache::ListKeys cache::Keys
@@ -264,6 +267,8 @@ fn every_struct_and_enum_is_described_as_it_is() {
     check_cases::<cluster::NodeStanding>(&text, "");
     check_cases::<cluster::Reshaping>(&text, "");
     check_cases::<queue::AckWhich>(&text, "");
+    check_cases::<lock::Mode>(&text, "");
+    check_cases::<lock::Ending>(&text, "");
     check_cases::<cache::LineState>(&text, "");
     check_cases::<cache::Source>(&text, "");
     check_cases::<cache::OnlyIf>(&text, "");
@@ -280,10 +285,11 @@ fn fits(documented: &str, found: Type) -> bool {
         "bool" => found == Type::Bool,
         "text" => found == Type::Text,
         "bytes" => found == Type::Bytes,
-        "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
+        "`Ending`" | "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
         "`AckWhich`" | "`Reshaping`" => found == Type::Map(1),
-        "`OnlyIf`" => matches!(found, Type::Text | Type::Map(1)),
-        "`Got`" | "`CopyLease`" | "`HomeView`" | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
+        "`OnlyIf`" | "`Mode`" => matches!(found, Type::Text | Type::Map(1)),
+        "`IfToken`" | "`Previous`" | "`HolderView`" | "`WaiterView`" | "`Got`" | "`CopyLease`" | "`HomeView`"
+        | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
             matches!(found, Type::Array(_))
         }
         list if list.starts_with("list of ") => matches!(found, Type::Array(_)),

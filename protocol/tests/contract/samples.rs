@@ -16,9 +16,11 @@ use trine_protocol::cluster::{
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
+use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
+
+mod locks;
 
 /// A frame with its name in the golden files.
 pub(crate) struct Sample {
@@ -136,11 +138,12 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         through: true,
         content_type: text("text/plain"),
         fill: 5 << 32 | 7,
+        if_token: Some(IfToken { lock: text("{user:123}"), token: 99 }),
         ..put.clone()
     };
     let list: Vec<(&str, RequestHeader, Request)> = vec![
         ("status", none, Status {}.into()),
-        ("open session", cache, OpenSession { group: 2 }.into()),
+        ("open session", cache, OpenSession { group: 2, timeout_ms: 0 }.into()),
         ("keep alive", HEADER, KeepAlive { group: 2 }.into()),
         ("reshape: add", HEADER, Reshape { change: Reshaping::Add(new_node()), at_version: None }.into()),
         (
@@ -164,29 +167,54 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
         ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
-        ("enqueue", HEADER, Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello") }.into()),
+        (
+            "enqueue",
+            HEADER,
+            Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello"), ..Enqueue::default() }.into(),
+        ),
         (
             "enqueue nothing",
             RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
-            Enqueue { queue: text("{é}"), body: Bytes::new() }.into(),
+            Enqueue { queue: text("{é}"), body: Bytes::new(), ..Enqueue::default() }.into(),
         ),
         ("dequeue", HEADER, Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10 }.into()),
-        ("ack", HEADER, Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 } }.into()),
+        (
+            "ack",
+            HEADER,
+            Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 }, if_token: None }.into(),
+        ),
         (
             "ack by body",
             HEADER,
-            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")) }.into(),
+            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")), if_token: None }.into(),
         ),
-        ("acquire", HEADER, Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000 }.into()),
-        ("release", HEADER, Release { lock: text("billing/7"), client: text("c1"), token: 99 }.into()),
-        ("renew", HEADER, Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000 }.into()),
+        (
+            "acquire",
+            HEADER,
+            Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000, ..Acquire::default() }.into(),
+        ),
+        (
+            "release",
+            HEADER,
+            Release { lock: text("billing/7"), client: text("c1"), token: 99, ..Release::default() }.into(),
+        ),
+        (
+            "renew",
+            HEADER,
+            Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000, ..Renew::default() }
+                .into(),
+        ),
         ("get", cache, Get { key: text("user:123") }.into()),
         ("put", cache, put.clone().into()),
         ("put: everything", cache, everything.into()),
         ("put: absent", cache, Put { only_if: OnlyIf::Absent, ..put.clone() }.into()),
         ("delete", cache, Delete { key: text("user:123"), ..Delete::default() }.into()),
-        ("delete: everything", cache, Delete { key: text("user:123"), only_if: OnlyIf::Present, through: true }.into()),
-        ("add", cache, Add { key: text("visits"), by: -3, through: true }.into()),
+        (
+            "delete: everything",
+            cache,
+            Delete { key: text("user:123"), only_if: OnlyIf::Present, through: true, ..Delete::default() }.into(),
+        ),
+        ("add", cache, Add { key: text("visits"), by: -3, through: true, ..Add::default() }.into()),
         ("get or fill", cache, GetOrFill { key: text("user:123"), lease_ms: 2_000 }.into()),
         ("multi-get", cache, MultiGet { keys: vec![text("a"), text("b")] }.into()),
         ("multi-put", cache, MultiPut { puts: vec![put.clone(), Put { key: text("b"), ..put }] }.into()),
@@ -200,7 +228,8 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    list.into_iter().map(|(name, header, request)| (name.to_string(), header, request)).collect()
+    let list = list.into_iter().chain(locks::requests(HEADER, cache));
+    list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {
@@ -241,10 +270,13 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to dequeue", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
         ("answer to dequeue, empty", Response::Dequeue(Dequeued { deliveries: vec![] })),
         ("answer to ack", Response::Ack(Acked { id: 41 })),
-        ("answer to acquire", Response::Acquire(Granted { token: 1 << 48 | 99, lease_ms: 10_000 })),
-        ("answer to release", Response::Release(Released { was_held: true })),
-        ("answer to release, not held", Response::Release(Released { was_held: false })),
-        ("answer to renew", Response::Renew(Granted { token: 99, lease_ms: 10_000 })),
+        (
+            "answer to acquire",
+            Response::Acquire(Granted { token: 1 << 48 | 99, lease_ms: 10_000, ..Granted::default() }),
+        ),
+        ("answer to release", Response::Release(Released { was_held: true, ..Released::default() })),
+        ("answer to release, not held", Response::Release(Released { was_held: false, ..Released::default() })),
+        ("answer to renew", Response::Renew(Granted { token: 99, lease_ms: 10_000, ..Granted::default() })),
         ("answer to get", Response::Get(got.clone())),
         ("answer to add", Response::Add(Added { sum: -3, version })),
         ("answer to get or fill, there", Response::GetOrFill(Filling::found(got.clone()))),
@@ -268,7 +300,8 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to write back all", Response::WriteBackAll(AllWrittenBack { lines: 3 })),
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
-    list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
+    let list = list.into_iter().chain(locks::responses());
+    list.map(|(name, response)| (name.to_string(), response)).collect()
 }
 
 fn explained(version: Version) -> Explained {
