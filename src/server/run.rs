@@ -162,7 +162,9 @@ impl Node {
         let (outbox, backups) = (Outbox::default(), writers.backups());
         let lines = Arc::new(SharedLines::new(config.groups));
         let pending = Arc::new(Pending::default());
-        let redis = config.main_memory.as_deref().map(|url| redis::Server::new(url, cluster_id)).transpose();
+        let authority = config.main_memory_ca.as_ref().map(std::fs::read).transpose();
+        let authority = authority.map_err(|error| ServeError::MainMemory(format!("--main-memory-ca: {error}")))?;
+        let redis = config.main_memory.as_deref().map(|url| redis::Server::new(url, cluster_id, authority)).transpose();
         let redis = redis.map_err(ServeError::MainMemory)?;
         let (inboxes_, lines_, pending_) = (&inboxes, &lines, &pending);
         let (outbox_, heard_) = (&outbox, &heard);

@@ -17,6 +17,7 @@ use super::cluster::{CLIENT_US, Cluster, Event, Phase};
 use super::network::Place;
 use super::node::Clock;
 use super::random::{Random, split_mix};
+use super::swarm::RATE_PPM_MAX;
 use crate::ids::GroupId;
 use crate::node::effect::{Input, RequestId};
 use crate::rules::Rules;
@@ -85,7 +86,7 @@ impl Near {
         let mut near = Self::default();
         for client in 0..clients {
             near.numbers += 1;
-            let rate_ppm = random.between(0, 10_000) as i64 - 5_000;
+            let rate_ppm = random.below(2 * RATE_PPM_MAX + 1) as i64 - RATE_PPM_MAX as i64;
             let new = Client {
                 clock: Clock::new(&mut random, rate_ppm),
                 number: near.numbers,
