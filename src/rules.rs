@@ -128,6 +128,12 @@ pub enum Rule {
     OwnerByName,
     /// A fill counts for whatever read is waiting.
     FillForAnyRequest,
+    /// A node says that a line is gone, or writes it, while clients of its may still read copies of it.
+    ClientCopiesNotWaitedFor,
+    /// A node that starts asks for a bus lease at once, although clients of its earlier life may still have copies.
+    CopiesOfAnEarlierLife,
+    /// The lease of a client's copies may end after the bus lease of the node that gave it.
+    CopyOutlivesBusLease,
 }
 
 /// Which rules hold.

@@ -49,7 +49,8 @@ impl Locks {
     /// Asks for a lock. None where somebody else holds it, which is an answer like any other and has a row of its own.
     async fn acquire(&self, worker: &mut Worker<Client>, lock: &str, client: &str) -> Result<Option<Granted>, Failure> {
         let connection = worker.connection.clone();
-        let acquire = Acquire { lock: lock.to_owned(), client: client.to_owned(), lease_ms: LEASE_MS, ..Acquire::default() };
+        let acquire =
+            Acquire { lock: lock.to_owned(), client: client.to_owned(), lease_ms: LEASE_MS, ..Acquire::default() };
         let asking = async move {
             match connection.call(acquire).await {
                 Ok(Response::Acquire(granted)) => Ok(Some(granted)),

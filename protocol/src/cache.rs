@@ -1,5 +1,7 @@
 //! Messages of the cache. The node that is asked is the cache: these requests are never forwarded to another node.
 
+mod copies;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::lock::IfToken;
+
+pub use copies::{CopiesDropped, CopiesGone, CopiesKept, CopyGot, CopyLease, DropCopies, GetCopy, KeepCopies};
 
 /// State of a line in the cache of the node that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -154,4 +154,7 @@ commands! {
     0x040b DeletePrefix: cache -> DeletedPrefix, Never;
     0x040c Explain: cache -> Explained, Freely;
     0x040d Evacuate: cache -> Evacuated, Freely;
+    0x040e GetCopy: cache -> CopyGot, Freely;
+    0x040f KeepCopies: cache -> CopiesKept, Freely;
+    0x0410 DropCopies: cache -> CopiesDropped, Freely;
 }

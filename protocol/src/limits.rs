@@ -25,6 +25,8 @@ limits! {
     MULTI_BYTES_MAX: usize = 2 * 1024 * 1024, "Bytes of all values of one multi-get's answer or one multi-put; the keys of a multi-get that would go over it, and a multi-put that does, get `TooLarge`. Half a frame.";
     KEYS_MAX: usize = 1_000, "Keys of one answer to a listing.";
     TRANSITIONS_MAX: usize = 20, "Changes of a key's state that an explanation has at most.";
+    COPY_LEASE_MS: u32 = 400, "Longest lease of a client's copies, in milliseconds: what a write waits at most for a client that says nothing. Less than half a node's bus lease, in which it lies.";
+    COPIES_MAX: usize = 16_384, "Copies of one connection that a node keeps count of in a group; the value of one more is read and may not be kept.";
     NAME_BYTES_MAX: usize = 512, "Bytes of a queue's, lock's or client's name; above it `TooLarge`.";
     LEASE_MS_MAX: u32 = 86_400_000, "Longest lease of a lock in milliseconds, one day as in the REST contract; above it `InvalidArgument`.";
     WAIT_MS_FOREVER: u32 = u32::MAX, "The `wait_ms` of an acquire that waits for as long as it takes.";

@@ -136,6 +136,9 @@ impl Ring {
             Request::ListKeys(list) => existing(list.group),
             Request::Explain(explain) => Some(self.group_of_key(&explain.key)),
             Request::Evacuate(evacuate) => existing(evacuate.group),
+            Request::GetCopy(get) => Some(self.group_of_key(&get.key)),
+            Request::KeepCopies(keep) => existing(keep.group),
+            Request::DropCopies(drop) => existing(drop.group),
             Request::WriteBack(write_back) => Some(self.group_of_key(&write_back.key)),
         }
     }

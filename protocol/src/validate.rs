@@ -84,6 +84,9 @@ impl Request {
             Self::Explain(explain) => key(&explain.key),
             Self::Evacuate(evacuate) => name("node", &evacuate.node),
             Self::WriteBack(write_back) => key(&write_back.key),
+            Self::GetCopy(get) => key(&get.key).and_then(|()| copies(get.copies)),
+            Self::KeepCopies(keep) => copies(keep.copies),
+            Self::DropCopies(drop) => copies(drop.copies),
         }
     }
 }
@@ -103,6 +106,14 @@ fn new_node(new: &NewNode) -> Result<(), Error> {
 fn key(key: &str) -> Result<(), Error> {
     not_empty("key", key)?;
     at_most("key", key.len(), KEY_BYTES_MAX)
+}
+
+/// A client's number for its copies.
+fn copies(number: u64) -> Result<(), Error> {
+    match number {
+        0 => Err(Error::new(ErrorCode::InvalidArgument, "copies is 0, a random number is to be chosen")),
+        _ => Ok(()),
+    }
 }
 
 fn put(put: &Put) -> Result<(), Error> {
@@ -150,8 +161,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::limits::LEASE_MS_MAX;
     use crate::cache::{Add, Delete, DeletePrefix, Get, GetOrFill, ListKeys, MultiGet, MultiPut, WriteBack};
+    use crate::limits::LEASE_MS_MAX;
     use crate::lock::{Acquire, Release, Renew};
     use crate::queue::{Ack, Dequeue, Enqueue};
 
@@ -221,7 +232,11 @@ mod tests {
             (&|keys| MultiGet { keys: vec![x(); keys.min(all + 1) as usize] }.into(), 1, all),
             (&|count| MultiPut { puts: puts(count.min(all + 1)) }.into(), 1, all),
             (&|lease_ms| Acquire { lock: x(), client: x(), lease_ms, ..Acquire::default() }.into(), 1, LEASE_MS_MAX),
-            (&|lease_ms| Renew { lock: x(), client: x(), token: 0, lease_ms, ..Renew::default() }.into(), 1, LEASE_MS_MAX),
+            (
+                &|lease_ms| Renew { lock: x(), client: x(), token: 0, lease_ms, ..Renew::default() }.into(),
+                1,
+                LEASE_MS_MAX,
+            ),
             (&|visibility_ms| Dequeue { queue: x(), visibility_ms, count_max: 1 }.into(), 0, VISIBILITY_MS_MAX),
             (&|count_max| Dequeue { queue: x(), visibility_ms: 1, count_max }.into(), 0, BATCH_MAX),
         ];

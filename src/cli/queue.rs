@@ -2,8 +2,8 @@
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
-use trine_protocol::limits::BATCH_MAX;
 use trine_protocol::Response;
+use trine_protocol::limits::BATCH_MAX;
 use trine_protocol::lock::IfToken;
 use trine_protocol::queue::{AckWhich, Delivery, Enqueue};
 
@@ -58,7 +58,8 @@ impl QueueCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Push { queue, message, if_token, client } => {
-                let enqueue = Enqueue { queue: queue.clone(), body: value_or_input(message)?, if_token, ..Enqueue::default() };
+                let enqueue =
+                    Enqueue { queue: queue.clone(), body: value_or_input(message)?, if_token, ..Enqueue::default() };
                 let Response::Enqueue(enqueued) = client.connect().await?.call(enqueue).await? else {
                     return Err(Failure::new(Exit::Failed, "the answer is none to an enqueue"));
                 };

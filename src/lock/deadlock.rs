@@ -69,7 +69,8 @@ impl State {
     /// The cycle that this waiter closes.
     pub(super) fn deadlock(&self, ticket: u64) -> Option<Cycle> {
         let client: Arc<str> = self.waiters.get(ticket).acquire.client.as_str().into();
-        let holds = self.by_client.range((Arc::clone(&client), Arc::from(""))..).next().is_some_and(|(of, _)| *of == client);
+        let holds =
+            self.by_client.range((Arc::clone(&client), Arc::from(""))..).next().is_some_and(|(of, _)| *of == client);
         if !holds && self.waiters.of_client(&client).nth(1).is_none() {
             return None;
         }
@@ -156,7 +157,8 @@ impl State {
     fn stuck(&self, client: &Arc<str>, reached: &Reached) -> BTreeSet<Arc<str>> {
         let mut stuck: BTreeSet<Arc<str>> = reached.keys().cloned().chain([Arc::clone(client)]).collect();
         loop {
-            let free = stuck.iter().find(|client| self.waiters.of_client(client).all(|ticket| self.would_get(ticket, &stuck)));
+            let free =
+                stuck.iter().find(|client| self.waiters.of_client(client).all(|ticket| self.would_get(ticket, &stuck)));
             let Some(free) = free.cloned() else { return stuck };
             stuck.remove(&free);
         }

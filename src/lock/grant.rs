@@ -51,7 +51,10 @@ impl State {
             return held(message, first);
         }
         if lock.free_ms > at.stamp_ms {
-            return held(format!("lock '{name}' is kept for a while, because its last holder did not give it back"), "");
+            return held(
+                format!("lock '{name}' is kept for a while, because its last holder did not give it back"),
+                "",
+            );
         }
         if !R::without(Rule::LineJumped) && !lock.line.is_empty() {
             let first = lock.line.first().map(|ticket| self.waiters.get(*ticket).acquire.client.as_str());
@@ -85,7 +88,10 @@ impl State {
         let locks_max = self.bounds.locks_max;
         match self.locks.len() + new > locks_max {
             true => {
-                let message = format!("the group has {} locks of {locks_max} that it may have, and {new} more are asked for", self.locks.len());
+                let message = format!(
+                    "the group has {} locks of {locks_max} that it may have, and {new} more are asked for",
+                    self.locks.len()
+                );
                 Err(Error::new(ErrorCode::Overloaded, message))
             }
             false => Ok(()),
@@ -100,14 +106,7 @@ impl State {
             true => NEVER_MS,
             false => at.stamp_ms.saturating_add(u64::from(acquire.lease_ms)),
         };
-        let held = Held {
-            client,
-            token: at.token(),
-            granted_ms: at.stamp_ms,
-            deadline_ms,
-            mode: acquire.mode,
-            rest,
-        };
+        let held = Held { client, token: at.token(), granted_ms: at.stamp_ms, deadline_ms, mode: acquire.mode, rest };
         let mut answer = granted(&held, acquire.lease_ms);
         for name in acquire.locks() {
             let name = self.locks.get_key_value(name).map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
@@ -135,11 +134,17 @@ impl State {
         let Acquire { lock: name, client, reenter: token, lease_ms, mode, .. } = acquire;
         let held = self.mine(name, client, *token)?;
         if held.mode != *mode {
-            let message = format!("lock '{name}' is held as {:?} and is not entered again as {mode:?}: release it first", held.mode);
+            let message = format!(
+                "lock '{name}' is held as {:?} and is not entered again as {mode:?}: release it first",
+                held.mode
+            );
             return Err(Error::new(ErrorCode::InvalidArgument, message));
         }
         if held.depth() == u32::MAX {
-            return Err(Error::new(ErrorCode::Overloaded, format!("lock '{name}' was entered as often as can be counted")));
+            return Err(Error::new(
+                ErrorCode::Overloaded,
+                format!("lock '{name}' was entered as often as can be counted"),
+            ));
         }
         let deadline_ms = match held.deadline_ms {
             NEVER_MS => NEVER_MS,
@@ -204,8 +209,7 @@ impl State {
         let acquire = self.waiters.get(ticket).acquire.clone();
         let first = |name: &str| self.locks.get(name).is_some_and(|lock| lock.line.first() == Some(&ticket));
         let free = acquire.locks().all(|name| first(name) && self.is_free(at, name, acquire.mode, &acquire.client));
-        let spent: BTreeSet<Arc<str>> =
-            acquire.locks().filter(|name| self.is_spent(at, name)).map(Arc::from).collect();
+        let spent: BTreeSet<Arc<str>> = acquire.locks().filter(|name| self.is_spent(at, name)).map(Arc::from).collect();
         for name in spent {
             // The next entry has another token.
             self.deadlines.insert((at.stamp_ms, super::state::Due::Line(name)));

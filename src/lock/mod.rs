@@ -97,10 +97,10 @@ mod tests;
 mod wait;
 
 use serde::{Deserialize, Serialize};
+use trine_protocol::Error;
 use trine_protocol::lock::{
     Acquire, Cancel, Cancelled, Fence, Fenced, ForceRelease, ForceReleased, Granted, Release, Released, Renew,
 };
-use trine_protocol::Error;
 
 pub use hold::Held;
 pub use state::State;

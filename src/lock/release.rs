@@ -38,9 +38,8 @@ impl State {
         let (mut was_held, mut changed) = (false, BTreeSet::new());
         for name in names() {
             let name: Arc<str> = name.as_str().into();
-            let meant = |held: &Held| {
-                *held.client == *release.client && (release.token == 0 || held.token == release.token)
-            };
+            let meant =
+                |held: &Held| *held.client == *release.client && (release.token == 0 || held.token == release.token);
             let gone = self.end(at, &name, Ending::Released, meant);
             self.counts.released += gone.len() as u64;
             was_held |= !gone.is_empty();
@@ -92,7 +91,8 @@ impl State {
         for name in names() {
             let held = self.mine(name, &renew.client, renew.token)?;
             if held.deadline_ms == NEVER_MS {
-                let message = format!("lock '{name}' has no lease: it is held as long as session {} lives", held.session());
+                let message =
+                    format!("lock '{name}' has no lease: it is held as long as session {} lives", held.session());
                 return Err(Error::new(ErrorCode::InvalidArgument, message));
             }
         }

@@ -271,8 +271,7 @@ impl State {
 
     fn end_session(&mut self, at: At, session: u64, changed: &mut BTreeSet<Arc<str>>) -> usize {
         let from = (session, Arc::from(""), 0);
-        let of_session: Vec<_> =
-            self.by_session.range(from..).take_while(|(of, ..)| *of == session).cloned().collect();
+        let of_session: Vec<_> = self.by_session.range(from..).take_while(|(of, ..)| *of == session).cloned().collect();
         let mut ended = 0;
         for (_, lock, token) in of_session {
             let of = |held: &Held| held.token == token && held.session() == session;

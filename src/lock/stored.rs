@@ -175,7 +175,10 @@ impl State {
             let rest = rest.map(Box::new);
             let held = Held { client: client.into(), token, granted_ms, deadline_ms, mode, rest };
             let endless = held.deadline_ms == NEVER_MS;
-            if token == 0 || endless != (held.session() != 0) || lock.holds.last().is_some_and(|last| last.token > token) {
+            if token == 0
+                || endless != (held.session() != 0)
+                || lock.holds.last().is_some_and(|last| last.token > token)
+            {
                 return Err(format!("token {token} is no grant's, or out of order"));
             }
             if !lock.admits(mode, &held.client) {
@@ -219,7 +222,8 @@ impl State {
             }
         }
         assert_eq!(grants, self.by_token.len(), "locks by their tokens");
-        let of_lock = |client: &Arc<str>, name: &Arc<str>| self.locks[name].holds.iter().any(|held| held.client == *client);
+        let of_lock =
+            |client: &Arc<str>, name: &Arc<str>| self.locks[name].holds.iter().any(|held| held.client == *client);
         assert!(self.by_client.iter().all(|(client, name)| of_lock(client, name)), "a client is listed as a holder");
         self.check_waiters();
     }

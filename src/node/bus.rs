@@ -176,6 +176,7 @@ impl<R: Rules> Replica<R> {
     pub(super) fn deliver_bus(&mut self, step: &mut Step) {
         loop {
             if let Some(message) = step.to_home.pop_front() {
+                let Some(message) = self.pass_copies(step, message) else { continue };
                 match self.home_node() {
                     Some(home) if home == self.setup.node => self.hand_to_home(step, home, message),
                     Some(home) => step.send(home, GroupMessage::Bus(BusMessage::ToHome(message))),
@@ -234,6 +235,7 @@ impl<R: Rules> Replica<R> {
 pub(super) fn operation_of(request: &Request) -> Option<(String, cache::Operation)> {
     let (key, operation) = match request {
         Request::Get(get) => (&get.key, cache::Operation::Get),
+        Request::GetCopy(get) => (&get.key, cache::Operation::Get),
         Request::GetOrFill(get) => (&get.key, cache::Operation::GetOrFill(get.lease_ms)),
         Request::Put(put) => {
             let Put { value, only_if, ttl_ms, through, content_type, fill, if_token, .. } = put.clone();

@@ -54,11 +54,22 @@ struct Entry {
     kind: Kind,
 }
 
+/// What a client's request to the agent is answered as.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// As the agent does.
+    Plain,
+    /// A deletion, which is a write to the agent.
+    Delete,
+    /// A read whose value the client with this number wants to keep.
+    Copy { client: u64, key: String },
+}
+
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
-    /// The agent has it. A deletion is a write to the agent, and has an answer of its own.
-    Cache { deletes: bool },
+    /// The agent has it.
+    Cache { asked: Asked },
     /// For the log.
     Log {
         request: Request,
@@ -166,17 +177,24 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         if let Request::WriteBackAll(_) = request {
-            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { asked: Asked::Plain } });
             return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
+        }
+        if let Some(answer) = self.copies_request(step, &request) {
+            return step.effects.reply.push((id, Ok(answer)));
         }
         if let Request::Explain(explain) = &request {
             let explained = self.explain(step, &explain.key);
             return step.effects.reply.push((id, Ok(Response::Explain(explained))));
         }
         if let Some((key, operation)) = operation_of(&request) {
-            let deletes = matches!(request, Request::Delete(_));
-            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
-            return self.with_agent(step, |agent, turn| agent.operation(turn, caller, &key, operation));
+            let asked = match request {
+                Request::Delete(_) => Asked::Delete,
+                Request::GetCopy(get) => Asked::Copy { client: get.copies, key: get.key },
+                _ => Asked::Plain,
+            };
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { asked } });
+            return self.begin_operation(step, caller, &key, operation);
         }
         let remaining_us = deadline_us.saturating_sub(step.now.mono_us);
         if session.is_none()
@@ -314,7 +332,8 @@ impl<R: Rules> Replica<R> {
             }
         };
         let opens = matches!(request, Request::OpenSession(_));
-        let kind = Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us, waits: false };
+        let kind =
+            Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us, waits: false };
         let deadline_us = now_us + 4 * self.setup.timing.resend_us;
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         if opens {
@@ -348,7 +367,7 @@ impl<R: Rules> Replica<R> {
             self.ask_for_itself(step, request);
         }
         self.release_place(&entry);
-        if matches!(entry.kind, Kind::Cache { .. }) {
+        if matches!(entry.kind, Kind::Cache { .. }) && !self.copies.forget(id) {
             self.with_agent(step, |agent, turn| agent.expire(turn, id));
         }
         if let Some(client) = entry.client {
@@ -377,7 +396,10 @@ impl<R: Rules> Replica<R> {
         self.release_place(&entry);
         let Some(client) = entry.client else { return };
         let result = match (result, &entry.kind) {
-            (Ok(Response::Put(written)), Kind::Cache { deletes: true }) => Ok(Response::Delete(written)),
+            (Ok(Response::Put(written)), Kind::Cache { asked: Asked::Delete }) => Ok(Response::Delete(written)),
+            (Ok(Response::Get(got)), Kind::Cache { asked: Asked::Copy { client, key } }) => {
+                Ok(self.got_copy(step, *client, key, got))
+            }
             (Ok(Response::Acquire(granted)), Kind::Log { request: Request::Renew(_), .. }) => {
                 Ok(Response::Renew(granted))
             }

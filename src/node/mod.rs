@@ -25,6 +25,7 @@ mod apply;
 pub mod behind;
 mod bus;
 mod checkpoint;
+mod copies;
 pub mod effect;
 mod forward;
 pub mod machine;
@@ -41,7 +42,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use trine_protocol::cluster::{GroupStatus, Role};
 
-use crate::cache::{Agent, Home, Standing};
+use crate::cache::{Agent, Copies, Home, Standing};
 use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
 use crate::lock;
 use crate::raft::{self, Raft, Restart};
@@ -66,6 +67,8 @@ pub struct Replica<R: Rules = Faithful> {
     setup: Setup,
     member: Member<R>,
     agent: Agent<R>,
+    /// What clients of this node keep of its lines.
+    copies: Copies<R>,
     /// The node's own session in the group: for its clients' commands, and for its cache writes.
     sequences: Sequences,
     pending: Pending,
@@ -163,11 +166,13 @@ impl<R: Rules> Replica<R> {
                 caught_up: false,
             }
         };
+        let copies = Copies::new(setup.group, setup.timing.drift_ppm, now.mono_us, setup.lived_before);
         let mut replica = Self {
             roster: setup.roster.clone(),
             setup,
             member,
             agent,
+            copies,
             sequences: Sequences::default(),
             pending: Pending::new(now.mono_us),
             hint: None,
@@ -214,6 +219,7 @@ impl<R: Rules> Replica<R> {
         self.member.raft.tick(step.now);
         self.follow_leader(step);
         self.tick_bus(step);
+        self.tick_copies(step);
         self.tick_pending(step);
         self.tick_log_time(step);
         self.tick_parked(step);

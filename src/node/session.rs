@@ -184,7 +184,8 @@ impl Sessions {
     /// The commands that wait for something, in order.
     pub fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
         self.table.iter().flat_map(|(id, session)| {
-            let waits = session.results.iter().filter(|(_, stored)| **stored == Ok(Answer::Lock(lock::Answer::Waiting)));
+            let waits =
+                session.results.iter().filter(|(_, stored)| **stored == Ok(Answer::Lock(lock::Answer::Waiting)));
             waits.map(move |(sequence, _)| (*id, *sequence))
         })
     }

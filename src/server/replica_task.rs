@@ -180,7 +180,7 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
 impl<D: Disk> Shell<D> {
     /// Performs effects in the order of their fields.
     async fn perform(&self, effects: Effects) {
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
+        let Effects { retract, persist, publish, send, push, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
             effects;
         self.lines.apply(self.group, retract);
         for write in persist {
@@ -189,6 +189,9 @@ impl<D: Disk> Shell<D> {
         self.lines.apply(self.group, publish);
         for (to, message) in send {
             self.outbox.send(to, self.group, message);
+        }
+        for (client, push) in push {
+            self.pending.listeners.tell(client, push);
         }
         for (id, outcome) in reply {
             self.pending.answer(id, outcome);

@@ -70,7 +70,15 @@ impl Flights {
         session: Option<SessionRef>,
     ) -> Operation {
         self.operations += 1;
-        let operation = Operation { number: self.operations, client, group, request, sent_us: now_us, from_us: now_us, waiting_us: None };
+        let operation = Operation {
+            number: self.operations,
+            client,
+            group,
+            request,
+            sent_us: now_us,
+            from_us: now_us,
+            waiting_us: None,
+        };
         let flight = Flight { operation: operation.clone(), session, sends: 0, doubtful: false };
         self.flights.insert(operation.number, flight);
         operation

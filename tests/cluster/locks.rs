@@ -51,8 +51,7 @@ async fn those_who_wait_on_every_node_are_served_in_their_order_also_when_the_le
     }
     let leader = cluster.place.leader(all.ring().group_of_lock(lock)).await;
     // The waiters of the node that dies ask nobody any more; those of the others are kept.
-    let alive: Vec<usize> =
-        (0..6).filter(|number| number % 2 == 1 || number % NODES + 1 != leader).collect();
+    let alive: Vec<usize> = (0..6).filter(|number| number % 2 == 1 || number % NODES + 1 != leader).collect();
     cluster.node(leader).kill();
     cluster.place.leader_among(&others(leader), all.ring().group_of_lock(lock)).await;
     let began = wait::now();
@@ -268,9 +267,17 @@ async fn a_zombie_holder_is_refused_by_the_queue_and_by_the_cache() {
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).ok().filter(|text| text.ends_with('\n'));
     let token: u64 = wait::blocking("the zombie's token", LONG, || read("token")).trim().parse().unwrap();
     let demand = |token: u64| Some(IfToken { lock: lock.into(), token });
-    let put = |value: &'static str, token| Put { key: key.into(), value: value.into(), if_token: demand(token), ..Put::default() };
-    let enqueue = |body: &'static str, token| {
-        Enqueue { queue: queue.into(), body: body.into(), if_token: demand(token), ..Enqueue::default() }
+    let put = |value: &'static str, token| Put {
+        key: key.into(),
+        value: value.into(),
+        if_token: demand(token),
+        ..Put::default()
+    };
+    let enqueue = |body: &'static str, token| Enqueue {
+        queue: queue.into(),
+        body: body.into(),
+        if_token: demand(token),
+        ..Enqueue::default()
     };
     client.call(put("in time", token)).await.expect("a write under the grant that holds");
     client.call(enqueue("in time", token)).await.expect("the same for the queue");
@@ -293,9 +300,9 @@ async fn a_zombie_holder_is_refused_by_the_queue_and_by_the_cache() {
     assert_eq!(deliveries.iter().map(|delivery| &delivery.body[..]).collect::<Vec<_>>(), [b"in time"]);
     assert_eq!(client.fence("{zombie}disk", heir.token()).await.unwrap().before, 0);
     assert_eq!(client.fence("{zombie}disk", token).await.unwrap_err().code, ErrorCode::StaleToken);
-    let elsewhere = ["a", "b", "c", "d", "e", "f"].into_iter().find(|name| {
-        client.ring().group_of_lock(&format!("{name}/x")) != client.ring().group_of_queue(queue)
-    });
+    let elsewhere = ["a", "b", "c", "d", "e", "f"]
+        .into_iter()
+        .find(|name| client.ring().group_of_lock(&format!("{name}/x")) != client.ring().group_of_queue(queue));
     let lock = format!("{}/x", elsewhere.unwrap());
     let demand = Some(IfToken { lock: lock.clone(), token: 1 });
     let apart = Enqueue { queue: queue.into(), if_token: demand, ..Enqueue::default() };

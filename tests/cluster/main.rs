@@ -29,6 +29,7 @@ mod http;
 mod load;
 mod locks;
 mod membership;
+mod near;
 mod operations;
 mod owner;
 mod ports;

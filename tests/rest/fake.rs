@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use trine::server::{CallOptions, Gateway};
+use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Fenced, ForceReleased, Granted, HolderView, LockExplained, Released};
@@ -117,6 +117,10 @@ impl Gateway for Fake {
         answer
     }
 
+    fn listen(&self, _: u64) -> Option<Pushes> {
+        None
+    }
+
     fn status(&self) -> NodeStatus {
         self.0.lock().unwrap().status.clone()
     }
@@ -165,6 +169,9 @@ impl World {
                 Response::ForceRelease(ForceReleased { holders, token: index })
             }
             Request::Fence(_) => Response::Fence(Fenced { before: 0 }),
+            Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));

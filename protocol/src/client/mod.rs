@@ -36,6 +36,7 @@ mod clock;
 mod connection;
 mod endpoint;
 pub mod lock;
+pub mod near;
 mod route;
 mod session;
 mod shared;
@@ -118,7 +119,12 @@ impl ClientConfig {
             let bytes = self.credentials.len();
             format!("the credentials have {bytes} bytes, {CREDENTIALS_BYTES_MAX} are allowed")
         } else if !sessions.contains(&self.session_timeout) {
-            format!("the session's timeout is {:?}, {:?} to {:?} are allowed", self.session_timeout, sessions.start(), sessions.end())
+            format!(
+                "the session's timeout is {:?}, {:?} to {:?} are allowed",
+                self.session_timeout,
+                sessions.start(),
+                sessions.end()
+            )
         } else if !deadlines.contains(&self.deadline) {
             format!("the deadline is {:?}, {:?} to {:?} are allowed", self.deadline, deadlines.start(), deadlines.end())
         } else {

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use explain::{
-    ClientExplained, ClientHold, ClientWait, ExplainClient, ExplainLock, HolderView, ListLocks, LockExplained, LockPage,
-    LockView, Observe, Observed, WaiterView,
+    ClientExplained, ClientHold, ClientWait, ExplainClient, ExplainLock, HolderView, ListLocks, LockExplained,
+    LockPage, LockView, Observe, Observed, WaiterView,
 };
 
 /// How a lock is shared. All who hold a lock, and all who wait for it together, hold it the same way.

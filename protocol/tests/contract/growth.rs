@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use trine_protocol::frame::{Frame, Kind};
-use trine_protocol::{Command, ErrorCode};
+use trine_protocol::{Command, ErrorCode, Push};
 
 use super::pieces::{elements, end, with_elements};
 use super::samples::{self, Sample};
@@ -12,6 +12,7 @@ use super::samples::{self, Sample};
 fn arrays(frame: &Frame) -> Vec<usize> {
     match frame.kind {
         Kind::Request => elements(&frame.body, 0).iter().map(|place| place.start).collect(),
+        Kind::Push if Push::ALL.iter().any(|(code, ..)| *code == frame.command) => vec![0],
         Kind::Push | Kind::Ping | Kind::Pong | Kind::Peer => vec![],
         _ => vec![0],
     }

@@ -108,7 +108,11 @@ fn tell(text: &mut String, lock: &str, explained: &LockExplained) {
         let _ = writeln!(text, "  and {} more", *holders_total as usize - holders.len());
     }
     if *delayed_ms > 0 {
-        let _ = writeln!(text, "  nobody gets it for {}: its last holder did not give it back, and had asked for that", seconds(*delayed_ms));
+        let _ = writeln!(
+            text,
+            "  nobody gets it for {}: its last holder did not give it back, and had asked for that",
+            seconds(*delayed_ms)
+        );
     } else if holders.is_empty() {
         let _ = writeln!(text, "  nobody holds it");
     }
@@ -215,7 +219,8 @@ pub(super) async fn force_release(client: &ClientArgs, lock: &str) -> Result<Exi
     if forced.holders.is_empty() {
         return Err(Failure::new(Exit::Nothing, format!("nobody holds lock '{lock}'")));
     }
-    let object = json!({ "status": "released", "lock": lock, "holders": forced.holders, "fencing_token": forced.token });
+    let object =
+        json!({ "status": "released", "lock": lock, "holders": forced.holders, "fencing_token": forced.token });
     client.answer(format!("{} taken from {}", forced.token, forced.holders.join(", ")), &object)
 }
 
@@ -276,9 +281,7 @@ fn explained_json(lock: &str, explained: &LockExplained) -> Value {
 }
 
 fn client_json(group: u32, explained: &ClientExplained) -> Value {
-    let hold = |held: &trine_protocol::lock::ClientHold| {
-        json!({ "lock": held.lock, "hold": holder_json(&held.hold), "waiters": held.waiters })
-    };
+    let hold = |held: &trine_protocol::lock::ClientHold| json!({ "lock": held.lock, "hold": holder_json(&held.hold), "waiters": held.waiters });
     let wait = |wait: &trine_protocol::lock::ClientWait| {
         json!({
             "lock": wait.lock, "wait": waiter_json(&wait.wait), "behind": wait.behind,

@@ -237,13 +237,7 @@ impl LockCommand {
 }
 
 /// The token alone: what a script puts into a variable.
-fn grant(
-    client: &ClientArgs,
-    status: &str,
-    lock: &str,
-    name: &str,
-    granted: Granted,
-) -> Result<Exit, Failure> {
+fn grant(client: &ClientArgs, status: &str, lock: &str, name: &str, granted: Granted) -> Result<Exit, Failure> {
     client.answer(
         granted.token.to_string(),
         &json!({

@@ -36,7 +36,10 @@ fn each_end_of_a_lock_is_noted_with_its_time() {
     assert_eq!(state.expire::<Faithful>(late, &[]), 1);
     assert_eq!(state.take_ended(), [Ended { held_ms: 1_100, expired: true }]);
     assert_eq!(state.take_ended(), []);
-    assert_eq!(state.counts(), Counts { granted: 2, renewed: 1, released: 1, expired: 1, contended: 1, ..Counts::default() });
+    assert_eq!(
+        state.counts(),
+        Counts { granted: 2, renewed: 1, released: 1, expired: 1, contended: 1, ..Counts::default() }
+    );
 }
 
 #[test]

@@ -170,16 +170,25 @@ impl Bench {
     fn step(&mut self, op: &Op) {
         let name = |number: &u8| "n".repeat(usize::from(*number) + 1);
         let command = match op {
-            Op::Acquire { lock, client, lease_ms } => {
-                Command::Acquire(Acquire { lock: name(lock), client: name(client), lease_ms: *lease_ms, ..Acquire::default() })
-            }
+            Op::Acquire { lock, client, lease_ms } => Command::Acquire(Acquire {
+                lock: name(lock),
+                client: name(client),
+                lease_ms: *lease_ms,
+                ..Acquire::default()
+            }),
             Op::Release { lock, client, token } => {
                 let token = self.token(token, &name(lock));
                 Command::Release(Release { lock: name(lock), client: name(client), token, ..Release::default() })
             }
             Op::Renew { lock, client, token, lease_ms } => {
                 let token = self.token(token, &name(lock));
-                Command::Renew(Renew { lock: name(lock), client: name(client), token, lease_ms: *lease_ms, ..Renew::default() })
+                Command::Renew(Renew {
+                    lock: name(lock),
+                    client: name(client),
+                    token,
+                    lease_ms: *lease_ms,
+                    ..Renew::default()
+                })
             }
             Op::Advance { ms } => return self.at.stamp_ms += ms,
             Op::Generation => return self.at.generation += 1,

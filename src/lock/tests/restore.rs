@@ -59,10 +59,7 @@ fn a_record_that_would_break_an_invariant_is_refused() {
     assert_eq!(refusal(b"l\0\x04demo", of("", 5)), "the client's name is empty");
     assert_eq!(refusal(b"l\0\x04demo", of("c1", 0)), "token 0 is no grant's, or out of order");
     let long = "x".repeat(513);
-    assert_eq!(
-        refusal(b"l\0\x04demo", of(&long, 5)),
-        "the client's name has 513 bytes, at most 512 are allowed"
-    );
+    assert_eq!(refusal(b"l\0\x04demo", of(&long, 5)), "the client's name has 513 bytes, at most 512 are allowed");
     let key = [b"l\x02\x01", long.as_bytes()].concat();
     assert_eq!(refusal(&key, sound()), "the lock's name has 513 bytes, at most 512 are allowed");
 }

@@ -159,7 +159,10 @@ impl Runner {
 
     fn settled(&mut self) -> String {
         let settled = self.state.take_settled();
-        settled.iter().map(|one| format!("  {}:{} {}\n", one.session, one.sequence, show::result(&one.result))).collect()
+        settled
+            .iter()
+            .map(|one| format!("  {}:{} {}\n", one.session, one.sequence, show::result(&one.result)))
+            .collect()
     }
 
     fn command(&mut self, by: Option<&str>, command: &Command) -> Result<String, Box<dyn Error>> {
@@ -333,9 +336,7 @@ impl goldenscript::Runner for Runner {
                     format!("{}: {} given back\n", at.index, token(of))
                 }))
             }
-            Step::Force(lock) => {
-                self.command(None, &Command::ForceRelease(ForceRelease { lock: expand(lock) }))
-            }
+            Step::Force(lock) => self.command(None, &Command::ForceRelease(ForceRelease { lock: expand(lock) })),
             Step::Fence { resource, token } => {
                 let (resource, token) = (expand(resource), parse_token(token)?);
                 self.command(None, &Command::Fence(Fence { resource, token }))

@@ -37,7 +37,8 @@ fn previous(previous: &Previous) -> String {
         Ending::Expired => "expired",
         Ending::Forced => "forced",
     };
-    let left = if previous.left.is_empty() { String::new() } else { format!(" leaving '{}'", previous.left.escape_ascii()) };
+    let left =
+        if previous.left.is_empty() { String::new() } else { format!(" leaving '{}'", previous.left.escape_ascii()) };
     format!("{} was {how} by {}, token {}{left}", previous.lock, previous.client, token(previous.token))
 }
 
@@ -68,7 +69,9 @@ pub(super) fn result(result: &Result<Answer, Error>) -> String {
         Ok(Answer::Waiting) => "waits".into(),
         Ok(Answer::Cancelled(cancelled)) if cancelled.was_waiting => "cancelled".into(),
         Ok(Answer::Cancelled(_)) => "was not waiting".into(),
-        Ok(Answer::Forced(forced)) => format!("taken from [{}], token {}", forced.holders.join(", "), token(forced.token)),
+        Ok(Answer::Forced(forced)) => {
+            format!("taken from [{}], token {}", forced.holders.join(", "), token(forced.token))
+        }
         Ok(Answer::Fenced(fenced)) => format!("passes, the highest before was {}", token(fenced.before)),
         Err(refused) => {
             assert!(refused.source().is_none());
@@ -102,7 +105,13 @@ fn holder(holder: &HolderView) -> String {
         session => format!("as long as session {session}"),
     };
     let note = if holder.note.is_empty() { String::new() } else { format!(", says '{}'", holder.note.escape_ascii()) };
-    format!("{}, token {}, for {} ms, {until}{}{note}", holder.client, token(holder.token), holder.held_ms, mode(holder.mode))
+    format!(
+        "{}, token {}, for {} ms, {until}{}{note}",
+        holder.client,
+        token(holder.token),
+        holder.held_ms,
+        mode(holder.mode)
+    )
 }
 
 pub(super) fn explained(explained: &LockExplained) -> String {
@@ -140,8 +149,12 @@ pub(super) fn page(page: &LockPage) -> String {
     let mut text = String::new();
     for lock in &page.locks {
         let first = lock.holder.as_ref().map_or("nobody".to_owned(), |held| held.client.clone());
-        writeln!(text, "{}: {first}, {} hold it, {} wait since {} ms", lock.lock, lock.holders, lock.waiters, lock.waited_ms)
-            .unwrap();
+        writeln!(
+            text,
+            "{}: {first}, {} hold it, {} wait since {} ms",
+            lock.lock, lock.holders, lock.waiters, lock.waited_ms
+        )
+        .unwrap();
     }
     if page.more {
         text += "and more\n";
@@ -150,7 +163,8 @@ pub(super) fn page(page: &LockPage) -> String {
 }
 
 pub(super) fn observed(observed: &Observed) -> String {
-    let note = if observed.note.is_empty() { String::new() } else { format!(", says '{}'", observed.note.escape_ascii()) };
+    let note =
+        if observed.note.is_empty() { String::new() } else { format!(", says '{}'", observed.note.escape_ascii()) };
     match observed.token {
         0 => "nobody\n".into(),
         of => format!("{}, token {}{note}\n", observed.client, token(of)),

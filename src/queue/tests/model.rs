@@ -199,7 +199,9 @@ impl Bench {
         let name = |queue: u8| format!("queue{queue}");
         let content = |body: u8| Bytes::from(vec![body; usize::from(body)]);
         let command = match op {
-            Op::Enqueue { queue, body } => Command::Enqueue(Enqueue { queue: name(*queue), body: content(*body), ..Enqueue::default() }),
+            Op::Enqueue { queue, body } => {
+                Command::Enqueue(Enqueue { queue: name(*queue), body: content(*body), ..Enqueue::default() })
+            }
             Op::Dequeue { queue, visibility_ms, count_max } => {
                 let (visibility_ms, count_max) = (*visibility_ms, *count_max);
                 Command::Dequeue(Dequeue { queue: name(*queue), visibility_ms, count_max })

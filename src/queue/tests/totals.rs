@@ -21,7 +21,10 @@ impl Bench {
     }
 
     fn enqueue(&mut self, stamp_ms: u64, queue: &str, body: &str) {
-        self.apply(stamp_ms, Command::Enqueue(Enqueue { queue: queue.into(), body: body.to_owned().into(), ..Enqueue::default() }));
+        self.apply(
+            stamp_ms,
+            Command::Enqueue(Enqueue { queue: queue.into(), body: body.to_owned().into(), ..Enqueue::default() }),
+        );
     }
 
     fn dequeue(&mut self, stamp_ms: u64, queue: &str) -> (u64, u64) {

@@ -110,7 +110,8 @@ pub(crate) mod history {
             self.next += 1;
             let request = request.into();
             let (number, group, sent_us) = (self.next, GroupId(0), at_ms * 1_000);
-            let operation = Operation { number, client: 0, group, request, sent_us, from_us: sent_us, waiting_us: None };
+            let operation =
+                Operation { number, client: 0, group, request, sent_us, from_us: sent_us, waiting_us: None };
             self.services.sent(&operation);
             operation
         }

@@ -136,12 +136,7 @@ impl Workload {
 
 impl Client {
     /// What the client learns of a lock's operation. True where it must not let go of its number yet.
-    pub(super) fn lock_ended(
-        &mut self,
-        operation: &Operation,
-        verdict: &Verdict,
-        session: Option<SessionRef>,
-    ) -> bool {
+    pub(super) fn lock_ended(&mut self, operation: &Operation, verdict: &Verdict, session: Option<SessionRef>) -> bool {
         match (&operation.request, verdict) {
             (Request::Acquire(acquire), Verdict::Answered(Response::Acquire(granted))) if acquire.reenter == 0 => {
                 self.locks.push(Held {

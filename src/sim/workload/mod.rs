@@ -208,7 +208,9 @@ impl Workload {
                 let only_if = if random.chance(300) { OnlyIf::Present } else { OnlyIf::Anything };
                 Delete { key, only_if, through: random.chance(300), ..Delete::default() }.into()
             }
-            80..86 => Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200), ..Add::default() }.into(),
+            80..86 => {
+                Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200), ..Add::default() }.into()
+            }
             86..89 => Get { key: self.name(random, 'n', group) }.into(),
             89..93 => GetOrFill { key, lease_ms: random.between(50, 2_000) as u32 }.into(),
             _ => WriteBack { key }.into(),
@@ -245,6 +247,9 @@ impl Workload {
             }
             (Request::Get(get), Response::Get(got)) => {
                 client.versions.insert((operation.group, get.key.clone()), got.version);
+            }
+            (Request::GetCopy(get), Response::GetCopy(copy)) => {
+                client.versions.insert((operation.group, get.key.clone()), copy.got.version);
             }
             (Request::Put(put), Response::Put(written)) => {
                 client.versions.insert((operation.group, put.key.clone()), written.version);

@@ -126,7 +126,8 @@ impl Call<'_> {
                 }
                 failure => {
                     let in_session = back.is_some();
-                    let case = Case { repeat: self.request.command().repeat(), in_session, maybe_done: self.maybe_done };
+                    let case =
+                        Case { repeat: self.request.command().repeat(), in_session, maybe_done: self.maybe_done };
                     self.maybe_done |= may_be_done(failure);
                     judge(case, failure)
                 }

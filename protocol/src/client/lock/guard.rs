@@ -189,7 +189,8 @@ impl Guard {
                 return self.held.lost(format!("its lease ends in {notice:?}, and could not be renewed"));
             }
             // A session says nothing when it goes on: it is looked at again.
-            let look = if self.held.acquire.through_session { at.min(clock::now() + Duration::from_millis(50)) } else { at };
+            let look =
+                if self.held.acquire.through_session { at.min(clock::now() + Duration::from_millis(50)) } else { at };
             let _ = timeout_at(look, changes.changed()).await;
         }
     }

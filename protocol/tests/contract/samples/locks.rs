@@ -4,9 +4,9 @@ use bytes::Bytes;
 use trine_protocol::command::RequestHeader;
 use trine_protocol::limits::WAIT_MS_FOREVER;
 use trine_protocol::lock::{
-    Acquire, Cancel, Cancelled, ClientExplained, ClientHold, ClientWait, Ending, ExplainClient, ExplainLock, Fence, Fenced,
-    ForceRelease, ForceReleased, Granted, HolderView, ListLocks, LockExplained, LockPage, LockView, Mode, Observe, Observed,
-    Previous, Release, Released, Renew, WaiterView,
+    Acquire, Cancel, Cancelled, ClientExplained, ClientHold, ClientWait, Ending, ExplainClient, ExplainLock, Fence,
+    Fenced, ForceRelease, ForceReleased, Granted, HolderView, ListLocks, LockExplained, LockPage, LockView, Mode,
+    Observe, Observed, Previous, Release, Released, Renew, WaiterView,
 };
 use trine_protocol::{Request, Response};
 
@@ -34,7 +34,8 @@ pub(super) fn requests(header: RequestHeader, read: RequestHeader) -> Vec<(&'sta
         ..acquire()
     };
     let client = || "c1".to_string();
-    let cancel = Cancel { lock: lock(), sequence: 2, client: client(), give_back: true, also: vec!["billing/8".into()] };
+    let cancel =
+        Cancel { lock: lock(), sequence: 2, client: client(), give_back: true, also: vec!["billing/8".into()] };
     vec![
         ("acquire: shared, waiting", header, Acquire { mode: Mode::Shared, wait_ms: 5_000, ..acquire() }.into()),
         ("acquire: everything", header, everything.into()),
@@ -53,7 +54,8 @@ pub(super) fn requests(header: RequestHeader, read: RequestHeader) -> Vec<(&'sta
         (
             "renew: several",
             header,
-            Renew { lock: lock(), client: client(), token: 99, lease_ms: 10_000, also: vec!["billing/8".into()] }.into(),
+            Renew { lock: lock(), client: client(), token: 99, lease_ms: 10_000, also: vec!["billing/8".into()] }
+                .into(),
         ),
         ("cancel", header, cancel.into()),
         ("force release", header, ForceRelease { lock: lock() }.into()),
@@ -100,19 +102,19 @@ pub(super) fn responses() -> Vec<(&'static str, Response)> {
         delayed_ms: 0,
         previous: Some(previous(Ending::Expired)),
     };
-    let wait = ClientWait {
-        lock: lock(),
-        wait: waiter(),
-        behind: vec!["c3".into()],
-        holders: vec![holder()],
-        delayed_ms: 0,
-    };
+    let wait =
+        ClientWait { lock: lock(), wait: waiter(), behind: vec!["c3".into()], holders: vec![holder()], delayed_ms: 0 };
     let view = LockView { lock: lock(), holder: Some(holder()), holders: 1, waiters: 1, waited_ms: 700 };
     let free = LockView { holder: None, holders: 0, ..view.clone() };
     vec![
         (
             "answer to acquire, after others",
-            Response::Acquire(Granted { token: 99, lease_ms: 10_000, depth: 2, previous: endings.map(previous).to_vec() }),
+            Response::Acquire(Granted {
+                token: 99,
+                lease_ms: 10_000,
+                depth: 2,
+                previous: endings.map(previous).to_vec(),
+            }),
         ),
         ("answer to release, to be released again", Response::Release(Released { was_held: true, depth: 1 })),
         ("answer to cancel", Response::Cancel(Cancelled { was_waiting: false, token: 99 })),

@@ -141,7 +141,8 @@ impl Lock {
                         grant.renewing(operation, renew.lease_ms);
                     }
                 }
-                let floor = Floor { token: self.highest_token, over: self.why_over(token_of(request), operation.sent_us) };
+                let floor =
+                    Floor { token: self.highest_token, over: self.why_over(token_of(request), operation.sent_us) };
                 self.floors.insert(operation.number, floor);
             }
         }
@@ -199,7 +200,9 @@ impl Lock {
             }
             (Request::Inspect(_), Response::Inspect(inspected)) => self.inspected(now_us, operation, inspected, &floor),
             (request, _) => match (demanded(request), &floor.over) {
-                (Some(of), Some(why)) => Err(format!("a write was done under token {}, but {why} before it was sent", of.token)),
+                (Some(of), Some(why)) => {
+                    Err(format!("a write was done under token {}, but {why} before it was sent", of.token))
+                }
                 _ => Ok(()),
             },
         }
@@ -240,7 +243,8 @@ impl Lock {
             let floor = floor.token;
             return Err(format!("token {token} was granted, but {floor} was granted before it was asked for"));
         }
-        let same = |other: &&Grant| other.token == token && (other.excludes(acquire.mode) || other.client == acquire.client);
+        let same =
+            |other: &&Grant| other.token == token && (other.excludes(acquire.mode) || other.client == acquire.client);
         if let Some(other) = self.grants.values().find(|other| same(other) && !other.counts(acquire.mode)) {
             return Err(format!("token {token} went to {} and to {}", other.client, acquire.client));
         }
