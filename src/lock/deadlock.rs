@@ -181,7 +181,9 @@ impl State {
                 stuck.contains(other.client.as_str()) && !may_pass && own(before).is_none()
             };
             let mut left: Vec<(Mode, &str)> = Vec::new();
-            left.extend(lock.holds.iter().filter(|held| stuck.contains(&held.client)).map(|held| (held.mode, &*held.client)));
+            left.extend(
+                lock.holds.iter().filter(|held| stuck.contains(&held.client)).map(|held| (held.mode, &*held.client)),
+            );
             left.extend(lock.line.range(..ticket).filter_map(own).map(|mode| (mode, acquire.client.as_str())));
             admits(&left, acquire.mode, &acquire.client) && !lock.line.range(..ticket).any(in_the_way)
         })

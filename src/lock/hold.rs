@@ -118,7 +118,9 @@ impl Lock {
         match (mode, self.holds.as_slice()) {
             (_, []) => true,
             (Mode::Exclusive, _) => false,
-            (_, holds) => admits(&holds.iter().map(|held| (held.mode, &*held.client)).collect::<Vec<_>>(), mode, client),
+            (_, holds) => {
+                admits(&holds.iter().map(|held| (held.mode, &*held.client)).collect::<Vec<_>>(), mode, client)
+            }
         }
     }
 }

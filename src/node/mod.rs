@@ -522,4 +522,6 @@ impl Step {
 }
 
 #[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
 mod tests;

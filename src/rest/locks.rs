@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use trine_protocol::Response;
-use trine_protocol::lock::{Ending, ExplainLock, Fence, ForceRelease, Granted, HolderView, Mode, Previous, Renew, WaiterView};
+use trine_protocol::lock::{
+    Ending, ExplainLock, Fence, ForceRelease, Granted, HolderView, Mode, Previous, Renew, WaiterView,
+};
 
 use crate::server::Gateway;
 

@@ -268,7 +268,11 @@ pub(crate) const ROUTES: &[Route] = &[
             LOCK_NAME,
             CLIENT_ID,
             field("timeout_sec", LEASE_SEC, LEASE_SEC_DEFAULT, "The lease in seconds; after it the lock is free."),
-            optional("wait_ms", WAIT_MS, "Milliseconds to wait for it, behind those who came before; without it, not at all."),
+            optional(
+                "wait_ms",
+                WAIT_MS,
+                "Milliseconds to wait for it, behind those who came before; without it, not at all.",
+            ),
             optional("mode", Kind::Text, "`exclusive`, or `shared` with others who ask for it so."),
         ]),
         body_example: r#"{"lock_name": "demo", "client_id": "c1", "timeout_sec": 5}"#,
@@ -276,7 +280,11 @@ pub(crate) const ROUTES: &[Route] = &[
             answer(200, "The lock is yours.", Form::Object(GRANT)),
             answer(307, "Only with `--redirect-locks`: another node leads; ask it.", Form::Detail),
             FOREIGN,
-            answer(409, "Somebody holds it, perhaps the same client; or the time to wait is over, or the client would wait for itself.", Form::Detail),
+            answer(
+                409,
+                "Somebody holds it, perhaps the same client; or the time to wait is over, or the client would wait for itself.",
+                Form::Detail,
+            ),
         ],
     },
     Route {

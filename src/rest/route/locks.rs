@@ -60,7 +60,11 @@ pub(super) const FORCE: Route = Route {
                 status(&["released", "not_held"]),
                 required("lock", Kind::Text, "The lock."),
                 required("holders", Kind::List, "Who held it."),
-                required("fencing_token", NUMBER, "Above every token that they had: shown to what the lock protects, it shuts them out."),
+                required(
+                    "fencing_token",
+                    NUMBER,
+                    "Above every token that they had: shown to what the lock protects, it shuts them out.",
+                ),
             ]),
         ),
         FOREIGN,

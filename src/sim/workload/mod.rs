@@ -238,7 +238,12 @@ impl Workload {
         let Verdict::Answered(response) = verdict else { return };
         match (&operation.request, response) {
             (_, Response::OpenSession(opened)) => {
-                let session = OwnSession { id: opened.session, next_sequence: 0, open: BTreeSet::new(), timeout_ms: opened.timeout_ms };
+                let session = OwnSession {
+                    id: opened.session,
+                    next_sequence: 0,
+                    open: BTreeSet::new(),
+                    timeout_ms: opened.timeout_ms,
+                };
                 client.sessions.get_or_insert_default().insert(operation.group, session);
             }
             (Request::Dequeue(dequeue), Response::Dequeue(dequeued)) => {

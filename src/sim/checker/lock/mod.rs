@@ -152,7 +152,8 @@ impl Lock {
     fn why_over(&self, token: u64, now_us: u64) -> Option<String> {
         let of_token: Vec<&Grant> = self.grants.values().filter(|grant| grant.token == token).collect();
         let mode = of_token.first()?.mode;
-        let later = self.grants.values().find(|grant| grant.token > token && grant.excludes(mode) && !grant.counts(mode));
+        let later =
+            self.grants.values().find(|grant| grant.token > token && grant.excludes(mode) && !grant.counts(mode));
         if let Some(later) = later {
             return Some(format!("token {} was granted to {}", later.token, later.client));
         }
