@@ -58,8 +58,7 @@ impl QueueCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Push { queue, message, if_token, client } => {
-                let enqueue =
-                    Enqueue { queue: queue.clone(), body: value_or_input(message)?, if_token, ..Enqueue::default() };
+                let enqueue = Enqueue { queue: queue.clone(), body: value_or_input(message)?, if_token };
                 let Response::Enqueue(enqueued) = client.connect().await?.call(enqueue).await? else {
                     return Err(Failure::new(Exit::Failed, "the answer is none to an enqueue"));
                 };

@@ -28,6 +28,7 @@ mod checkpoint;
 mod copies;
 pub mod effect;
 mod forward;
+mod lead;
 pub mod machine;
 pub mod message;
 mod park;

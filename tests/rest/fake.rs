@@ -140,7 +140,7 @@ impl World {
         let index = self.next;
         let refuse = |code| Err(Error::new(code, "refused by the fake"));
         Ok(match request {
-            Request::Reshape(_) | Request::Transfer(_) | Request::Inspect(_) => {
+            Request::Reshape(_) | Request::Transfer(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Backup(_) | Request::BackupRead(_) | Request::WriteBackAll(_) => {
@@ -150,25 +150,7 @@ impl World {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
-            Request::Cancel(_) | Request::ExplainClient(_) | Request::ListLocks(_) | Request::Observe(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::ExplainLock(explain) => {
-                let holder = self.locks.get(&explain.lock);
-                let view = |(client, token): &(String, u64)| HolderView {
-                    client: client.clone(),
-                    token: *token,
-                    ..HolderView::default()
-                };
-                let holders: Vec<HolderView> = holder.map(view).into_iter().collect();
-                let holders_total = holders.len() as u32;
-                Response::ExplainLock(LockExplained { holders, holders_total, ..LockExplained::default() })
-            }
-            Request::ForceRelease(force) => {
-                let holders = self.locks.remove(&force.lock).map(|(client, _)| client).into_iter().collect();
-                Response::ForceRelease(ForceReleased { holders, token: index })
-            }
-            Request::Fence(_) => Response::Fence(Fenced { before: 0 }),
+            request if request.command().module() == "lock" => return self.answer_lock(request, index),
             Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
@@ -199,6 +181,48 @@ impl World {
                     None => return refuse(ErrorCode::NotInFlight),
                 }
             }
+            Request::Get(get) => self.get(&get.key),
+            Request::Put(put) => {
+                self.keys.insert(put.key, (put.value, LineState::M, true));
+                Response::Put(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::WriteBack(write_back) => match self.keys.get_mut(&write_back.key) {
+                Some((_, state, true)) => {
+                    *state = LineState::E;
+                    Response::WriteBack(WrittenBack { state: *state })
+                }
+                _ => return refuse(ErrorCode::NotWrittenHere),
+            },
+            Request::Delete(delete) => {
+                self.keys.remove(&delete.key);
+                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
+            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
+            Request::Status(_) => Response::Status(self.status.clone()),
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    fn answer_lock(&mut self, request: Request, index: u64) -> Result<Response, Error> {
+        let refuse = |code| Err(Error::new(code, "refused by the fake"));
+        Ok(match request {
+            Request::ExplainLock(explain) => {
+                let holder = self.locks.get(&explain.lock);
+                let view = |(client, token): &(String, u64)| HolderView {
+                    client: client.clone(),
+                    token: *token,
+                    ..HolderView::default()
+                };
+                let holders: Vec<HolderView> = holder.map(view).into_iter().collect();
+                let holders_total = holders.len() as u32;
+                Response::ExplainLock(LockExplained { holders, holders_total, ..LockExplained::default() })
+            }
+            Request::ForceRelease(force) => {
+                let holders = self.locks.remove(&force.lock).map(|(client, _)| client).into_iter().collect();
+                Response::ForceRelease(ForceReleased { holders, token: index })
+            }
+            Request::Fence(_) => Response::Fence(Fenced { before: 0 }),
             Request::Acquire(acquire) => {
                 if self.locks.contains_key(&acquire.lock) {
                     return refuse(ErrorCode::LockHeld);
@@ -216,18 +240,6 @@ impl World {
                     Response::Release(Released { was_held: true, ..Released::default() })
                 }
             },
-            Request::Get(get) => self.get(&get.key),
-            Request::Put(put) => {
-                self.keys.insert(put.key, (put.value, LineState::M, true));
-                Response::Put(Written { version: Version { epoch: index, count: 0 } })
-            }
-            Request::WriteBack(write_back) => match self.keys.get_mut(&write_back.key) {
-                Some((_, state, true)) => {
-                    *state = LineState::E;
-                    Response::WriteBack(WrittenBack { state: *state })
-                }
-                _ => return refuse(ErrorCode::NotWrittenHere),
-            },
             Request::Renew(renew) => match self.locks.get(&renew.lock) {
                 Some((client, token)) if *client == renew.client && *token == renew.token => {
                     Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
@@ -235,13 +247,7 @@ impl World {
                 Some(_) => return refuse(ErrorCode::StaleToken),
                 None => return refuse(ErrorCode::LockNotHeld),
             },
-            Request::Delete(delete) => {
-                self.keys.remove(&delete.key);
-                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
-            }
-            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
-            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
-            Request::Status(_) => Response::Status(self.status.clone()),
+            _ => return refuse(ErrorCode::InvalidArgument),
         })
     }
 

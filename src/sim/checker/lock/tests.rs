@@ -143,7 +143,7 @@ fn a_write_under_a_token_is_not_done_after_a_later_grant() {
     let mut enqueue = |token| {
         bodies += 1;
         let if_token = Some(IfToken { lock: "l".into(), token });
-        Enqueue { queue: "q".into(), body: bodies.to_string().into(), if_token, ..Enqueue::default() }
+        Enqueue { queue: "q".into(), body: bodies.to_string().into(), if_token }
     };
     let mut history = History::new();
     history.run(0, acquire("a", 10), granted(5, 10)).unwrap();
