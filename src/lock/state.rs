@@ -228,9 +228,16 @@ impl State {
         self.spent.1.insert(Arc::clone(name));
     }
 
-    /// Whether a grant of this lock by this entry would have the token of one that has ended in it.
-    pub(super) fn is_spent(&self, at: At, name: &str) -> bool {
-        self.spent.0 == at.token() && self.spent.1.contains(name)
+    /// Whether a grant of this lock by this entry would have the token of another that it must be told apart from: one that has ended in it, or one
+    /// of the same client, which may hold several permits.
+    pub(super) fn is_spent(&self, at: At, name: &str, client: &str) -> bool {
+        let same = |held: &Held| held.token == at.token() && *held.client == *client;
+        let ended = self.spent.0 == at.token() && self.spent.1.contains(name);
+        ended
+            || self
+                .locks
+                .get(name)
+                .is_some_and(|lock| lock.holds.iter().rev().take_while(|held| held.token == at.token()).any(same))
     }
 
     fn note_end(&mut self, at: At, name: &Arc<str>, ending: Ending, held: &Held) {
@@ -307,7 +314,7 @@ impl State {
     /// Whether a client may have a lock now, apart from those who came before it.
     pub(super) fn is_free(&self, at: At, name: &str, mode: Mode, client: &str) -> bool {
         let free = |lock: &Lock| lock.free_ms <= at.stamp_ms && lock.admits(mode, client);
-        !self.is_spent(at, name) && self.locks.get(name).is_none_or(free)
+        !self.is_spent(at, name, client) && self.locks.get(name).is_none_or(free)
     }
 
     /// Whether this grant of a lock holds now.

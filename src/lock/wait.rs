@@ -143,6 +143,7 @@ impl State {
             self.counts.deadlocks += 1;
             return Err(cycle.error());
         }
+        self.put_off(at, acquire);
         self.counts.waited += 1;
         Ok(Answer::Waiting)
     }
