@@ -170,6 +170,18 @@ impl State {
         Ok(Granted { token: held.token, lease_ms: renew.lease_ms })
     }
 
+    /// Whether exactly this grant holds a lock.
+    ///
+    /// # Errors
+    /// `LockNotHeld`, `LockHeldByOther`, `StaleToken`.
+    pub fn check_held(&self, lock: &str, client: &str, token: u64) -> Result<(), Error> {
+        let Some(held) = self.locks.get(lock) else {
+            return Err(Error::new(ErrorCode::LockNotHeld, format!("nobody holds lock '{lock}'")));
+        };
+        check_holder(held, lock, client)?;
+        check_token(held, token)
+    }
+
     /// Does what is due at this log time: a lock whose lease ran out is free. To be called with the stamp of every entry
     /// before the entry is applied. Says how many leases ran out.
     pub fn expire(&mut self, stamp_ms: u64) -> usize {

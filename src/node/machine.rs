@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trine_protocol::cluster::Reshape;
+use trine_protocol::queue::{Dequeue, HandOff};
 use trine_protocol::{Error, ErrorCode, Request};
 
 use crate::ids::{At, Index};
@@ -30,6 +31,8 @@ pub enum Command {
     Bus(cache::Command),
     /// The nodes that the cluster was made of; the first one counts, in group 0.
     Found(Roster),
+    /// A dequeue that has waited, of no session.
+    Poll(Dequeue),
 }
 
 /// See [`Command::Once`].
@@ -58,6 +61,8 @@ pub enum Operation {
     KeepAlive,
     /// The list of nodes', in group 0.
     Reshape(Reshape),
+    /// Several of queues and locks, all or none.
+    HandOff(HandOff),
 }
 
 /// What came of a session's command.
@@ -73,6 +78,13 @@ pub enum Answer {
     Kept,
     /// The list of nodes has this version.
     Reshaped(Index),
+    /// All of it was done.
+    HandedOff {
+        /// The message that is gone.
+        acked: Option<Index>,
+        /// The message that came, and whether it was a duplicate.
+        enqueued: Option<(Index, bool)>,
+    },
 }
 
 /// What came of an entry.
@@ -91,6 +103,8 @@ pub enum Outcome {
     },
     /// A command of the bus.
     Bus(cache::Applied),
+    /// A dequeue that has waited took these.
+    Polled(Result<Vec<queue::Handed>, Error>),
     /// The entry is no command that this version knows. Deterministic: every replica says the same.
     Unreadable,
 }
@@ -103,8 +117,8 @@ pub struct Machine {
     restored: bool,
     applied: SnapshotMeta,
     sessions: Sessions,
-    queue: queue::State,
-    lock: lock::State,
+    pub(super) queue: queue::State,
+    pub(super) lock: lock::State,
     memory: cache::Memory,
     roster: Roster,
     roster_changed: bool,
@@ -117,6 +131,15 @@ impl Operation {
             Request::Enqueue(enqueue) => Self::Queue(queue::Command::Enqueue(enqueue)),
             Request::Dequeue(dequeue) => Self::Queue(queue::Command::Dequeue(dequeue)),
             Request::Ack(ack) => Self::Queue(queue::Command::Ack(ack)),
+            Request::Extend(extend) => Self::Queue(queue::Command::Extend(extend)),
+            Request::Nack(nack) => Self::Queue(queue::Command::Nack(nack)),
+            Request::AckMany(ack) => Self::Queue(queue::Command::AckMany(ack)),
+            Request::Declare(declare) => Self::Queue(queue::Command::Declare(declare)),
+            Request::Undeclare(undeclare) => Self::Queue(queue::Command::Undeclare(undeclare)),
+            Request::SetFlow(set) => Self::Queue(queue::Command::SetFlow(set)),
+            Request::Purge(purge) => Self::Queue(queue::Command::Purge(purge)),
+            Request::Redrive(redrive) => Self::Queue(queue::Command::Redrive(redrive)),
+            Request::HandOff(hand_off) => Self::HandOff(hand_off),
             Request::Acquire(acquire) => Self::Lock(lock::Command::Acquire(acquire)),
             Request::Release(release) => Self::Lock(lock::Command::Release(release)),
             Request::Renew(renew) => Self::Lock(lock::Command::Renew(renew)),
@@ -158,6 +181,7 @@ impl Machine {
                 _ => return Err(BadRecord { key: key.to_vec(), why: "nobody's".to_owned() }),
             }
         }
+        machine.queue.finish()?;
         machine.memory.advance(machine.applied.index);
         Ok(machine)
     }
@@ -172,7 +196,8 @@ impl Machine {
         let at = At { index, stamp_ms, wall_ms, generation: self.generation };
         self.memory.advance(index);
         self.sessions.expire(stamp_ms);
-        self.queue.expire(stamp_ms);
+        self.queue.obey::<R>();
+        self.queue.expire(stamp_ms, wall_ms);
         self.lock.expire(stamp_ms);
         if entry.data.is_empty() {
             return (None, Outcome::Nothing);
@@ -181,7 +206,8 @@ impl Machine {
         let outcome = match &command {
             Command::Tick => Outcome::Nothing,
             Command::OpenSession => Outcome::Session(self.sessions.open(at)),
-            Command::Once(once) => self.once(at, once),
+            Command::Once(once) => self.once::<R>(at, once),
+            Command::Poll(dequeue) => Outcome::Polled(self.poll(at, dequeue)),
             Command::Bus(command) => Outcome::Bus(self.memory.apply(at, command)),
             Command::Found(roster) => {
                 if self.roster.version == 0 {
@@ -194,7 +220,7 @@ impl Machine {
         (Some(command), outcome)
     }
 
-    fn once(&mut self, at: At, once: &Once) -> Outcome {
+    fn once<R: Rules>(&mut self, at: At, once: &Once) -> Outcome {
         match self.sessions.admit(at, once.session, once.sequence, once.acked_below) {
             Admission::Refused(error) => return Outcome::Once { result: Err(error), repeated: false },
             Admission::Repeated(result) => return Outcome::Once { result, repeated: true },
@@ -206,6 +232,7 @@ impl Machine {
             Operation::Own(own) => Ok(Answer::Own(self.memory.apply(at, &cache::Command::Own(own.clone())))),
             Operation::KeepAlive => Ok(Answer::Kept),
             Operation::Reshape(reshape) => self.reshape(at, reshape).map(Answer::Reshaped),
+            Operation::HandOff(hand_off) => self.hand_off::<R>(at, hand_off),
         };
         // An ownership that found its ground changed did not happen, and may be tried again under the same number.
         if result != Ok(Answer::Own(cache::Applied::Void)) {
@@ -244,6 +271,21 @@ impl Machine {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// When something is due next, in wall time.
+    pub fn next_wall_ms(&self) -> Option<u64> {
+        self.queue.next_wall_ms()
+    }
+
+    /// The queues that got something to hand out since the last call.
+    pub fn take_gained_queues(&mut self) -> Vec<std::sync::Arc<str>> {
+        self.queue.take_gained()
+    }
+
+    /// The messages that went since the last call.
+    pub fn take_gone_messages(&mut self) -> Vec<Index> {
+        self.queue.take_gone()
     }
 
     /// The queues.
@@ -306,10 +348,14 @@ pub const GENERATION_KEY: &[u8] = &[prefix::META, b'g', b'e', b'n'];
 /// Key of the list of nodes.
 const ROSTER_KEY: &[u8] = &[prefix::NODES];
 
-/// The body that stands in an entry, where it is an `Enqueue`.
+/// The body that stands in an entry, where it enqueues one.
 pub fn body_of(entry: &Entry) -> Option<Bytes> {
     match record::decode::<Command>(&[], &entry.data).ok()? {
-        Command::Once(Once { operation: Operation::Queue(queue::Command::Enqueue(enqueue)), .. }) => Some(enqueue.body),
+        Command::Once(Once { operation, .. }) => match operation {
+            Operation::Queue(queue::Command::Enqueue(enqueue)) => Some(enqueue.body),
+            Operation::HandOff(hand_off) => hand_off.enqueue.map(|enqueue| enqueue.body),
+            _ => None,
+        },
         _ => None,
     }
 }

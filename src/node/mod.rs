@@ -27,8 +27,11 @@ mod bus;
 mod checkpoint;
 pub mod effect;
 mod forward;
+mod hand_off;
+mod look;
 pub mod machine;
 pub mod message;
+mod poll;
 mod reconcile;
 mod recovered;
 pub mod roster;
@@ -53,6 +56,7 @@ use checkpoint::Checkpoints;
 use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
+pub use poll::POLLS_MAX;
 use message::GroupMessage;
 pub use recovered::{Records, Recovered};
 pub use roster::Roster;
@@ -99,6 +103,8 @@ struct Member<R: Rules> {
     waiting: BTreeMap<Index, Waiter>,
     /// Reads that consensus was asked about; only while this node leads.
     reads: BTreeMap<u64, Read>,
+    /// Dequeues that wait for messages; only while this node leads.
+    polls: poll::Polls,
     /// What it has taken of each node's commands; only while this node leads.
     streams: stream::Incoming,
     checkpoints: Checkpoints,
@@ -150,6 +156,7 @@ impl<R: Rules> Replica<R> {
                 home: None,
                 waiting: BTreeMap::new(),
                 reads: BTreeMap::new(),
+                polls: poll::Polls::default(),
                 streams: stream::Incoming::default(),
                 checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
                 fetches: BTreeMap::new(),
@@ -211,6 +218,7 @@ impl<R: Rules> Replica<R> {
         self.follow_leader(step);
         self.tick_bus(step);
         self.tick_pending(step);
+        self.tick_polls(step);
         self.tick_log_time(step);
         self.tend_roster(step);
         self.reconcile(step);
@@ -270,6 +278,7 @@ impl<R: Rules> Replica<R> {
 
     fn drain(&mut self, step: &mut Step) {
         self.draining_since_us.get_or_insert(step.now.mono_us);
+        self.end_polls(step);
         self.with_agent(step, |agent, turn| agent.drain(turn));
     }
 
@@ -347,6 +356,7 @@ impl<R: Rules> Replica<R> {
         for entry in ready.committed {
             self.apply(step, &entry);
         }
+        self.wake_polls(step);
         for ticket in ready.reads {
             self.answer_read(step, ticket);
         }

@@ -1,6 +1,6 @@
 //! What a replica has done since it was made, as plain numbers that the shell turns into metrics. Nothing here decides anything.
 
-use crate::ids::{NodeId, ReplicaId, Term};
+use crate::ids::{Index, NodeId, ReplicaId, Term};
 use crate::rules::Rules;
 
 use super::leader::Leader;
@@ -54,6 +54,18 @@ impl<R: Rules> Node<R> {
             active: Leader::is_active(progress, now_us, election_us),
         };
         leader.followers.iter().map(of).collect()
+    }
+
+    /// How many of the voters are known to have an entry on disk, the leader included, and how many voters there are; nothing where this
+    /// is no leader.
+    pub(super) fn flushed(&self, index: Index) -> Option<(u32, u32)> {
+        let RoleState::Leader(leader) = &self.role else { return None };
+        let voters = self.log.membership().1.all_voters();
+        let has = |id: &ReplicaId| match leader.followers.get(id) {
+            Some(progress) => progress.matched >= index,
+            None => *id == self.config.replica() && self.log.stable() >= index,
+        };
+        Some((voters.iter().filter(|id| has(id)).count() as u32, voters.len() as u32))
     }
 
     /// How many entries of this leader's log each follower is not known to hold; nothing where this is no leader. One that has

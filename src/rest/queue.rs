@@ -60,7 +60,7 @@ pub(crate) async fn enqueue<G: Gateway>(door: &Door<G>, mut arguments: Arguments
         return Err(Failure::TooLarge { bytes_max: VALUE_BYTES_MAX });
     }
     let body = Bytes::from(message.clone());
-    match door.call(Enqueue { queue: queue.clone(), body }).await? {
+    match door.call(Enqueue { queue: queue.clone(), body, ..Enqueue::default() }).await? {
         Response::Enqueue(enqueued) => Ok(Reply::ok(&EnqueuedBody {
             status: "enqueued",
             node: &node,
@@ -76,7 +76,7 @@ pub(crate) async fn dequeue<G: Gateway>(door: &Door<G>, mut arguments: Arguments
     let (node, queue) = names(door, &mut arguments);
     let visibility_ms = arguments.integer_if("visibility_ms").unwrap_or(0);
     let visibility_ms = u32::try_from(visibility_ms).expect("the route's table bounds it");
-    let reply = match door.call(Dequeue { queue: queue.clone(), visibility_ms, count_max: 1 }).await? {
+    let reply = match door.call(Dequeue { queue: queue.clone(), visibility_ms, count_max: 1, ..Dequeue::default() }).await? {
         Response::Dequeue(dequeued) => match dequeued.deliveries.first() {
             Some(delivery) => delivered(&node, &queue, delivery),
             None => Reply::ok(&EmptyBody { status: "empty", node: &node, queue: &queue }),

@@ -144,6 +144,7 @@ impl Shared {
             return Err(Error::new(ErrorCode::ShuttingDown, "the node is about to stop"));
         }
         check(&request, &options)?;
+        self.ring.check_colocated(&request)?;
         let group = self.ring.group_of_request(&request).ok_or_else(|| {
             let groups = self.groups.len();
             Error::new(ErrorCode::InvalidArgument, format!("there is no such group: 0 to {} are", groups - 1))

@@ -88,7 +88,7 @@ impl Audit {
         let client = format!("audit-{task}");
         let request = match questions.last()?.clone() {
             Question::Read { key } => Get { key }.into(),
-            Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64 }.into(),
+            Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64, ..Dequeue::default() }.into(),
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
             Question::Free { lock, token } => Release { lock, client, token }.into(),
         };

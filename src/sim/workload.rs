@@ -172,10 +172,10 @@ impl Workload {
         }
         let queue = self.name(random, 'q', group);
         if random.chance(550) {
-            return (group, Enqueue { queue, body: self.value(random) }.into());
+            return (group, Enqueue { queue, body: self.value(random), ..Enqueue::default() }.into());
         }
         let visibility_ms = random.between(100, 2_500) as u32;
-        (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32 }.into())
+        (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32, ..Dequeue::default() }.into())
     }
 
     fn next_of_lock(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {

@@ -48,6 +48,7 @@ use crate::server::{CallOptions, Gateway, log_limit};
 
 use super::greeting::greet;
 use super::limits::{IDLE_MAX, IN_FLIGHT_BYTES_MAX, LOOK_EVERY, PING_AFTER, WRITE_BUFFER_BYTES_MAX, WRITE_DEADLINE};
+use super::subscription::Subscriptions;
 use super::{Connection, Local, Progress};
 
 /// Serves one connection of a client from its handshake to its end. After `close` is cancelled nothing more is read, what
@@ -92,6 +93,7 @@ struct Session<G, S> {
     gateway: G,
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     in_flight_bytes: usize,
+    subscriptions: Subscriptions<G>,
     /// The client sends nothing more, or nothing more is taken from it.
     ended: Option<End>,
     heard_us: u64,
@@ -104,6 +106,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     fn new(connection: Connection<S>, gateway: G) -> Self {
         Self {
             connection,
+            subscriptions: Subscriptions::new(gateway.clone()),
             gateway,
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
@@ -126,7 +129,13 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             }
             let read = self.ended.is_none() && self.may_take();
             let answers = !self.in_flight.is_empty() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
+            let pushes = self.subscriptions.is_polling() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
             tokio::select! {
+                polled = self.subscriptions.polled(), if pushes && self.ended.is_none() => {
+                    if let Some(frame) = self.subscriptions.brought(polled) {
+                        self.put(&frame);
+                    }
+                }
                 Some(answer) = self.in_flight.next(), if answers => self.answer_with_others(answer),
                 progress = self.connection.progress(read) => match progress {
                     Ok(progress) => self.note(progress),
@@ -194,6 +203,9 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             Ok(decoded) => decoded,
             Err(error) => return self.put(&Frame::error(id, command, &error)),
         };
+        if let Some(result) = self.subscriptions.take(id, &request) {
+            return self.put_answer(&Answer { id, command, request_bytes: 0, result });
+        }
         let call = self.gateway.clone();
         let request_bytes = frame.body.len();
         let mut answer: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move {
@@ -258,6 +270,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     }
 
     async fn finish(self, end: End) {
+        self.subscriptions.end();
         let error = match end {
             End::Client => return,
             End::Failed(error) => {

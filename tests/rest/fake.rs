@@ -149,7 +149,7 @@ impl World {
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
-                Response::Enqueue(Enqueued { id: index })
+                Response::Enqueue(Enqueued { id: index, ..Enqueued::default() })
             }
             Request::Dequeue(dequeue) => {
                 let message = self.queues.get_mut(&dequeue.queue).and_then(VecDeque::pop_front);

@@ -129,7 +129,7 @@ impl Model {
         if !self.lies(Lie::LoseMessage) {
             self.queues.entry(queue.to_owned()).or_default().push_back(message);
         }
-        Response::Enqueue(Enqueued { id: self.index })
+        Response::Enqueue(Enqueued { id: self.index, ..Enqueued::default() })
     }
 
     fn dequeue(&mut self, dequeue: &Dequeue) -> Dequeued {

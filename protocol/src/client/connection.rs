@@ -28,11 +28,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::sync::CancellationToken;
 
+use crate::codec;
 use crate::command::{Command, Request, RequestHeader, Response};
 use crate::error::{Error, ErrorCode};
 use crate::frame::{Frame, FrameCodec, FrameError, Kind};
 use crate::handshake::{Hello, Welcome};
 use crate::limits::{DEADLINE_MS_MAX, HANDSHAKE_MS_MAX, IN_FLIGHT_MAX};
+use crate::queue::{Delivery, Pushed, Subscribe};
 
 use super::clock;
 
@@ -69,6 +71,9 @@ pub(super) struct Connection {
     tasks: [JoinHandle<()>; 2],
 }
 
+/// Where the pushes of a subscription go; an error is the last thing that comes.
+pub(super) type Pushes = mpsc::UnboundedSender<Result<Vec<Delivery>, Error>>;
+
 /// What goes to the writer.
 enum Outgoing {
     Request(Frame, Waiting),
@@ -85,6 +90,8 @@ struct Waiting {
 /// The requests in flight. Read by both tasks.
 struct Flight {
     requests: Mutex<Requests>,
+    /// Who gets what the node sends unasked, by subscription. No more than the credit of each waits there.
+    subscribers: Mutex<HashMap<u64, Pushes>>,
     closed: CancellationToken,
 }
 
@@ -127,7 +134,7 @@ impl Connection {
     fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf) -> Self {
         let in_flight_max = (welcome.limits.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
         let (sender, receiver) = mpsc::channel(in_flight_max + CONTROL_PLACES);
-        let flight = Arc::new(Flight { requests: Mutex::default(), closed: CancellationToken::new() });
+        let flight = Arc::new(Flight { requests: Mutex::default(), subscribers: Mutex::default(), closed: CancellationToken::new() });
         let tasks = [
             tokio::spawn(write_all(receiver, write, flight.clone())),
             tokio::spawn(read_all(reader, sender.downgrade(), flight.clone())),
@@ -153,9 +160,38 @@ impl Connection {
     /// Sends one request and waits for its answer, a little longer than `until`.
     pub(super) async fn call(
         &self,
+        header: RequestHeader,
+        request: &Request,
+        until: Instant,
+    ) -> Result<Response, Failure> {
+        self.call_with(header, request, until, None).await
+    }
+
+    /// Subscribes: what the node sends goes to `pushes`, until the subscription ends.
+    pub(super) async fn subscribe(
+        &self,
+        subscribe: Subscribe,
+        until: Instant,
+        pushes: Pushes,
+    ) -> Result<u64, Failure> {
+        let request = Request::Subscribe(subscribe);
+        match self.call_with(RequestHeader::default(), &request, until, Some(pushes)).await? {
+            Response::Subscribe(subscribed) => Ok(subscribed.subscription),
+            other => Err(Failure::Node(super::mismatch(&other))),
+        }
+    }
+
+    /// What is sent to a subscription from now on is thrown away.
+    pub(super) fn forget_subscription(&self, subscription: u64) {
+        self.flight.subscribers().remove(&subscription);
+    }
+
+    async fn call_with(
+        &self,
         mut header: RequestHeader,
         request: &Request,
         until: Instant,
+        pushes: Option<Pushes>,
     ) -> Result<Response, Failure> {
         let full = || {
             let message = format!("{} requests are in flight on this connection", self.in_flight_max());
@@ -168,6 +204,9 @@ impl Connection {
         let remaining_ms = until.saturating_duration_since(clock::now()).as_millis();
         header.remaining_ms = u32::try_from(remaining_ms).unwrap_or(u32::MAX).clamp(1, DEADLINE_MS_MAX);
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        if let Some(pushes) = pushes {
+            self.flight.subscribers().insert(id, pushes);
+        }
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { command: request.command(), reply, _permit: permit };
         let outgoing = Outgoing::Request(Frame::request(id, &header, request), waiting);
@@ -191,6 +230,10 @@ impl Drop for Connection {
 impl Flight {
     fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Pushes>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a request before its first byte is written. False where the connection is lost.
@@ -225,6 +268,7 @@ impl Flight {
         let waiting = std::mem::take(&mut requests.waiting);
         drop(requests);
         self.closed.cancel();
+        self.subscribers().clear();
         for (_, waiting) in waiting {
             let _ = waiting.reply.send(Err(Failure::CutOff(error.clone())));
         }
@@ -359,12 +403,27 @@ fn receive(frame: Frame, sender: &mpsc::WeakSender<Outgoing>, flight: &Flight) {
         Kind::Ping => send_control(sender, Frame::pong(frame.id)),
         Kind::Response | Kind::Error => {
             // An id that nobody waits for is an answer to something else than was asked; nobody can use it.
-            let Some(waiting) = flight.land(frame.id) else { return };
+            let Some(waiting) = flight.land(frame.id) else { return end_subscription(&frame, flight) };
             let result = read_answer(&frame, waiting.command);
             let _ = waiting.reply.send(result.map_err(Failure::Node));
         }
+        Kind::Push if frame.command == Command::Subscribe.code() => {
+            let Ok(pushed) = codec::decode::<Pushed>("Pushed", &frame.body) else { return };
+            if let Some(subscriber) = flight.subscribers().get(&frame.id) {
+                // One who has just gone gets them again, when their time is over.
+                let _ = subscriber.send(Ok(pushed.deliveries));
+            }
+        }
         // Pushes of newer versions are skipped; the other kinds have no business here and do no harm.
         _ => {}
+    }
+}
+
+/// An error to a subscription that was open: the node has ended it.
+fn end_subscription(frame: &Frame, flight: &Flight) {
+    if let (Some(subscriber), Kind::Error) = (flight.subscribers().remove(&frame.id), frame.kind) {
+        let error = frame.decode_error().unwrap_or_else(|error| error);
+        let _ = subscriber.send(Err(error));
     }
 }
 

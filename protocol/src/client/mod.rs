@@ -35,9 +35,11 @@ mod call;
 mod clock;
 mod connection;
 mod endpoint;
+mod partitioned;
 mod route;
 mod session;
 mod shared;
+mod subscription;
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,6 +58,9 @@ use crate::limits::{CREDENTIALS_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX,
 use crate::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
 use crate::placement::Ring;
 use crate::queue::{Ack, AckWhich, Acked, Dequeue, Dequeued, Enqueue, Enqueued};
+
+pub use partitioned::Partitioned;
+pub use subscription::{Subscription, SubscriptionConfig};
 
 use call::Call;
 use endpoint::Endpoint;
@@ -161,12 +166,12 @@ macro_rules! answers {
 answers! {
     /// Puts a message at the end of a queue.
     enqueue(queue: impl Into<String>, body: impl Into<Bytes>) -> Enqueued {
-        Enqueue Enqueue { queue: queue.into(), body: body.into() }
+        Enqueue Enqueue { queue: queue.into(), body: body.into(), ..Enqueue::default() }
     }
     /// Takes up to `count_max` messages from the front of a queue and hides them from others for `visibility_ms`; 0 means the
     /// defaults. Does not wait for messages.
     dequeue(queue: impl Into<String>, visibility_ms: u32, count_max: u32) -> Dequeued {
-        Dequeue Dequeue { queue: queue.into(), visibility_ms, count_max }
+        Dequeue Dequeue { queue: queue.into(), visibility_ms, count_max, ..Dequeue::default() }
     }
     /// Removes a message that is being processed: that of a [`Delivery`](crate::queue::Delivery), or one with a body.
     ack(queue: impl Into<String>, which: impl Into<AckWhich>) -> Acked {
@@ -257,6 +262,9 @@ answers! {
         Status Status {}
     }
 }
+
+// Behind the macro that it uses.
+mod queues;
 
 fn mismatch(other: &Response) -> Error {
     Error::new(ErrorCode::Internal, format!("the answer is one to {:?}", other.command()))

@@ -64,7 +64,7 @@ mod tests {
     use crate::ids::GroupId;
 
     fn operation(number: u64) -> Operation {
-        let request = Enqueue { queue: "q".into(), body: Bytes::new() }.into();
+        let request = Enqueue { queue: "q".into(), body: Bytes::new(), ..Enqueue::default() }.into();
         Operation { number, client: 0, group: GroupId(0), request, sent_us: 0 }
     }
 
@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn got(checker: &mut OrderChecker, number: u64, id: u64) -> Check {
-        checker.ended(&operation(number), &Verdict::Answered(Response::Enqueue(Enqueued { id })))
+        checker.ended(&operation(number), &Verdict::Answered(Response::Enqueue(Enqueued { id, ..Enqueued::default() })))
     }
 
     #[test]
