@@ -49,7 +49,7 @@ impl Follower {
     }
 
     fn asked(&mut self, id: u64, session: Option<SessionRef>) -> Vec<Forward> {
-        let request = Enqueue { queue: "q".into(), body: "body".into() }.into();
+        let request = Enqueue { queue: "q".into(), body: "body".into(), ..Enqueue::default() }.into();
         let deadline_us = self.now.mono_us + 60_000_000;
         forwards(&self.replica.handle(self.now, Input::Request { id: RequestId(id), session, deadline_us, request }))
     }

@@ -11,6 +11,8 @@
 //! A message that was given back keeps its delivery, whose receipt is void: the consumer said that the work is not done, so a late
 //! acknowledgement of it is `NotInFlight`. One whose time ran out may still be acknowledged while nobody else got it, dead or not.
 //!
+//! One whose time to live is over ends with its delivery: dead or dropped, as the policy says, and the answer calls both dead.
+//!
 //! A timeout waits for nothing more: the consumer's silence was wait enough.
 
 use trine_protocol::limits::VISIBILITY_MS_MAX;
@@ -78,6 +80,11 @@ impl State {
         };
         if let Some(reason) = reason {
             self.bury(id, reason, nack.reason.clone(), at.wall_ms);
+            return Ok(Answer::Nacked { state: MessageState::Dead });
+        }
+        let expires_ms = self.attributes.get(&id).and_then(|attributes| attributes.expires_ms);
+        if expires_ms.is_some_and(|expires_ms| expires_ms <= at.wall_ms) {
+            self.return_to_ready(id, at.wall_ms);
             return Ok(Answer::Nacked { state: MessageState::Dead });
         }
         if delay_ms == 0 {

@@ -154,7 +154,7 @@ impl World {
             Request::Dequeue(dequeue) => {
                 let message = self.queues.get_mut(&dequeue.queue).and_then(VecDeque::pop_front);
                 let deliveries: Vec<_> = message
-                    .map(|(id, body)| Delivery { id, token: 1 << 48 | index, deliveries: 1, body })
+                    .map(|(id, body)| Delivery { id, token: 1 << 48 | index, deliveries: 1, body, attributes: None })
                     .into_iter()
                     .collect();
                 self.in_flight.extend(deliveries.iter().map(|one| (dequeue.queue.clone(), one.clone())));

@@ -72,7 +72,7 @@ fn a_struct_as_a_map_is_refused() {
 
 #[test]
 fn bytes_behind_the_message_are_refused_whatever_they_are() {
-    let body = encode(&Enqueue { queue: "q".into(), body: Bytes::new() });
+    let body = encode(&Enqueue { queue: "q".into(), ..Enqueue::default() });
     for byte in 0..=u8::MAX {
         let longer = [&body[..], &[byte]].concat();
         assert!(error_of::<Enqueue>(&longer).contains("bytes follow"), "{byte:#04x}");
@@ -82,7 +82,7 @@ fn bytes_behind_the_message_are_refused_whatever_they_are() {
 #[test]
 fn nesting_is_refused_at_its_limit_and_far_beyond_it() {
     // Behind the fields, where anything is skipped: the message's own array is the first level.
-    let nested = |depth: usize| [&b"\x93\xa1q\xc4\0"[..], &vec![0x91; depth][..], &b"\xc0"[..]].concat();
+    let nested = |depth: usize| [&b"\x94\xa1q\xc4\0\xc0"[..], &vec![0x91; depth][..], &b"\xc0"[..]].concat();
     assert!(decode::<Enqueue>("Enqueue", &nested(BODY_DEPTH_MAX - 1)).is_ok());
     for depth in [BODY_DEPTH_MAX, 10_000, 1_000_000] {
         assert!(error_of::<Enqueue>(&nested(depth)).contains("nested deeper than 32"), "{depth}");
@@ -110,7 +110,7 @@ fn a_complaint_does_not_send_everything_back() {
 #[test]
 fn commands_are_found_by_their_codes() {
     let header = RequestHeader { remaining_ms: 1, session: 2, sequence: 3, acked_below: 4 };
-    let request = Request::from(Enqueue { queue: "q".into(), body: Bytes::from_static(b"b") });
+    let request = Request::from(Enqueue { queue: "q".into(), body: Bytes::from_static(b"b"), ..Enqueue::default() });
     let decoded = decode_request(Command::Enqueue.code(), &request.encode_body(&header)).unwrap();
     assert_eq!(decoded, (header, request));
     assert_eq!(decode_request(0x7777, b"").unwrap_err().code, ErrorCode::UnknownCommand);

@@ -68,7 +68,7 @@ pub struct Nack {
 /// Answer to [`Nack`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nacked {
-    /// Where the message stands now: ready, delayed, or dead.
+    /// Where the message stands now: ready, delayed, or dead; dead also where its time to live is over and it is dropped.
     pub state: MessageState,
 }
 

@@ -49,7 +49,7 @@ async fn every_method_sends_its_command_and_returns_its_answer() {
     }
     let request = exchange!(client.enqueue("q", "b"), Enqueue Enqueued { id: 7, ..Enqueued::default() });
     assert_eq!(request, Enqueue { queue: "q".into(), body: "b".into(), ..Enqueue::default() }.into());
-    let delivery = Delivery { id: 7, token: 9, deliveries: 1, body: "b".into() };
+    let delivery = Delivery { id: 7, token: 9, deliveries: 1, body: "b".into(), attributes: None };
     let request = exchange!(client.dequeue("q", 5, 6), Dequeue Dequeued { deliveries: vec![delivery.clone()] });
     assert_eq!(request, Dequeue { queue: "q".into(), visibility_ms: 5, count_max: 6, ..Dequeue::default() }.into());
     let request = exchange!(client.ack("q", &delivery), Ack Acked { id: 7 });

@@ -20,7 +20,12 @@ fn arrays(frame: &Frame) -> Vec<usize> {
 /// How many fields at the end of the message have a default.
 fn defaults(frame: &Frame) -> usize {
     match (frame.kind, Command::from_code(frame.command)) {
-        (Kind::Request, Some(Command::Dequeue)) => 2,
+        (Kind::Request, Some(Command::Dequeue)) => 4,
+        (Kind::Request, Some(Command::Nack | Command::Redrive | Command::HandOff)) => 3,
+        (Kind::Request, Some(Command::Peek)) => 2,
+        (Kind::Request, Some(Command::Enqueue | Command::Extend | Command::Purge | Command::ListQueues)) => 1,
+        (Kind::Request, Some(Command::ExplainQueue | Command::Subscribe)) => 1,
+        (Kind::Response, Some(Command::Enqueue)) => 2,
         (Kind::Request, Some(Command::Release | Command::Reshape | Command::Add | Command::ListKeys)) => 1,
         (Kind::Request, Some(Command::Put)) => 5,
         (Kind::Request, Some(Command::Delete)) => 2,
@@ -83,8 +88,21 @@ fn a_missing_field_is_zero_or_empty() {
         read(&sample, with_elements(&sample.frame.body, at, fields - missing, 0, b"")).unwrap()
     };
     for (name, missing, says) in [
-        ("dequeue", 1, "visibility_ms: 30000, count_max: 0"),
-        ("dequeue", 2, "visibility_ms: 0, count_max: 0"),
+        ("dequeue", 3, "visibility_ms: 30000, count_max: 0, wait_ms: 0, consumer: \"\""),
+        ("dequeue", 4, "visibility_ms: 0, count_max: 0, wait_ms: 0"),
+        ("dequeue: everything", 1, "wait_ms: 20000, consumer: \"\""),
+        ("enqueue: everything", 1, "options: None"),
+        ("answer to enqueue", 1, "duplicate: false, reached: None"),
+        ("answer to enqueue, a duplicate", 2, "duplicate: false, reached: None"),
+        ("nack: everything", 3, "delay_ms: None, reason: \"\", reject: false"),
+        ("extend", 1, "visibility_ms: 0"),
+        ("purge", 1, "state: None"),
+        ("redrive", 3, "filter: None, count_max: 0, per_second: 0"),
+        ("peek", 2, "after: 0, count_max: 0"),
+        ("list queues", 1, "after: \"\""),
+        ("explain queue: a message", 1, "about: Queue"),
+        ("hand off", 3, "ack: None, enqueue: None, lock: None"),
+        ("subscribe", 1, "visibility_ms: 0"),
         ("release", 1, "token: 0"),
         ("put: everything", 1, "content_type: \"text/plain\", fill: 0"),
         ("put: everything", 5, "only_if: Anything, ttl_ms: 0, through: false, content_type: \"\", fill: 0"),

@@ -4,4 +4,5 @@ mod golden;
 mod growth;
 mod pieces;
 mod readme;
+mod queue_samples;
 mod samples;

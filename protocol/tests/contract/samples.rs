@@ -19,6 +19,8 @@ use trine_protocol::lock::{Acquire, Granted, Inspect, Inspected, Release, Releas
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Request, Response, codec};
 
+use super::queue_samples;
+
 /// A frame with its name in the golden files.
 pub(crate) struct Sample {
     /// The golden file it stands in.
@@ -159,7 +161,7 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         (
             "enqueue nothing",
             RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
-            Enqueue { queue: text("{é}"), body: Bytes::new() }.into(),
+            Enqueue { queue: text("{é}"), ..Enqueue::default() }.into(),
         ),
         ("dequeue", HEADER, Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into()),
         ("ack", HEADER, Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 } }.into()),
@@ -188,12 +190,14 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    list.into_iter().map(|(name, header, request)| (name.to_string(), header, request)).collect()
+    let named = list.into_iter().map(|(name, header, request)| (name.to_string(), header, request));
+    named.chain(queue_samples::requests().into_iter().map(|(name, request)| (name.to_string(), HEADER, request))).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {
     let version = Version { epoch: 300, count: 2 };
-    let delivery = Delivery { id: 41, token: 45, deliveries: 1, body: Bytes::from_static(b"hello") };
+    let body = Bytes::from_static(b"hello");
+    let delivery = Delivery { id: 41, token: 45, deliveries: 1, body, attributes: None };
     let got = Got {
         value: Some(Bytes::from_static(b"{\"value\":42}")),
         version,
@@ -224,7 +228,8 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to backup read, the last", Response::BackupRead(BackupPart { bytes: Bytes::new(), stands })),
         ("answer to inspect", Response::Inspect(Inspected { client: "c1".into(), token: 99 })),
         ("answer to inspect, not held", Response::Inspect(Inspected { client: String::new(), token: 0 })),
-        ("answer to enqueue", Response::Enqueue(Enqueued { id: 41, ..Enqueued::default() })),
+        ("answer to enqueue", Response::Enqueue(queue_samples::enqueued())),
+        ("answer to enqueue, repeated", Response::Enqueue(Enqueued { id: 41, ..Enqueued::default() })),
         ("answer to dequeue", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
         ("answer to dequeue, empty", Response::Dequeue(Dequeued { deliveries: vec![] })),
         ("answer to ack", Response::Ack(Acked { id: 41 })),
@@ -250,7 +255,7 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to write back all", Response::WriteBackAll(AllWrittenBack { lines: 3 })),
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
-    list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
+    list.into_iter().chain(queue_samples::responses()).map(|(name, response)| (name.to_string(), response)).collect()
 }
 
 fn explained(version: Version) -> Explained {

@@ -29,20 +29,22 @@ fn probe(queues: u64) {
     let mut state = State::default();
     for index in 1..=MESSAGES {
         let queue = format!("queue-{:09}", index % queues);
-        let enqueue = Enqueue { queue, body: Bytes::copy_from_slice(&index.to_be_bytes()) };
+        let enqueue = Enqueue { queue, body: Bytes::copy_from_slice(&index.to_be_bytes()), ..Enqueue::default() };
         state.apply(at(index), &Command::Enqueue(enqueue)).unwrap();
         if index % 10_000 == 0 {
             state.take_changes();
+            state.take_gained();
         }
     }
     state.take_changes();
     let waiting = resident_bytes() - empty;
     for round in 0..MESSAGES {
         let queue = format!("queue-{:09}", round % queues);
-        let dequeue = Dequeue { queue, visibility_ms: 0, count_max: 1 };
+        let dequeue = Dequeue { queue, ..Dequeue::default() };
         state.apply(at(MESSAGES + 1 + round), &Command::Dequeue(dequeue)).unwrap();
         if round % 10_000 == 0 {
             state.take_changes();
+            state.take_gained();
         }
     }
     state.take_changes();

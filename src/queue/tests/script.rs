@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use trine_protocol::queue::{
     About, Ack, AckMany, AckWhich, Declare, Dequeue, Enqueue, Extend, Flow, MessageState, Nack, Peek, PeekedMessage, Purge,
-    Receipt, Redrive, SetFlow, Undeclare,
+    Receipt, SetFlow, Undeclare,
 };
 
 use super::disk::Disk;
-use super::steps::{Step, expand, parse_state, parse_token};
+use super::steps::{self, Step, expand, parse_state, parse_token};
 use crate::ids::At;
 use crate::queue::stored::{self, Kind, StoredMessage};
 use crate::queue::{Answer, Askers, Command, Instants, State, sentence};
@@ -246,8 +246,8 @@ impl Runner {
         let receipt = |id: &u64, token: &str| Ok::<_, Box<dyn Error>>(Receipt { id: *id, token: parse_token(token)? });
         let command = match step {
             Step::Enqueue { queue, body, options } => {
-                let options = options.is_given().then(|| options.to_wire()).transpose()?.map(Box::new);
-                Command::Enqueue(Enqueue { queue: expand(queue), body: Bytes::from(expand(body)), options })
+                let (body, options) = (Bytes::from(expand(body)), steps::options(options)?);
+                Command::Enqueue(Enqueue { queue: expand(queue), body, options, ..Enqueue::default() })
             }
             Step::Dequeue { queue, count, visibility, by } => Command::Dequeue(Dequeue {
                 queue: expand(queue),
@@ -291,7 +291,7 @@ impl Runner {
                 reject: true,
             }),
             Step::Declare { queue, policy } => {
-                Command::Declare(Declare { queue: expand(queue), policy: policy.to_wire()? })
+                Command::Declare(Declare { queue: expand(queue), policy: steps::policy(policy)? })
             }
             Step::Undeclare(queue) => Command::Undeclare(Undeclare { queue: expand(queue) }),
             Step::Flow(queue, flow) => {
@@ -307,12 +307,7 @@ impl Runner {
                 let state = if state.is_empty() { None } else { Some(parse_state(state)?) };
                 Command::Purge(Purge { queue: expand(queue), state })
             }
-            Step::Redrive { queue, count, rate, filter } => Command::Redrive(Redrive {
-                queue: expand(queue),
-                filter: filter.to_wire()?,
-                count_max: *count,
-                per_second: *rate,
-            }),
+            Step::Redrive { queue, words } => Command::Redrive(steps::redrive(expand(queue), words)?),
             Step::Tick => return Ok(What::Entry(None)),
             other => return self.look(other).map(What::Look),
         };

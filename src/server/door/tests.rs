@@ -100,7 +100,7 @@ fn a_line_whose_lease_has_run_out_is_no_hit() {
 #[test]
 fn requests_have_their_place_when_call_returns_and_keep_their_order() {
     let bench = bench();
-    let enqueue = |body: u8| Enqueue { queue: "q".into(), body: vec![body].into() }.into();
+    let enqueue = |body: u8| Enqueue { queue: "q".into(), body: vec![body].into(), ..Enqueue::default() }.into();
     // None of these futures is ever polled.
     let calls: Vec<_> = (0..50).map(|body| bench.gateway.call(enqueue(body), CallOptions::default())).collect();
     let bodies: Vec<u8> = bench

@@ -293,6 +293,7 @@ mod tests {
             token: *token,
             deliveries: *deliveries,
             body: Bytes::from_static(body.as_bytes()),
+            attributes: None,
         };
         Response::Dequeue(Dequeued { deliveries: of.iter().map(delivery).collect() })
     }
