@@ -8,7 +8,7 @@ use trine_protocol::limits::QUEUES_LISTED_MAX;
 use trine_protocol::{Error, Request, Response};
 
 use crate::ids::{GroupId, Index, NodeId};
-use crate::queue::{Instants, sentence};
+use crate::queue::Instants;
 use crate::rules::Rules;
 
 use super::apply::FetchFor;
@@ -27,7 +27,7 @@ pub(super) fn reads_queue(request: &Request) -> bool {
 /// The explanation of a queue whose group does not answer.
 pub(super) fn no_quorum(group: GroupId) -> Response {
     let cause = Cause::NoQuorum { group: group.0 };
-    Response::ExplainQueue(ExplainedQueue { summary: sentence(&cause), causes: vec![cause] })
+    Response::ExplainQueue(ExplainedQueue { summary: cause.to_string(), causes: vec![cause] })
 }
 
 impl<R: Rules> Replica<R> {

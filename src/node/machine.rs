@@ -278,9 +278,9 @@ impl Machine {
         self.queue.next_wall_ms()
     }
 
-    /// The queues that got something to hand out since the last call.
-    pub fn take_gained_queues(&mut self) -> Vec<std::sync::Arc<str>> {
-        self.queue.take_gained()
+    /// The queues that got something to hand out since the last call; none where nobody waits for it.
+    pub fn take_gained_queues(&mut self, waits: bool) -> Vec<std::sync::Arc<str>> {
+        self.queue.take_gained(waits)
     }
 
     /// The messages that went since the last call.

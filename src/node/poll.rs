@@ -165,11 +165,8 @@ impl<R: Rules> Replica<R> {
 
     /// Entries were applied: whoever waits for what they brought is served.
     pub(super) fn wake_polls(&mut self, step: &mut Step) {
-        let gained = self.member.machine.take_gained_queues();
-        if self.member.polls.by_ticket.is_empty() {
-            return;
-        }
-        for queue in gained {
+        let waits = !self.member.polls.by_ticket.is_empty();
+        for queue in self.member.machine.take_gained_queues(waits) {
             self.serve_polls(step, &queue);
         }
     }

@@ -99,7 +99,7 @@ use crate::ids::Index;
 use crate::rules::{Rule, Rules};
 
 pub use dedup::DEDUP_IDS_MAX;
-pub use explain::{Askers, sentence};
+pub use explain::Askers;
 pub use look::{Counts, Instants, Stats, Totals};
 pub use state::State;
 

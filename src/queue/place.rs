@@ -295,8 +295,12 @@ impl State {
         }
     }
 
-    /// The queues that got something to hand out since the last call, for whoever waits for that.
-    pub fn take_gained(&mut self) -> Vec<Arc<str>> {
+    /// The queues that got something to hand out since the last call, for whoever waits for that; none where nobody does.
+    pub fn take_gained(&mut self, waits: bool) -> Vec<Arc<str>> {
+        if !waits {
+            self.gained.clear();
+            return Vec::new();
+        }
         let slots: BTreeSet<Slot> = std::mem::take(&mut self.gained).into_iter().collect();
         slots.into_iter().filter_map(|slot| Some(Arc::clone(&self.queues[slot as usize].as_ref()?.name))).collect()
     }

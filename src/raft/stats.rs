@@ -60,12 +60,13 @@ impl<R: Rules> Node<R> {
     /// is no leader.
     pub(super) fn flushed(&self, index: Index) -> Option<(u32, u32)> {
         let RoleState::Leader(leader) = &self.role else { return None };
-        let voters = self.log.membership().1.all_voters();
-        let has = |id: &ReplicaId| match leader.followers.get(id) {
-            Some(progress) => progress.matched >= index,
-            None => *id == self.config.replica() && self.log.stable() >= index,
-        };
-        Some((voters.iter().filter(|id| has(id)).count() as u32, voters.len() as u32))
+        let (_, membership) = self.log.membership();
+        let is_voter = |id: &ReplicaId| membership.is_voter(*id);
+        let others = leader.followers.iter().filter(|(id, progress)| is_voter(id) && progress.matched >= index).count();
+        let own = is_voter(&self.config.replica()) && self.log.stable() >= index;
+        // Asked for every enqueue, so no set is made where there is one already.
+        let voters = if membership.is_joint() { membership.all_voters().len() } else { membership.voters.len() };
+        Some((others as u32 + u32::from(own), voters as u32))
     }
 
     /// How many entries of this leader's log each follower is not known to hold; nothing where this is no leader. One that has

@@ -54,7 +54,7 @@ fn cases_with_fields_grow_too() {
 #[test]
 fn a_missing_field_of_the_first_version_is_an_error() {
     let message = error_of::<Enqueue>(b"\x91\xa1q");
-    assert!(message.contains("struct Enqueue with 2 elements"), "{message}");
+    assert!(message.contains("struct Enqueue with 3 elements"), "{message}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Looking at queues without changing them. Each answer is as new as if it had gone through the log.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -228,4 +230,47 @@ pub enum Cause {
     NoCredit { holds: u64 },
     /// The consumer is not known here: it holds nothing and does not wait.
     NoConsumer,
+}
+
+impl fmt::Display for Cause {
+    /// As a person reads it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = |consumer: &str| if consumer.is_empty() { "a consumer".to_owned() } else { format!("'{consumer}'") };
+        let sentence = match self {
+            Cause::NoQuorum { group } => format!("no quorum in group {group}"),
+            Cause::NoQueue => "there is no such queue".to_owned(),
+            Cause::NoMessage => "there is no such message: it was acknowledged, dropped, or never was".to_owned(),
+            Cause::Paused => "the queue is paused".to_owned(),
+            Cause::Draining => "the queue is being drained and takes nothing in".to_owned(),
+            Cause::NothingReady { in_ms: 0 } => "nothing is ready, and nothing is on its way".to_owned(),
+            Cause::NothingReady { in_ms } => format!("nothing is ready; the first message is in {in_ms} ms at the latest"),
+            Cause::LimitReached { limit, is, max } => format!("limit reached: {limit} is {max}, and there are {is}"),
+            Cause::NobodyAsks { ready } => format!("{ready} messages are ready, and nobody asks for them"),
+            Cause::HeldByKey { key, id, token, consumer, since_ms, free_in_ms } => {
+                let who = who(consumer);
+                format!(
+                    "key '{key}' is held by message {id}, delivery {token} of {who} since {since_ms} ms, for {free_in_ms} ms at most"
+                )
+            }
+            Cause::HeldByKeys { messages, keys } => {
+                format!("{messages} messages wait for earlier ones of their {keys} keys")
+            }
+            Cause::Delayed { due_in_ms } => format!("it is scheduled, for {due_in_ms} ms from now"),
+            Cause::BackingOff { due_in_ms, deliveries } => {
+                format!("it was given back after {deliveries} deliveries, and is ready in {due_in_ms} ms")
+            }
+            Cause::InFlight { token, consumer, free_in_ms, deliveries, .. } => {
+                let who = who(consumer);
+                format!("it is handed out to {who} for the {deliveries}. time, by delivery {token}, for {free_in_ms} ms at most")
+            }
+            Cause::Dead { reason, note } if note.is_empty() => format!("it is dead: {reason:?}"),
+            Cause::Dead { reason, note } => format!("it is dead: {reason:?}, '{note}'"),
+            Cause::Behind { messages } => format!("it is ready, and {messages} are before it"),
+            Cause::Next => "it is ready, and the next dequeue gets it".to_owned(),
+            Cause::Asks { since_ms } => format!("it waits for messages since {since_ms} ms"),
+            Cause::NoCredit { holds } => format!("it asks for nothing while it has {holds} deliveries: no credit"),
+            Cause::NoConsumer => "no consumer of this name holds a message or waits for one".to_owned(),
+        };
+        formatter.write_str(&sentence)
+    }
 }

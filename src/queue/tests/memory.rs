@@ -33,7 +33,7 @@ fn probe(queues: u64) {
         state.apply(at(index), &Command::Enqueue(enqueue)).unwrap();
         if index % 10_000 == 0 {
             state.take_changes();
-            state.take_gained();
+            state.take_gained(false);
         }
     }
     state.take_changes();
@@ -44,7 +44,7 @@ fn probe(queues: u64) {
         state.apply(at(MESSAGES + 1 + round), &Command::Dequeue(dequeue)).unwrap();
         if round % 10_000 == 0 {
             state.take_changes();
-            state.take_gained();
+            state.take_gained(false);
         }
     }
     state.take_changes();

@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::steps::{self, Step, expand, parse_state, parse_token};
 use crate::ids::At;
 use crate::queue::stored::{self, Kind, StoredMessage};
-use crate::queue::{Answer, Askers, Command, Instants, State, sentence};
+use crate::queue::{Answer, Askers, Command, Instants, State};
 
 /// What a script drives. A name or body such as `x@600` stands for 600 times `x`; the token of another generation is
 /// `GENERATION:INDEX`. `steps` says which commands there are.
@@ -372,7 +372,7 @@ impl Runner {
                 };
                 let askers = Askers { waiting: *waiting, consumer_since_ms: *since };
                 let explained = self.state.explain(self.instants(), &expand(queue), &about, askers);
-                let causes = explained.causes.iter().map(|cause| format!("- {}\n", sentence(cause)));
+                let causes = explained.causes.iter().map(|cause| format!("- {cause}\n"));
                 return Ok(format!("{}\n{}", explained.summary, causes.collect::<String>()));
             }
             _ => unreachable!("an entry of the log"),
