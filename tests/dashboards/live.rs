@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const RATE_INTERVAL: &str = "8s";
 /// Panels that show zeros in a run without faults, and why.
 const QUIET: &[(&str, &str)] = &[
+    ("Refused because full", "a queue has to be full"),
     ("Evictions", "a group's lines have to be more than 64 MiB"),
     ("Proposals refused", "a command has to meet a leader in the instant of a handover, or one whose followers hang"),
     ("Coherence violations", "there has to be a bug"),
