@@ -277,8 +277,12 @@ async fn what_a_message_is_given_goes_to_the_node() {
     let (receipt, _) = pulled.text().split_once('\t').unwrap();
     let Some(Request::Dequeue(dequeue)) = node.fake.last_asked() else { panic!("no dequeue") };
     assert_eq!((dequeue.wait_ms, dequeue.consumer.as_str()), (100, "me"));
-    assert!(node.trine(&format!("queue extend orders {receipt} --visibility-ms 70")).await.text().starts_with("extended"));
-    assert!(node.trine(&format!("queue nack orders {receipt} --delay-ms 9 --reason why")).await.text().contains("delayed"));
+    assert!(
+        node.trine(&format!("queue extend orders {receipt} --visibility-ms 70")).await.text().starts_with("extended")
+    );
+    assert!(
+        node.trine(&format!("queue nack orders {receipt} --delay-ms 9 --reason why")).await.text().contains("delayed")
+    );
     let Some(Request::Nack(nack)) = node.fake.last_asked() else { panic!("no nack") };
     assert_eq!((nack.delay_ms, nack.reason.as_str(), nack.reject), (Some(9), "why", false));
     assert!(node.trine(&format!("queue nack orders {receipt} --reject")).await.text().contains("dead"));
@@ -294,7 +298,9 @@ async fn a_queue_is_declared_paused_drained_and_emptied() {
     let policy = declared.policy;
     assert_eq!((policy.max_deliveries, policy.bytes_max, policy.fair, policy.weights[0].weight), (5, 1000, true, 3));
     assert_eq!(policy.back_off, BackOff::Exponential { first_ms: 100, max_ms: 9_000, jitter_percent: 20 });
-    for (wrong, why) in [("--back-off 1:2:3:4", "three"), ("--back-off x", "x"), ("--fair --weight eu", "TENANT=WEIGHT")] {
+    for (wrong, why) in
+        [("--back-off 1:2:3:4", "three"), ("--back-off x", "x"), ("--fair --weight eu", "TENANT=WEIGHT")]
+    {
         node.trine(&format!("queue declare orders {wrong}")).await.complains(USAGE, &[why]);
     }
     assert_eq!(node.trine("queue pause orders").await.text(), "paused\n");

@@ -168,7 +168,12 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
             }
             let gauges = ["trine_locks_held", "trine_queue_ready", "trine_queue_in_flight"].map(|name| sums[name]);
             // Both nodes apply every entry, and each says so.
-            let counted = ["trine_queue_polls", "trine_queue_expired_total", "trine_cache_write_backs_total", "trine_cache_coherence_checks_total"];
+            let counted = [
+                "trine_queue_polls",
+                "trine_queue_expired_total",
+                "trine_cache_write_backs_total",
+                "trine_cache_coherence_checks_total",
+            ];
             if gauges == [12.0; 3] && counted.iter().all(|name| sums[*name] > 0.0) {
                 return sums;
             }

@@ -64,7 +64,10 @@ impl Queues {
     async fn enqueue(&self, worker: &mut Worker<Client>, index: usize) -> Result<(), Failure> {
         let queue = self.names[index].clone();
         let Some(ledger) = &self.ledger else {
-            return worker.request("enqueue", Enqueue { queue, body: self.body.clone(), ..Enqueue::default() }).await.map(|_| ());
+            return worker
+                .request("enqueue", Enqueue { queue, body: self.body.clone(), ..Enqueue::default() })
+                .await
+                .map(|_| ());
         };
         let tag = Tag { writer: worker.number, number: worker.rounds };
         ledger.sending(tag, number(index));

@@ -14,13 +14,11 @@ mod whole;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use delivery::{
-    AckMany, AckedMany, Extend, Extended, MessageState, Nack, Nacked, Receipt, RefusedReceipt,
-};
+pub use delivery::{AckMany, AckedMany, Extend, Extended, MessageState, Nack, Nacked, Receipt, RefusedReceipt};
 pub use hand_off::{HandOff, HandedOff, LockStep, QueueReceipt};
 pub use look::{
-    About, Attempt, AttemptEnd, Cause, DeadLetter, ExplainQueue, ExplainedQueue, ListQueues, Peek, Peeked, PeekedMessage,
-    QueueLine, QueueShown, Queues, ShowQueue,
+    About, Attempt, AttemptEnd, Cause, DeadLetter, ExplainQueue, ExplainedQueue, ListQueues, Peek, Peeked,
+    PeekedMessage, QueueLine, QueueShown, Queues, ShowQueue,
 };
 pub use policy::{BackOff, Expired, Overflow, Policy, TenantWeight};
 pub use push::{Credit, Credited, Pushed, Subscribe, Subscribed, Unsubscribe, Unsubscribed};

@@ -193,7 +193,7 @@ pub(super) struct PushOptions {
 }
 
 impl PushOptions {
-    fn to_wire(self) -> EnqueueOptions {
+    fn into_wire(self) -> EnqueueOptions {
         let Self { priority, key, tenant, delay_ms, ttl_ms, dedup_id } = self;
         EnqueueOptions { priority, key, tenant, delay_ms, ttl_ms, dedup_id, ..EnqueueOptions::default() }
     }
@@ -255,7 +255,9 @@ impl QueueCommand {
             Self::Peek { queue, state, count, after, client } => {
                 look::peek(&client, &queue, state.to_wire(), after, count).await
             }
-            Self::Explain { queue, message, consumer, client } => look::explain(&client, &queue, message, consumer).await,
+            Self::Explain { queue, message, consumer, client } => {
+                look::explain(&client, &queue, message, consumer).await
+            }
             Self::Declare(declare) => declare.run().await,
             Self::Undeclare { queue, client } => whole::undeclare(&client, &queue).await,
             Self::Pause { queue, off, client } => whole::pause(&client, &queue, off).await,
@@ -282,9 +284,14 @@ impl QueueCommand {
     }
 }
 
-async fn push(queue: String, message: Option<String>, options: PushOptions, client: ClientArgs) -> Result<Exit, Failure> {
+async fn push(
+    queue: String,
+    message: Option<String>,
+    options: PushOptions,
+    client: ClientArgs,
+) -> Result<Exit, Failure> {
     let message = value_or_input(message)?;
-    let (connected, options) = (client.connect().await?, options.to_wire());
+    let (connected, options) = (client.connect().await?, options.into_wire());
     let enqueued = match options == EnqueueOptions::default() {
         true => connected.enqueue(queue.as_str(), message).await?,
         false => connected.enqueue_with(queue.as_str(), message, options).await?,

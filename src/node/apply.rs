@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use trine_protocol::queue::{
-    Acked, AckedMany, Declared, Delivery, Dequeued, Durability, Enqueued, Extended, FlowSet, HandedOff, Nacked, PeekedMessage,
-    Purged, Redriven, Undeclared,
+    Acked, AckedMany, Declared, Delivery, Dequeued, Durability, Enqueued, Extended, FlowSet, HandedOff, Nacked,
+    PeekedMessage, Purged, Redriven, Undeclared,
 };
 use trine_protocol::{Error, ErrorCode, Request, Response};
 

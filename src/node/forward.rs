@@ -11,7 +11,6 @@ use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferr
 use trine_protocol::error::Outcome;
 use trine_protocol::limits::KEYS_MAX;
 use trine_protocol::lock::Inspected;
-use trine_protocol::queue::Dequeued;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::ids::{NodeId, Term};
@@ -29,16 +28,7 @@ use super::message::{Answer, Forward, GroupMessage, Position};
 use super::stream::Outgoing;
 use super::{Replica, Step};
 
-/// By how much the wait of a dequeue ends before the request's time.
-const POLL_MARGIN_US: u64 = 200_000;
-
-/// How long a request waits for messages.
-fn waits_ms(request: &Request) -> u32 {
-    match request {
-        Request::Dequeue(dequeue) => dequeue.wait_ms,
-        _ => 0,
-    }
-}
+mod waits;
 
 /// The requests of one node in one group that are not answered.
 #[derive(Debug, Default)]
@@ -126,12 +116,6 @@ impl Pending {
         Some(entry)
     }
 
-    /// The dequeues of this node's clients that wait for messages.
-    fn polls(&self) -> Vec<u64> {
-        let waits = |entry: &Entry| matches!(&entry.kind, Kind::Log { request, .. } if waits_ms(request) > 0);
-        self.table.iter().filter(|(_, entry)| waits(entry)).map(|(id, _)| *id).collect()
-    }
-
     /// Whether somebody asks to copy this node's state.
     fn is_copy(&self, id: u64) -> bool {
         let entry = self.table.get(&id);
@@ -171,11 +155,7 @@ impl<R: Rules> Replica<R> {
         }
         let client = Some(id);
         let mut request = request;
-        if let Request::Dequeue(dequeue) = &mut request {
-            // The leader is to answer before this node gives the request up.
-            let left_ms = deadline_us.saturating_sub(step.now.mono_us + POLL_MARGIN_US) / 1_000;
-            dequeue.wait_ms = dequeue.wait_ms.min(u32::try_from(left_ms).unwrap_or(u32::MAX));
-        }
+        waits::bound(&mut request, deadline_us.saturating_sub(step.now.mono_us));
         if matches!(request, Request::Backup(_)) && !self.leads() {
             let error = self.not_leader();
             return step.effects.reply.push((id, Err(error)));
@@ -193,9 +173,12 @@ impl<R: Rules> Replica<R> {
             let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
             return self.with_agent(step, |agent, turn| agent.operation(turn, caller, &key, operation));
         }
-        let client_session = session.is_some() || matches!(request, Request::OpenSession(_)) || waits_ms(&request) > 0;
+        let client_session =
+            session.is_some() || matches!(request, Request::OpenSession(_)) || waits::milliseconds(&request) > 0;
         let place = match (&request, session) {
-            (request, _) if matches!(request, Request::OpenSession(_)) || waits_ms(request) > 0 => Some(Place { session: 0, sequence: 0, acked_below: 0 }),
+            (request, _) if matches!(request, Request::OpenSession(_)) || waits::milliseconds(request) > 0 => {
+                Some(Place { session: 0, sequence: 0, acked_below: 0 })
+            }
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
             (_, None) => self.take_place(),
         };
@@ -356,13 +339,6 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    /// This node is about to stop: its clients' dequeues wait no more.
-    pub(super) fn end_polls(&mut self, step: &mut Step) {
-        for id in self.pending.polls() {
-            self.reply(step, id, Ok(Response::Dequeue(Dequeued { deliveries: Vec::new() })));
-        }
-    }
-
     fn release_place(&mut self, entry: &Entry) {
         if let Kind::Log { place: Some(place), client_session: false, .. } = &entry.kind {
             self.sequences.done(place.session, place.sequence);
@@ -453,10 +429,13 @@ impl<R: Rules> Replica<R> {
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
         let reads =
             |request: &Request| matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_));
-        if reads(&forward.request) || reads_queue(&forward.request) || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_)) {
+        if reads(&forward.request)
+            || reads_queue(&forward.request)
+            || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_))
+        {
             return self.lead_without_entry(step, forward, from);
         }
-        if waits_ms(&forward.request) > 0 {
+        if waits::milliseconds(&forward.request) > 0 {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;

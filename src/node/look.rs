@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use trine_protocol::queue::{About, Cause, ExplainedQueue, PeekedMessage, Peeked, QueueLine, Queues};
 use trine_protocol::limits::QUEUES_LISTED_MAX;
+use trine_protocol::queue::{About, Cause, ExplainedQueue, Peeked, PeekedMessage, QueueLine, Queues};
 use trine_protocol::{Error, Request, Response};
 
 use crate::ids::{GroupId, Index, NodeId};
@@ -18,10 +18,7 @@ use super::{Replica, Step};
 
 /// Whether a request is answered from the state that a majority confirms, without an entry of the log.
 pub(super) fn reads_queue(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Peek(_) | Request::ListQueues(_) | Request::ShowQueue(_) | Request::ExplainQueue(_)
-    )
+    matches!(request, Request::Peek(_) | Request::ListQueues(_) | Request::ShowQueue(_) | Request::ExplainQueue(_))
 }
 
 /// The explanation of a queue whose group does not answer.

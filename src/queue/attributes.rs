@@ -84,7 +84,8 @@ pub(super) fn back_off_ms(back_off: BackOff, id: Index, token: u64, deliveries: 
         BackOff::Fixed { ms } => ms,
         BackOff::Linear { step_ms, max_ms } => step_ms.saturating_mul(round).min(max_ms),
         BackOff::Exponential { first_ms, max_ms, jitter_percent } => {
-            let longest_ms = 1u32.checked_shl(round - 1).map_or(u32::MAX, |factor| first_ms.saturating_mul(factor)).min(max_ms);
+            let longest_ms =
+                1u32.checked_shl(round - 1).map_or(u32::MAX, |factor| first_ms.saturating_mul(factor)).min(max_ms);
             let spread_ms = u64::from(longest_ms) * u64::from(jitter_percent.min(100)) / 100;
             // No random number: every replica must draw the same one. The hash of what happens once is as good.
             let drawn = xxh3_64(&[id.to_be_bytes(), token.to_be_bytes()].concat());

@@ -67,7 +67,9 @@ impl Dedup {
     /// Forgets up to `count_max` ids whose window is over.
     pub(super) fn forget(&mut self, wall_ms: u64, count_max: usize) {
         for _ in 0..count_max {
-            let Some(&(until_ms, message)) = self.due.first().filter(|(until_ms, _)| *until_ms <= wall_ms) else { return };
+            let Some(&(until_ms, message)) = self.due.first().filter(|(until_ms, _)| *until_ms <= wall_ms) else {
+                return;
+            };
             self.due.remove(&(until_ms, message));
             let Remembered { queue, id, .. } = self.by_message.remove(&message).expect("what is due is remembered");
             self.by_name.remove(&(queue, id));

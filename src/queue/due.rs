@@ -35,7 +35,9 @@ impl State {
             self.begin_ready(due_ms, id);
         }
         for _ in 0..DUE_MAX {
-            let Some(&(expires_ms, id)) = self.expiries.first().filter(|(expires_ms, _)| *expires_ms <= wall_ms) else { break };
+            let Some(&(expires_ms, id)) = self.expiries.first().filter(|(expires_ms, _)| *expires_ms <= wall_ms) else {
+                break;
+            };
             self.expiries.remove(&(expires_ms, id));
             let queue = self.queue(self.table.get(id).expect("a message with a time to live lives").slot);
             // What is in flight is looked at again when its delivery ends.
@@ -92,7 +94,8 @@ impl State {
     pub(super) fn return_to_ready(&mut self, id: Index, wall_ms: u64) {
         let slot = self.table.get(id).expect("it lives").slot;
         self.enter_ready(slot, id);
-        let expires_ms = if self.attributes.len() == 0 { None } else { self.attributes.get(&id).and_then(|of| of.expires_ms) };
+        let expires_ms =
+            if self.attributes.len() == 0 { None } else { self.attributes.get(&id).and_then(|of| of.expires_ms) };
         if expires_ms.is_some_and(|expires_ms| expires_ms <= wall_ms) {
             self.end_life(id, DeadReason::Expired, wall_ms);
         }

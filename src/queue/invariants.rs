@@ -105,7 +105,10 @@ impl State {
                     let fresh = queue.ready.iter().find(|id| !queue.handed.contains_key(id));
                     let last_handed = queue.handed.keys().next_back().copied();
                     let in_order = fresh.zip(last_handed).is_none_or(|(fresh, handed)| handed < fresh);
-                    assert!(in_order || !queue.delayed.is_empty() || self.attributes.len() > 0, "order of queue {name}");
+                    assert!(
+                        in_order || !queue.delayed.is_empty() || self.attributes.len() > 0,
+                        "order of queue {name}"
+                    );
                 }
             }
         }

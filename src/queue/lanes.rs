@@ -108,7 +108,8 @@ impl Lanes {
             return self.lanes.last_key_value().map(|(_, lane)| lane.next());
         }
         let rank = |(priority, lane): (&u8, &Lane)| {
-            let oldest = lane.tenants.values().filter_map(Bitmap::first).min().expect("a lane that is there has messages");
+            let oldest =
+                lane.tenants.values().filter_map(Bitmap::first).min().expect("a lane that is there has messages");
             let risen = waited_ms(oldest) / u64::from(ageing_ms);
             (u64::from(*priority).saturating_add(risen), std::cmp::Reverse(oldest), lane.next())
         };
@@ -118,8 +119,12 @@ impl Lanes {
     /// How many messages are handed out before this one, where none comes and goes: those of higher priority, and of its own
     /// priority those with lower ids. An estimate where tenants take turns.
     pub(super) fn before(&self, priority: u8, id: Index) -> u64 {
-        let higher: u64 =
-            self.lanes.range(priority.saturating_add(1)..).flat_map(|(_, lane)| lane.tenants.values()).map(Bitmap::len).sum();
+        let higher: u64 = self
+            .lanes
+            .range(priority.saturating_add(1)..)
+            .flat_map(|(_, lane)| lane.tenants.values())
+            .map(Bitmap::len)
+            .sum();
         let own = self.lanes.get(&priority).into_iter().flat_map(|lane| lane.tenants.values());
         higher + own.map(|bits| bits.below(id)).sum::<u64>()
     }

@@ -143,7 +143,10 @@ impl State {
                 in_flight: queue.in_flight,
                 delayed: queue.delayed.len() as u64,
                 dead: queue.dead.len() as u64,
-                oldest_enqueued_ms: queue.oldest().and_then(|id| self.table.get(id)).map_or(0, |oldest| oldest.enqueued_ms),
+                oldest_enqueued_ms: queue
+                    .oldest()
+                    .and_then(|id| self.table.get(id))
+                    .map_or(0, |oldest| oldest.enqueued_ms),
                 bytes: queue.bytes,
             }
         })
@@ -178,7 +181,7 @@ impl State {
     /// One queue; all zeros where there is none of that name. The group is for the caller to fill in.
     pub fn show(&self, now: Instants, queue: &str) -> QueueShown {
         let Some(slot) = self.names.get(queue).copied() else { return QueueShown::default() };
-        let policy = self.queue(slot).is_declared().then(|| self.queue(slot).policy().clone());
+        let policy = self.queue(slot).is_declared().then(|| Box::new(self.queue(slot).policy().clone()));
         QueueShown { line: self.line(now, slot), policy, group: 0 }
     }
 
@@ -217,7 +220,8 @@ impl State {
         let message = self.table.get(id).expect("it lives");
         let delivery = self.queue(slot).handed.get(&id);
         let attributes = self.attributes.get(&id);
-        let wait_ms = delivery.and_then(|delivery| delivery.deadline_ms).map(|due_ms| due_ms.saturating_sub(now.stamp_ms));
+        let wait_ms =
+            delivery.and_then(|delivery| delivery.deadline_ms).map(|due_ms| due_ms.saturating_sub(now.stamp_ms));
         let schedule_ms =
             attributes.and_then(|attributes| attributes.due_ms).map(|due_ms| due_ms.saturating_sub(now.wall_ms));
         PeekedMessage {

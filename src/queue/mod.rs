@@ -83,16 +83,16 @@ mod records;
 mod state;
 mod stored;
 mod table;
-mod tracked;
-mod whole;
 #[cfg(test)]
 mod tests;
+mod tracked;
+mod whole;
 
 use serde::{Deserialize, Serialize};
 use trine_protocol::limits::DEQUEUE_BYTES_MAX;
 use trine_protocol::queue::{
-    Ack, AckMany, Attributes, Declare, Dequeue, Enqueue, Extend, Flow, MessageState, Nack, Purge, Redrive, RefusedReceipt,
-    SetFlow, Undeclare,
+    Ack, AckMany, Attributes, Declare, Dequeue, Enqueue, Extend, Flow, MessageState, Nack, Purge, Redrive,
+    RefusedReceipt, SetFlow, Undeclare,
 };
 
 use crate::ids::Index;

@@ -152,7 +152,9 @@ impl State {
     /// A message holds its key.
     pub(super) fn hold(&mut self, slot: Slot, id: Index) {
         let Some(extra) = queue_mut(&mut self.queues, slot).extra.as_deref_mut() else { return };
-        let Some(key) = self.attributes.get(&id).map(|attributes| &attributes.key).filter(|key| !key.is_empty()) else { return };
+        let Some(key) = self.attributes.get(&id).map(|attributes| &attributes.key).filter(|key| !key.is_empty()) else {
+            return;
+        };
         let key = key.clone();
         extra.keys.entry(key.clone()).or_default().holders.insert(id);
         self.settle_key(slot, &key, false);
@@ -161,7 +163,9 @@ impl State {
     /// A message holds its key no more.
     pub(super) fn release_key(&mut self, slot: Slot, id: Index) {
         let Some(extra) = queue_mut(&mut self.queues, slot).extra.as_deref_mut() else { return };
-        let Some(key) = self.attributes.get(&id).map(|attributes| &attributes.key).filter(|key| !key.is_empty()) else { return };
+        let Some(key) = self.attributes.get(&id).map(|attributes| &attributes.key).filter(|key| !key.is_empty()) else {
+            return;
+        };
         let key = key.clone();
         if let Some(of_key) = extra.keys.get_mut(&key) {
             of_key.holders.remove(&id);
@@ -244,7 +248,8 @@ impl State {
 
     /// A message of a tenant came.
     pub(super) fn count_tenant(&mut self, slot: Slot, id: Index) {
-        let Some(extra) = queue_mut(&mut self.queues, slot).extra.as_deref_mut().filter(|extra| extra.policy.fair) else {
+        let Some(extra) = queue_mut(&mut self.queues, slot).extra.as_deref_mut().filter(|extra| extra.policy.fair)
+        else {
             return;
         };
         let tenant = Place::of(self.attributes.get(&id), true).tenant;
@@ -281,7 +286,11 @@ impl State {
         let Some(extra) = queue.extra.as_deref_mut() else { return };
         let due_ms = match extra.policy.age_ms_max {
             0 => None,
-            age_ms_max => queue.ready.first().and_then(|id| self.table.get(id)).map(|oldest| oldest.enqueued_ms.saturating_add(age_ms_max)),
+            age_ms_max => queue
+                .ready
+                .first()
+                .and_then(|id| self.table.get(id))
+                .map(|oldest| oldest.enqueued_ms.saturating_add(age_ms_max)),
         };
         let before = std::mem::replace(&mut extra.age_due_ms, due_ms);
         if before == due_ms {

@@ -107,7 +107,13 @@ impl Queue {
     /// The message that has been here for longest.
     pub(super) fn oldest(&self) -> Option<Index> {
         let handed = self.handed.keys().next().copied();
-        self.ready.first().into_iter().chain(handed).chain(self.delayed.first().copied()).chain(self.dead.first().copied()).min()
+        self.ready
+            .first()
+            .into_iter()
+            .chain(handed)
+            .chain(self.delayed.first().copied())
+            .chain(self.dead.first().copied())
+            .min()
     }
 
     /// Messages in all states.
@@ -563,7 +569,9 @@ pub(super) fn check_whole(queue: &Queue) -> Result<(), Error> {
         0 | 1 => Ok(()),
         partitions => {
             let (name, last) = (&queue.name, partitions - 1);
-            let message = format!("queue '{name}' is declared in {partitions} partitions: name one of '{name}#0' to '{name}#{last}'");
+            let message = format!(
+                "queue '{name}' is declared in {partitions} partitions: name one of '{name}#0' to '{name}#{last}'"
+            );
             Err(Error::new(ErrorCode::QueuePartitioned, message).with_hint(partitions.to_string()))
         }
     }

@@ -87,7 +87,8 @@ pub(super) fn side_key(kind: Kind, id: Index) -> Vec<u8> {
 /// The message of such a key.
 pub(super) fn side_id(key: &[u8]) -> Result<Index, BadRecord> {
     let id = key.get(2..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
-    id.filter(|id| *id > 0 && *id < 1 << 48).ok_or_else(|| BadRecord { key: key.to_vec(), why: "no message's id".into() })
+    id.filter(|id| *id > 0 && *id < 1 << 48)
+        .ok_or_else(|| BadRecord { key: key.to_vec(), why: "no message's id".into() })
 }
 
 /// The key of a declaration.

@@ -52,8 +52,7 @@ impl State {
         let queue = self.queue(slot);
         let states = STATES.iter().copied().filter(|state| purge.state.is_none_or(|only| only == *state));
         let all: u64 = states.clone().map(|state| queue.count(state)).sum();
-        let mut ids: Vec<Index> =
-            states.flat_map(|state| queue.of_state(state, 0).take(PURGE_MAX as usize)).collect();
+        let mut ids: Vec<Index> = states.flat_map(|state| queue.of_state(state, 0).take(PURGE_MAX as usize)).collect();
         ids.sort_unstable();
         ids.truncate(PURGE_MAX as usize);
         let messages = ids.len() as u32;

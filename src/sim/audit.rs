@@ -21,14 +21,28 @@ const DRAIN_VISIBILITY_MS: u32 = 3_000;
 /// One thing to find out, in turn with the others of its task.
 #[derive(Clone, Debug)]
 enum Question {
-    Read { key: String },
-    Drain { queue: String },
+    Read {
+        key: String,
+    },
+    Drain {
+        queue: String,
+    },
     /// Dead jobs are brought back, then the queue is drained.
-    Revive { queue: String },
+    Revive {
+        queue: String,
+    },
     /// Jobs that were seen are done: what comes after them in their keys may come.
-    Finish { queue: String, receipts: Vec<Receipt> },
-    Take { lock: String },
-    Free { lock: String, token: u64 },
+    Finish {
+        queue: String,
+        receipts: Vec<Receipt>,
+    },
+    Take {
+        lock: String,
+    },
+    Free {
+        lock: String,
+        token: u64,
+    },
 }
 
 /// One asker.
@@ -93,7 +107,9 @@ impl Audit {
         let client = format!("audit-{task}");
         let request = match questions.last()?.clone() {
             Question::Read { key } => Get { key }.into(),
-            Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64, ..Dequeue::default() }.into(),
+            Question::Drain { queue } => {
+                Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64, ..Dequeue::default() }.into()
+            }
             Question::Revive { queue } => revive(&queue).into(),
             Question::Finish { queue, receipts } => AckMany { queue, receipts }.into(),
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
@@ -129,6 +145,10 @@ impl Audit {
                 if dequeued.deliveries.is_empty() {
                     if missing.is_empty() {
                         questions.pop();
+                    } else if jobs {
+                        // What was in flight for the last time has died since.
+                        questions.pop();
+                        questions.push(Question::Revive { queue });
                     }
                 } else if jobs {
                     let receipts = dequeued.deliveries.iter().map(Delivery::receipt).collect();

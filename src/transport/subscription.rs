@@ -223,7 +223,11 @@ impl<G: Gateway> Subscriptions<G> {
         let ids: Vec<u64> = self.open.keys().copied().collect();
         for id in ids {
             let Some(subscription) = self.close(id) else { continue };
-            tokio::spawn(give_back(self.gateway.clone(), subscription.subscribe.queue, subscription.outstanding.into()));
+            tokio::spawn(give_back(
+                self.gateway.clone(),
+                subscription.subscribe.queue,
+                subscription.outstanding.into(),
+            ));
         }
         if self.polls.is_empty() {
             return;

@@ -8,8 +8,8 @@ use trine_protocol::client::{Client, SubscriptionConfig};
 use trine_protocol::limits::PURGE_MAX;
 use trine_protocol::lock::Release;
 use trine_protocol::queue::{
-    About, BackOff, Cause, DeadReason, Dequeue, Enqueue, EnqueueOptions, Flow, HandOff, LockStep, MessageState, Overflow,
-    Policy, QueueReceipt, Redrive, TenantWeight,
+    About, BackOff, Cause, DeadReason, Dequeue, Enqueue, EnqueueOptions, Flow, HandOff, LockStep, MessageState,
+    Overflow, Policy, QueueReceipt, Redrive, TenantWeight,
 };
 
 use crate::cluster::{Cluster, GROUPS, NODES, bodies, drain, name_where, others};
@@ -56,7 +56,7 @@ async fn messages_go_through_all_their_states_on_every_node() {
         assert_eq!(client.redrive(redrive).await.unwrap().messages, 1);
         assert_eq!(bodies(&drain(&client, &queue).await), ["poison"]);
         let shown = client.show_queue(&queue).await.unwrap();
-        assert_eq!((shown.policy, shown.line.ready, shown.line.dead), (Some(policy), 0, 0));
+        assert_eq!((shown.policy, shown.line.ready, shown.line.dead), (Some(Box::new(policy)), 0, 0));
         assert_eq!(shown.group, client.ring().group_of_queue(&queue));
         limits_and_flow(&client, &format!("limited-{node}")).await;
     }
@@ -70,7 +70,8 @@ async fn messages_go_through_all_their_states_on_every_node() {
 
 async fn limits_and_flow(client: &Client, queue: &str) {
     client.declare(queue, Policy { messages_max: 2, ..Policy::default() }).await.unwrap();
-    let three = ["one", "two", "three"].map(|body| Enqueue { queue: queue.into(), body: body.into(), ..Enqueue::default() });
+    let three =
+        ["one", "two", "three"].map(|body| Enqueue { queue: queue.into(), body: body.into(), ..Enqueue::default() });
     let impatient = client.enqueue_many(three.to_vec());
     let answers = tokio::time::timeout(Duration::from_secs(20), impatient).await.expect("an answer to each");
     assert!(answers[0].is_ok() && answers[1].is_ok(), "{answers:?}");
@@ -98,7 +99,8 @@ async fn schedules_keys_ids_and_waits_outlive_the_leader() {
     let mut cluster = Cluster::start().await;
     let client = cluster.place.patient_client(&[1, 2, 3]).await;
     let queue = "jobs";
-    let policy = Policy { fair: true, weights: vec![TenantWeight { tenant: "eu".into(), weight: 2 }], ..Policy::default() };
+    let policy =
+        Policy { fair: true, weights: vec![TenantWeight { tenant: "eu".into(), weight: 2 }], ..Policy::default() };
     client.declare(queue, Policy { overflow: Overflow::DropOldest, ..policy }).await.unwrap();
     let base = EnqueueOptions::default;
     let sent = wait::now();
@@ -111,7 +113,12 @@ async fn schedules_keys_ids_and_waits_outlive_the_leader() {
     let first = client.enqueue_with(queue, "once", once()).await.unwrap();
     let taken = client.dequeue(queue, 60_000, 1).await.unwrap().deliveries;
     assert_eq!(bodies(&taken), ["urgent"]);
-    let next = client.dequeue_with(Dequeue { consumer: "c1".into(), count_max: 9, visibility_ms: 60_000, ..waiting(queue, 0) });
+    let next = client.dequeue_with(Dequeue {
+        consumer: "c1".into(),
+        count_max: 9,
+        visibility_ms: 60_000,
+        ..waiting(queue, 0)
+    });
     let next = next.await.unwrap().deliveries;
     assert_eq!(bodies(&next), ["once", "k1"], "k2 waits for k1");
 
@@ -170,7 +177,8 @@ async fn a_subscription_pushes_within_its_credit_and_gives_back_what_a_lost_cons
 
     // The consumer is gone: what it had is back at once, not after its visibility timeout.
     drop(subscription);
-    let other = client.subscribe("work", SubscriptionConfig { visibility_ms: 60_000, ..SubscriptionConfig::new("worker2") });
+    let other =
+        client.subscribe("work", SubscriptionConfig { visibility_ms: 60_000, ..SubscriptionConfig::new("worker2") });
     let mut other = other.unwrap();
     let mut back = Vec::new();
     while back.len() < 2 {

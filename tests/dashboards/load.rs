@@ -96,7 +96,8 @@ async fn queue_round(client: &Client, round: u64) -> Result<(), Error> {
 /// Messages that are given back, extended, scheduled, dead, redriven, expired, purged, or there twice.
 async fn special_round(client: &Client, round: u64) -> Result<(), Error> {
     for name in names("special") {
-        let delayed = EnqueueOptions { delay_ms: 600_000, dedup_id: format!("{}", round / 2), ..EnqueueOptions::default() };
+        let delayed =
+            EnqueueOptions { delay_ms: 600_000, dedup_id: format!("{}", round / 2), ..EnqueueOptions::default() };
         client.enqueue_with(&name, "later", delayed).await?;
         client.enqueue_with(&name, "soon gone", EnqueueOptions { ttl_ms: 1, ..EnqueueOptions::default() }).await?;
         client.enqueue(&name, "dies").await?;

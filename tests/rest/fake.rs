@@ -9,8 +9,8 @@ use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBac
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Granted, Released};
 use trine_protocol::queue::{
-    AckWhich, AckedMany, Acked, Cause, Declared, Delivery, Dequeued, Enqueued, ExplainedQueue, Extended, Flow, FlowSet, MessageState,
-    Nacked, Peek, Peeked, PeekedMessage, Purged, QueueLine, QueueShown, Queues, Redriven, Undeclared,
+    AckWhich, Acked, AckedMany, Cause, Declared, Delivery, Dequeued, Enqueued, ExplainedQueue, Extended, Flow, FlowSet,
+    MessageState, Nacked, Peek, Peeked, PeekedMessage, Purged, QueueLine, QueueShown, Queues, Redriven, Undeclared,
 };
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
@@ -254,7 +254,8 @@ impl World {
 
     fn peek(&self, peek: &Peek) -> Peeked {
         let waiting = self.queues.get(&peek.queue).into_iter().flatten();
-        let message = |(id, body): &(u64, Bytes)| PeekedMessage { id: *id, body: body.clone(), ..PeekedMessage::default() };
+        let message =
+            |(id, body): &(u64, Bytes)| PeekedMessage { id: *id, body: body.clone(), ..PeekedMessage::default() };
         Peeked { messages: waiting.filter(|(id, _)| *id > peek.after).map(message).collect(), more: false }
     }
 

@@ -134,7 +134,11 @@ impl Connection {
     fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf) -> Self {
         let in_flight_max = (welcome.limits.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
         let (sender, receiver) = mpsc::channel(in_flight_max + CONTROL_PLACES);
-        let flight = Arc::new(Flight { requests: Mutex::default(), subscribers: Mutex::default(), closed: CancellationToken::new() });
+        let flight = Arc::new(Flight {
+            requests: Mutex::default(),
+            subscribers: Mutex::default(),
+            closed: CancellationToken::new(),
+        });
         let tasks = [
             tokio::spawn(write_all(receiver, write, flight.clone())),
             tokio::spawn(read_all(reader, sender.downgrade(), flight.clone())),
@@ -168,12 +172,7 @@ impl Connection {
     }
 
     /// Subscribes: what the node sends goes to `pushes`, until the subscription ends.
-    pub(super) async fn subscribe(
-        &self,
-        subscribe: Subscribe,
-        until: Instant,
-        pushes: Pushes,
-    ) -> Result<u64, Failure> {
+    pub(super) async fn subscribe(&self, subscribe: Subscribe, until: Instant, pushes: Pushes) -> Result<u64, Failure> {
         let request = Request::Subscribe(subscribe);
         match self.call_with(RequestHeader::default(), &request, until, Some(pushes)).await? {
             Response::Subscribe(subscribed) => Ok(subscribed.subscription),

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::{Client, clock};
 use crate::error::Error;
 use crate::placement::{partition_name, partition_of};
-use crate::queue::{Dequeue, Delivery, EnqueueOptions, Enqueued, Policy, Receipt};
+use crate::queue::{Delivery, Dequeue, EnqueueOptions, Enqueued, Policy, Receipt};
 
 /// How long one look at all partitions waits before it looks again, so that a consumer that gives up leaves little behind.
 const ROUND: Duration = Duration::from_millis(2_000);
@@ -97,7 +97,8 @@ impl Partitioned {
         let first = self.next.fetch_add(1, Ordering::Relaxed) as usize;
         for place in 0..names.len() {
             let queue = names[(first + place) % names.len()].clone();
-            let taken = self.client.dequeue_with(Dequeue { queue: queue.clone(), wait_ms: 0, ..dequeue.clone() }).await?;
+            let taken =
+                self.client.dequeue_with(Dequeue { queue: queue.clone(), wait_ms: 0, ..dequeue.clone() }).await?;
             if !taken.deliveries.is_empty() {
                 return Ok(Some((queue, taken.deliveries)));
             }

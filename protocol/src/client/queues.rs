@@ -8,14 +8,15 @@ use crate::command::Response;
 use crate::error::{Error, ErrorCode};
 use crate::queue::{
     About, AckMany, AckedMany, Declare, Declared, Dequeue, Dequeued, Enqueue, EnqueueOptions, Enqueued, ExplainQueue,
-    ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues, MessageState, Nack, Nacked, Peek, Peeked,
-    Policy, Purge, Purged, QueueShown, Queues, Receipt, Redrive, Redriven, SetFlow, ShowQueue, Undeclare, Undeclared,
+    ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues, MessageState, Nack, Nacked, Peek,
+    Peeked, Policy, Purge, Purged, QueueShown, Queues, Receipt, Redrive, Redriven, SetFlow, ShowQueue, Undeclare,
+    Undeclared,
 };
 
 answers! {
     /// Puts a message with a priority, a key, a delay and so on into a queue.
     enqueue_with(queue: impl Into<String>, body: impl Into<Bytes>, options: EnqueueOptions) -> Enqueued {
-        Enqueue Enqueue { queue: queue.into(), body: body.into(), options: Some(Box::new(options)), ..Enqueue::default() }
+        Enqueue Enqueue { queue: queue.into(), body: body.into(), options: Some(Box::new(options)) }
     }
     /// Takes messages as the request says; with `wait_ms` it waits for some. The wait comes on top of the client's deadline.
     dequeue_with(dequeue: Dequeue) -> Dequeued {

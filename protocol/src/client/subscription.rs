@@ -313,7 +313,8 @@ impl Worker {
         let now = clock::now();
         for ((id, token), due) in self.held.iter_mut().filter(|(_, due)| **due <= now) {
             *due = now + third;
-            let (client, queue, receipt) = (self.client.clone(), self.queue.clone(), Receipt { id: *id, token: *token });
+            let (client, queue, receipt) =
+                (self.client.clone(), self.queue.clone(), Receipt { id: *id, token: *token });
             let visibility_ms = self.config.visibility_ms;
             // One that was lost meanwhile says so to its acknowledgement.
             tokio::spawn(async move { client.extend(queue, receipt, visibility_ms).await.map(drop) });
@@ -325,7 +326,8 @@ fn refusal(refused: &[RefusedReceipt], place: usize, receipt: Receipt) -> Result
     match refused.iter().find(|refused| refused.place as usize == place) {
         None => Ok(()),
         Some(refused) => {
-            let message = format!("the delivery of message {} with token {} is another's or gone", receipt.id, receipt.token);
+            let message =
+                format!("the delivery of message {} with token {} is another's or gone", receipt.id, receipt.token);
             Err(Error::new(refused.code, message))
         }
     }

@@ -153,7 +153,7 @@ pub struct QueueShown {
     /// Summed up; all zeros where there is no such queue.
     pub line: QueueLine,
     /// What it keeps to; nil where nobody declared it.
-    pub policy: Option<Policy>,
+    pub policy: Option<Box<Policy>>,
     /// The group that it lives in.
     pub group: u32,
 }
@@ -243,7 +243,9 @@ impl fmt::Display for Cause {
             Cause::Paused => "the queue is paused".to_owned(),
             Cause::Draining => "the queue is being drained and takes nothing in".to_owned(),
             Cause::NothingReady { in_ms: 0 } => "nothing is ready, and nothing is on its way".to_owned(),
-            Cause::NothingReady { in_ms } => format!("nothing is ready; the first message is in {in_ms} ms at the latest"),
+            Cause::NothingReady { in_ms } => {
+                format!("nothing is ready; the first message is in {in_ms} ms at the latest")
+            }
             Cause::LimitReached { limit, is, max } => format!("limit reached: {limit} is {max}, and there are {is}"),
             Cause::NobodyAsks { ready } => format!("{ready} messages are ready, and nobody asks for them"),
             Cause::HeldByKey { key, id, token, consumer, since_ms, free_in_ms } => {
@@ -261,7 +263,9 @@ impl fmt::Display for Cause {
             }
             Cause::InFlight { token, consumer, free_in_ms, deliveries, .. } => {
                 let who = who(consumer);
-                format!("it is handed out to {who} for the {deliveries}. time, by delivery {token}, for {free_in_ms} ms at most")
+                format!(
+                    "it is handed out to {who} for the {deliveries}. time, by delivery {token}, for {free_in_ms} ms at most"
+                )
             }
             Cause::Dead { reason, note } if note.is_empty() => format!("it is dead: {reason:?}"),
             Cause::Dead { reason, note } => format!("it is dead: {reason:?}, '{note}'"),

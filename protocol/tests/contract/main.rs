@@ -3,6 +3,6 @@
 mod golden;
 mod growth;
 mod pieces;
-mod readme;
 mod queue_samples;
+mod readme;
 mod samples;

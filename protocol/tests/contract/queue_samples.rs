@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use trine_protocol::lock::{Release, Renew};
 use trine_protocol::queue::{
-    About, AckMany, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited, DeadLetter, DeadReason,
-    Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions, Enqueued, Expired, ExplainQueue,
-    ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues, LockStep, MessageState, Nack, Nacked,
-    Overflow, Peek, Peeked, PeekedMessage, Policy, Purge, Purged, QueueLine, QueueReceipt, QueueShown, Queues, Receipt,
-    Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue, Subscribe, Subscribed, TenantWeight, Undeclare,
-    Undeclared, Unsubscribe, Unsubscribed,
+    About, AckMany, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited, DeadLetter,
+    DeadReason, Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions, Enqueued, Expired,
+    ExplainQueue, ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues, LockStep,
+    MessageState, Nack, Nacked, Overflow, Peek, Peeked, PeekedMessage, Policy, Purge, Purged, QueueLine, QueueReceipt,
+    QueueShown, Queues, Receipt, Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue, Subscribe,
+    Subscribed, TenantWeight, Undeclare, Undeclared, Unsubscribe, Unsubscribed,
 };
 use trine_protocol::{ErrorCode, Request, Response};
 
@@ -71,7 +71,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
     let renew = Renew { lock: "{a}7".into(), client: "c1".into(), token: 44, lease_ms: 10_000 };
     let nack = Nack { queue: queue(), receipt: RECEIPT, delay_ms: Some(500), reason: "no JSON".into(), reject: true };
     let with_options =
-        Enqueue { queue: queue(), body: Bytes::from_static(b"hello"), options: Some(Box::new(options())), ..Enqueue::default() };
+        Enqueue { queue: queue(), body: Bytes::from_static(b"hello"), options: Some(Box::new(options())) };
     vec![
         ("enqueue: everything", with_options.into()),
         ("dequeue: everything", whole.into()),
@@ -83,7 +83,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("declare: everything", Declare { queue: queue(), policy: policy() }.into()),
         (
             "declare: fixed",
-            Declare { queue: queue(), policy: Policy { back_off: BackOff::Fixed { ms: 100 }, ..Policy::default() } }.into(),
+            Declare { queue: queue(), policy: Policy { back_off: BackOff::Fixed { ms: 100 }, ..Policy::default() } }
+                .into(),
         ),
         ("undeclare", Undeclare { queue: queue() }.into()),
         ("set flow", SetFlow { queue: queue(), flow: Flow::Paused }.into()),
@@ -99,7 +100,10 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("explain queue: a consumer", ExplainQueue { queue: queue(), about: About::Consumer("worker1".into()) }.into()),
         ("hand off", hand_off().into()),
         ("hand off: renew", HandOff { lock: Some(LockStep::Renew(renew)), ..HandOff::default() }.into()),
-        ("subscribe", Subscribe { queue: queue(), consumer: "worker1".into(), credit: 8, visibility_ms: 30_000 }.into()),
+        (
+            "subscribe",
+            Subscribe { queue: queue(), consumer: "worker1".into(), credit: 8, visibility_ms: 30_000 }.into(),
+        ),
         ("credit", Credit { subscription: 7, more: 4 }.into()),
         ("unsubscribe", Unsubscribe { subscription: 7 }.into()),
     ]
@@ -138,7 +142,11 @@ fn peeked() -> PeekedMessage {
         consumer: "worker1".into(),
         due_in_ms: 0,
         attributes: Attributes { priority: 7, key: "customer:9".into(), tenant: "eu".into() },
-        dead: Some(DeadLetter { reason: DeadReason::MaxDeliveries, note: "no JSON".into(), since_ms: 1_800_000_000_000 }),
+        dead: Some(DeadLetter {
+            reason: DeadReason::MaxDeliveries,
+            note: "no JSON".into(),
+            since_ms: 1_800_000_000_000,
+        }),
         history: vec![attempt(43, AttemptEnd::TimedOut), attempt(45, AttemptEnd::GivenBack("no JSON".into()))],
     }
 }
@@ -178,8 +186,10 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     let attributes = Some(Box::new(Attributes { priority: 7, key: "customer:9".into(), tenant: "eu".into() }));
     let delivery = Delivery { id: 41, token: 45, deliveries: 2, body: Bytes::from_static(b"hello"), attributes };
     let refused = vec![RefusedReceipt { place: 1, code: ErrorCode::StaleReceipt }];
-    let shown = QueueShown { line: line(), policy: Some(policy()), group: 2 };
-    let explained = ExplainedQueue { summary: "no quorum in group 2".into(), causes: causes() };
+    let shown = QueueShown { line: line(), policy: Some(Box::new(policy())), group: 2 };
+    let explained = |causes| ExplainedQueue { summary: "no quorum in group 2".into(), causes };
+    let mut first = causes();
+    let rest = first.split_off(10);
     vec![
         ("answer to enqueue, a duplicate", Response::Enqueue(Enqueued { duplicate: true, ..enqueued() })),
         ("answer to dequeue, attributes", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
@@ -196,7 +206,8 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("answer to list queues", Response::ListQueues(Queues { queues: vec![line()], more: false })),
         ("answer to show queue", Response::ShowQueue(shown)),
         ("answer to show queue, none", Response::ShowQueue(QueueShown::default())),
-        ("answer to explain queue", Response::ExplainQueue(explained)),
+        ("answer to explain queue", Response::ExplainQueue(explained(first))),
+        ("answer to explain queue, more causes", Response::ExplainQueue(explained(rest))),
         ("answer to hand off", Response::HandOff(HandedOff { acked: Some(41), enqueued: Some(enqueued()) })),
         ("answer to hand off, a lock only", Response::HandOff(HandedOff::default())),
         ("answer to subscribe", Response::Subscribe(Subscribed { subscription: 7 })),

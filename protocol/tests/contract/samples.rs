@@ -157,13 +157,21 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
         ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
-        ("enqueue", HEADER, Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello"), ..Enqueue::default() }.into()),
+        (
+            "enqueue",
+            HEADER,
+            Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello"), ..Enqueue::default() }.into(),
+        ),
         (
             "enqueue nothing",
             RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
             Enqueue { queue: text("{é}"), ..Enqueue::default() }.into(),
         ),
-        ("dequeue", HEADER, Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into()),
+        (
+            "dequeue",
+            HEADER,
+            Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into(),
+        ),
         ("ack", HEADER, Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 } }.into()),
         (
             "ack by body",
@@ -191,7 +199,9 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
     let named = list.into_iter().map(|(name, header, request)| (name.to_string(), header, request));
-    named.chain(queue_samples::requests().into_iter().map(|(name, request)| (name.to_string(), HEADER, request))).collect()
+    named
+        .chain(queue_samples::requests().into_iter().map(|(name, request)| (name.to_string(), HEADER, request)))
+        .collect()
 }
 
 fn responses() -> Vec<(String, Response)> {

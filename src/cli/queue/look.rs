@@ -51,7 +51,9 @@ fn line_json(line: &QueueLine) -> Value {
 fn line_text(line: &QueueLine) -> String {
     let QueueLine { queue, ready, delayed, in_flight, dead, bytes, waiting, .. } = line;
     let flow = if line.flow == Flow::Open { String::new() } else { format!(", {}", flow_name(line.flow)) };
-    format!("{queue}\t{ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead, {bytes} bytes, {waiting} waiting{flow}\n")
+    format!(
+        "{queue}\t{ready} ready, {in_flight} in flight, {delayed} delayed, {dead} dead, {bytes} bytes, {waiting} waiting{flow}\n"
+    )
 }
 
 pub(super) async fn list(client: &ClientArgs) -> Result<Exit, Failure> {

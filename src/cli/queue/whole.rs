@@ -99,7 +99,8 @@ impl DeclareArgs {
         if policy.partitions > 1 {
             let partitioned = connected.declare_partitioned(queue.as_str(), policy).await?;
             let names = partitioned.names();
-            return client.answer(names.join("\n"), &json!({ "status": "declared", "queue": queue, "partitions": names }));
+            return client
+                .answer(names.join("\n"), &json!({ "status": "declared", "queue": queue, "partitions": names }));
         }
         let made = connected.declare(queue.as_str(), policy).await?.made;
         client.answer("declared", &json!({ "status": "declared", "queue": queue, "made": made }))
@@ -143,7 +144,8 @@ pub(super) async fn purge(
         let purged = connected.purge(queue, state).await?;
         all += u64::from(purged.messages);
         if !purged.more {
-            return client.answer(format!("purged {all}"), &json!({ "status": "purged", "queue": queue, "messages": all }));
+            return client
+                .answer(format!("purged {all}"), &json!({ "status": "purged", "queue": queue, "messages": all }));
         }
     }
 }

@@ -203,7 +203,7 @@ impl Bench {
             Op::Enqueue { queue, body } => {
                 let (queue, body) = (name(*queue), content(*body));
                 Command::Enqueue(Enqueue { queue, body, ..Enqueue::default() })
-            },
+            }
             Op::Dequeue { queue, visibility_ms, count_max } => {
                 let (visibility_ms, count_max) = (*visibility_ms, *count_max);
                 Command::Dequeue(Dequeue { queue: name(*queue), visibility_ms, count_max, ..Dequeue::default() })

@@ -56,7 +56,10 @@ fn a_record_that_would_break_an_invariant_is_refused() {
     let huge = StoredMessage { bytes: 1_048_577, ..message(3) };
     assert_eq!(refusal(&key(1), &bucket(vec![huge])), "message 3 has a body of 1048577 bytes");
     for (token, deliveries) in [(1, 0), (0, 1)] {
-        let never = StoredMessage { delivery: Some(Delivery { token, deadline_ms: None, deliveries, more: None }), ..message(3) };
+        let never = StoredMessage {
+            delivery: Some(Delivery { token, deadline_ms: None, deliveries, more: None }),
+            ..message(3)
+        };
         assert_eq!(refusal(&key(1), &bucket(vec![never])), "message 3 has a delivery that never was");
     }
     let nameless = StoredBucket { queues: vec![String::new()], messages: vec![message(3)] };

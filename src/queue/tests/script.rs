@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use trine_protocol::queue::{
-    About, Ack, AckMany, AckWhich, Declare, Dequeue, Enqueue, Extend, Flow, MessageState, Nack, Peek, PeekedMessage, Purge,
-    Receipt, SetFlow, Undeclare,
+    About, Ack, AckMany, AckWhich, Declare, Dequeue, Enqueue, Extend, Flow, MessageState, Nack, Peek, PeekedMessage,
+    Purge, Receipt, SetFlow, Undeclare,
 };
 
 use super::disk::Disk;
@@ -42,9 +42,10 @@ impl Runner {
         if expired > 0 {
             writeln!(output, "{index}: {expired} timed out").unwrap();
         }
-        for (what, before, after) in
-            [("buried", before.counts.buried, after.counts.buried), ("expired", before.counts.expired, after.counts.expired)]
-        {
+        for (what, before, after) in [
+            ("buried", before.counts.buried, after.counts.buried),
+            ("expired", before.counts.expired, after.counts.expired),
+        ] {
             if after > before {
                 writeln!(output, "{index}: {} {what}", after - before).unwrap();
             }
@@ -115,7 +116,13 @@ fn said(answer: &Answer) -> String {
                     let priority = if of.priority == 0 { String::new() } else { format!(", priority {}", of.priority) };
                     format!("{priority}{key}{tenant}")
                 });
-                format!("{} (token {}, x{}{})", one.id, token(one.token), one.deliveries, attributes.unwrap_or_default())
+                format!(
+                    "{} (token {}, x{}{})",
+                    one.id,
+                    token(one.token),
+                    one.deliveries,
+                    attributes.unwrap_or_default()
+                )
             });
             format!("delivered {}", all.collect::<Vec<_>>().join(", "))
         }
@@ -185,7 +192,8 @@ fn record(prefix: &str, key: &[u8], value: &[u8]) -> String {
 fn page(messages: &[PeekedMessage], more: bool) -> String {
     let mut output = String::new();
     for message in messages {
-        let PeekedMessage { id, state, age_ms, deliveries, token: newest, consumer, due_in_ms, dead, history, .. } = message;
+        let PeekedMessage { id, state, age_ms, deliveries, token: newest, consumer, due_in_ms, dead, history, .. } =
+            message;
         write!(output, "{id}: {}, {age_ms} ms old, x{deliveries}", state_name(*state)).unwrap();
         if *newest > 0 {
             write!(output, ", token {}", token(*newest)).unwrap();
@@ -247,7 +255,7 @@ impl Runner {
         let command = match step {
             Step::Enqueue { queue, body, options } => {
                 let (body, options) = (Bytes::from(expand(body)), steps::options(options)?);
-                Command::Enqueue(Enqueue { queue: expand(queue), body, options, ..Enqueue::default() })
+                Command::Enqueue(Enqueue { queue: expand(queue), body, options })
             }
             Step::Dequeue { queue, count, visibility, by } => Command::Dequeue(Dequeue {
                 queue: expand(queue),

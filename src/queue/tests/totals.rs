@@ -21,7 +21,10 @@ impl Bench {
     }
 
     fn enqueue(&mut self, stamp_ms: u64, queue: &str, body: &str) {
-        self.apply(stamp_ms, Command::Enqueue(Enqueue { queue: queue.into(), body: body.to_owned().into(), ..Enqueue::default() }));
+        self.apply(
+            stamp_ms,
+            Command::Enqueue(Enqueue { queue: queue.into(), body: body.to_owned().into(), ..Enqueue::default() }),
+        );
     }
 
     fn dequeue(&mut self, stamp_ms: u64, queue: &str) -> (u64, u64) {
@@ -57,7 +60,8 @@ fn totals_follow_every_change_and_outlive_a_restart() {
     assert_eq!(bench.state.expire(3_100, 0), 1);
     assert_eq!(bench.state.totals().oldest_ready_ms, Some(1_000));
     bench.dequeue(3_110, "a");
-    let counts = Counts { enqueued: 3, delivered: 3, redelivered: 1, acknowledged: 1, timed_out: 1, ..Counts::default() };
+    let counts =
+        Counts { enqueued: 3, delivered: 3, redelivered: 1, acknowledged: 1, timed_out: 1, ..Counts::default() };
     assert_eq!(bench.state.totals().counts, counts);
 
     let mut restarted = State::default();

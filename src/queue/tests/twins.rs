@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use trine_protocol::queue::{
-    AckMany, BackOff, Declare, Dequeue, Enqueue, EnqueueOptions, Expired, Extend, Flow, MessageState, Nack, Overflow, Policy,
-    Purge, Receipt, Redrive, SetFlow, TenantWeight, Undeclare,
+    AckMany, BackOff, Declare, Dequeue, Enqueue, EnqueueOptions, Expired, Extend, Flow, MessageState, Nack, Overflow,
+    Policy, Purge, Receipt, Redrive, SetFlow, TenantWeight, Undeclare,
 };
 
 use super::disk::Disk;
@@ -58,7 +58,10 @@ fn policy() -> impl Strategy<Value = Policy> {
     let bounds = (0..4_u32, 0..30_u64, 0..40_u64, prop_oneof![2 => Just(0), 1 => 50..400_u64]);
     let ways = (any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u32, prop_oneof![Just(0), Just(20_u32)]);
     (bounds, ways).prop_map(
-        |((max_deliveries, messages_max, bytes_max, age_ms_max), (drops, buries, fair, key_in_flight_max, ageing_ms))| Policy {
+        |(
+            (max_deliveries, messages_max, bytes_max, age_ms_max),
+            (drops, buries, fair, key_in_flight_max, ageing_ms),
+        )| Policy {
             max_deliveries,
             back_off: BackOff::Exponential { first_ms: 10, max_ms: 100, jitter_percent: 50 },
             visibility_ms: 60,
@@ -79,14 +82,15 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 fn command() -> impl Strategy<Value = Command> {
     let enqueue = (queue(), 0..4_usize, prop::option::of(options())).prop_map(|(queue, bytes, options)| {
-        Command::Enqueue(Enqueue { queue, body: Bytes::from(vec![0; bytes]), options: options.map(Box::new), ..Enqueue::default() })
+        Command::Enqueue(Enqueue { queue, body: Bytes::from(vec![0; bytes]), options: options.map(Box::new) })
     });
     let dequeue = (queue(), 1..120_u32, 1..4_u32).prop_map(|(queue, visibility_ms, count_max)| {
         let consumer = if count_max == 1 { "c".to_owned() } else { String::new() };
         Command::Dequeue(Dequeue { queue, visibility_ms, count_max, wait_ms: 0, consumer })
     });
     let flow = prop::sample::select(vec![Flow::Open, Flow::Open, Flow::Paused, Flow::Draining]);
-    let state = prop::option::of(prop::sample::select(vec![MessageState::Dead, MessageState::Delayed, MessageState::InFlight]));
+    let state =
+        prop::option::of(prop::sample::select(vec![MessageState::Dead, MessageState::Delayed, MessageState::InFlight]));
     prop_oneof![
         12 => enqueue,
         10 => dequeue,
@@ -148,10 +152,16 @@ impl Twins {
                 let (queue, receipt) = which.get(&self.receipts).clone();
                 self.command(&match what {
                     What::Ack => Command::AckMany(AckMany { queue, receipts: vec![receipt] }),
-                    What::Extend(visibility_ms) => Command::Extend(Extend { queue, receipt, visibility_ms: *visibility_ms }),
-                    What::Nack { delay_ms, reject } => {
-                        Command::Nack(Nack { queue, receipt, delay_ms: *delay_ms, reason: "why".into(), reject: *reject })
+                    What::Extend(visibility_ms) => {
+                        Command::Extend(Extend { queue, receipt, visibility_ms: *visibility_ms })
                     }
+                    What::Nack { delay_ms, reject } => Command::Nack(Nack {
+                        queue,
+                        receipt,
+                        delay_ms: *delay_ms,
+                        reason: "why".into(),
+                        reject: *reject,
+                    }),
                 });
             }
             Op::Advance(stamp_ms, wall_ms) => {

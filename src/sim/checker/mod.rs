@@ -18,9 +18,9 @@ pub(crate) mod raft;
 
 use trine_protocol::{ErrorCode, Request, Response};
 
+use crate::ids::GroupId;
 use trine_protocol::lock::{Granted, Released};
 use trine_protocol::queue::{HandOff, LockStep};
-use crate::ids::GroupId;
 
 /// What is wrong, for a person.
 pub(crate) type Check = Result<(), String>;

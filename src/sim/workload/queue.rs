@@ -6,8 +6,8 @@
 use trine_protocol::Request;
 use trine_protocol::lock::{Release, Renew};
 use trine_protocol::queue::{
-    About, AckMany, BackOff, Declare, Delivery, Dequeue, Enqueue, EnqueueOptions, ExplainQueue, Extend, HandOff, ListQueues,
-    LockStep, MessageState, Nack, Peek, Policy, QueueReceipt, Receipt, Redrive, ShowQueue,
+    About, AckMany, BackOff, Declare, Delivery, Dequeue, Enqueue, EnqueueOptions, ExplainQueue, Extend, HandOff,
+    ListQueues, LockStep, MessageState, Nack, Peek, Policy, QueueReceipt, Receipt, Redrive, ShowQueue,
 };
 
 use super::{Held, Workload, name};
@@ -42,7 +42,7 @@ impl Workload {
         let request = match random.below(100) {
             0..46 => {
                 let options = Some(Box::new(self.options(random, &queue)));
-                Enqueue { queue, body: self.value(random), options, ..Enqueue::default() }.into()
+                Enqueue { queue, body: self.value(random), options }.into()
             }
             46..91 => Dequeue {
                 queue,
@@ -124,11 +124,18 @@ impl Workload {
     }
 
     /// A job leads to the next one, and a lock that the client holds is given back or kept, or one that it does not hold any more.
-    fn hand_off(&mut self, random: &mut Random, client: usize, group: GroupId, queue: String, delivery: Delivery) -> HandOff {
+    fn hand_off(
+        &mut self,
+        random: &mut Random,
+        client: usize,
+        group: GroupId,
+        queue: String,
+        delivery: Delivery,
+    ) -> HandOff {
         let options = EnqueueOptions { max_deliveries: DELIVERIES_MAX, ..EnqueueOptions::default() };
         let next = name('j', group, random.below(self.names));
         let body = self.value(random);
-        let enqueue = Enqueue { queue: next, body, options: Some(Box::new(options)), ..Enqueue::default() };
+        let enqueue = Enqueue { queue: next, body, options: Some(Box::new(options)) };
         let locks = &mut self.clients[client].locks;
         let position = locks.iter().position(|held| held.group == group).filter(|_| random.chance(700));
         let lock = position.map(|position| {
