@@ -198,7 +198,7 @@ pub(super) struct PushOptions {
 }
 
 impl PushOptions {
-    fn to_wire(self) -> EnqueueOptions {
+    fn into_wire(self) -> EnqueueOptions {
         let Self { priority, key, tenant, delay_ms, ttl_ms, dedup_id } = self;
         EnqueueOptions { priority, key, tenant, delay_ms, ttl_ms, dedup_id, ..EnqueueOptions::default() }
     }
@@ -298,7 +298,7 @@ async fn push(
     options: PushOptions,
     client: ClientArgs,
 ) -> Result<Exit, Failure> {
-    let (body, options) = (value_or_input(message)?, options.to_wire());
+    let (body, options) = (value_or_input(message)?, options.into_wire());
     let options = (options != EnqueueOptions::default()).then(|| Box::new(options));
     let enqueue = Enqueue { queue: queue.clone(), body, if_token, options };
     let Response::Enqueue(enqueued) = client.connect().await?.call(enqueue).await? else {

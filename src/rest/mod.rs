@@ -51,6 +51,8 @@ mod node;
 mod openapi;
 mod problem;
 mod queue;
+mod queue_more;
+mod queue_routes;
 pub mod receipt;
 mod reply;
 mod route;
