@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const RATE_INTERVAL: &str = "8s";
 /// Panels that show zeros in a run without faults, and why.
 const QUIET: &[(&str, &str)] = &[
+    ("Refused because full", "a queue has to be full"),
     ("Evictions", "a group's lines have to be more than 64 MiB"),
     ("Copies in clients", "no client of the run keeps copies"),
     ("Notices to clients", "no client of the run keeps copies"),
