@@ -215,6 +215,8 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
         "trine_cache_dirty_bytes",
         "trine_cache_oldest_dirty_seconds",
         "trine_cache_evictions_total",
+        "trine_cache_client_copies",
+        "trine_cache_copy_notices_total",
         "trine_cache_writes_lost_total",
         "trine_cache_coherence_violations_total",
         "trine_bus_lease_lapses_total",

@@ -128,6 +128,8 @@ handles! {
         bytes: gauge "trine_cache_bytes",
         memory_bytes: gauge "trine_cache_memory_bytes",
         evictions: following "trine_cache_evictions_total",
+        client_copies: gauge "trine_cache_client_copies",
+        copy_notices: following "trine_cache_copy_notices_total",
         dirty_lines: gauge "trine_cache_dirty_lines",
         dirty_bytes: gauge "trine_cache_dirty_bytes",
         oldest_dirty_seconds: gauge "trine_cache_oldest_dirty_seconds",

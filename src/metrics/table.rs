@@ -157,6 +157,8 @@ table! {
     "trine_cache_lines" Gauge "lines" ["group", "state"] "Lines in this node's cache by their state: M, E, S.";
     "trine_cache_bytes" Gauge "bytes" ["group"] "Bytes of keys and values in this node's cache.";
     "trine_cache_memory_bytes" Gauge "bytes" ["group"] "Bytes of keys and values in the group's main memory, as this node has applied it.";
+    "trine_cache_client_copies" Gauge "copies" ["group"] "Copies of this node's lines that its clients may read without asking it.";
+    "trine_cache_copy_notices_total" Counter "notices" ["group"] "Notices to clients that copies are to be dropped.";
     "trine_cache_evictions_total" Counter "lines" ["group"] "Lines that went because others needed their room.";
     "trine_cache_dirty_lines" Gauge "lines" ["group"] "Values written on this node that main memory lacks.";
     "trine_cache_dirty_bytes" Gauge "bytes" ["group"] "Bytes of the values written on this node that main memory lacks.";

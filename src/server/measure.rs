@@ -33,12 +33,14 @@ pub(super) struct Sample {
     lock_counts: lock::Counts,
     cache: cache::Stats,
     cache_memory_bytes: usize,
+    /// Copies in clients, and notices that some were to be dropped.
+    copies: (usize, u64),
 }
 
 impl Sample {
     /// The numbers of a replica now.
     pub(super) fn of(replica: &Replica<Faithful>, now: Now) -> Self {
-        let mut sample = Self { cache: replica.agent().stats(), ..Self::default() };
+        let mut sample = Self { cache: replica.agent().stats(), copies: replica.copies(), ..Self::default() };
         if let Some(raft) = replica.raft() {
             (sample.raft, sample.lags, sample.log_time_ms) = (raft.stats(), raft.lags(), raft.log_time_ms(now));
         }
@@ -154,6 +156,9 @@ impl Meter {
         let dirty_us = stats.dirty_since_us.map_or(0, |since_us| now.mono_us.saturating_sub(since_us));
         cache.oldest_dirty_seconds.set(Duration::from_micros(dirty_us).as_secs_f64());
         cache.evictions.at(stats.counts.evictions);
+        let (copies, notices) = sample.copies;
+        cache.client_copies.set(copies as f64);
+        cache.copy_notices.at(notices);
         cache.write_backs.at(stats.counts.write_backs);
         cache.writes_lost.at(stats.counts.lost);
         cache.checks.at(stats.counts.audits);

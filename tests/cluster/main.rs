@@ -25,6 +25,7 @@ mod backup;
 mod cluster;
 mod explain;
 mod failover;
+mod fresh;
 mod hits;
 mod http;
 mod load;

@@ -35,6 +35,7 @@ mod call;
 mod clock;
 mod connection;
 mod endpoint;
+pub mod fresh;
 pub mod lock;
 pub mod near;
 mod partitioned;
