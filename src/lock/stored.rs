@@ -249,7 +249,8 @@ impl State {
         let in_line: usize = self.locks.values().map(|lock| lock.line.len()).sum();
         let waiting: usize = self.waiters.iter().map(|(_, waiter)| 1 + waiter.acquire.also.len()).sum();
         assert_eq!(in_line, waiting, "who stands in a line waits");
-        assert!(self.waiters.iter().all(|(ticket, _)| self.deadlock(*ticket).is_none()), "clients wait for each other");
+        let cycle = self.waiters.iter().find_map(|(ticket, _)| self.deadlock(*ticket));
+        assert!(cycle.is_none(), "clients wait for each other: {cycle:?}");
     }
 }
 

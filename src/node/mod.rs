@@ -532,4 +532,6 @@ impl Step {
 }
 
 #[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
-use trine_protocol::lock::{Granted, Released};
+use trine_protocol::lock::{Fenced, ForceReleased, Granted, HolderView, LockExplained, Released};
 use trine_protocol::queue::{
     AckWhich, Acked, AckedMany, Cause, Declared, Delivery, Dequeued, Enqueued, ExplainedQueue, Extended, Flow, FlowSet,
     MessageState, Nacked, Peek, Peeked, PeekedMessage, Purged, QueueLine, QueueShown, Queues, Redriven, Undeclared,
@@ -153,12 +153,25 @@ impl World {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
-            Request::Cancel(_) | Request::ForceRelease(_) | Request::Fence(_) | Request::Observe(_) => {
+            Request::Cancel(_) | Request::ExplainClient(_) | Request::ListLocks(_) | Request::Observe(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
-            Request::ExplainLock(_) | Request::ExplainClient(_) | Request::ListLocks(_) => {
-                return refuse(ErrorCode::InvalidArgument);
+            Request::ExplainLock(explain) => {
+                let holder = self.locks.get(&explain.lock);
+                let view = |(client, token): &(String, u64)| HolderView {
+                    client: client.clone(),
+                    token: *token,
+                    ..HolderView::default()
+                };
+                let holders: Vec<HolderView> = holder.map(view).into_iter().collect();
+                let holders_total = holders.len() as u32;
+                Response::ExplainLock(LockExplained { holders, holders_total, ..LockExplained::default() })
             }
+            Request::ForceRelease(force) => {
+                let holders = self.locks.remove(&force.lock).map(|(client, _)| client).into_iter().collect();
+                Response::ForceRelease(ForceReleased { holders, token: index })
+            }
+            Request::Fence(_) => Response::Fence(Fenced { before: 0 }),
             Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
