@@ -232,6 +232,7 @@ impl State {
         for (ticket, waiter) in self.waiters.iter() {
             let due = (waiter.gives_up_ms.min(waiter.alive_ms), Due::Wait(*ticket));
             assert!(self.deadlines.contains(&due), "waiter {ticket} never gives up");
+            assert!(waiter.alive_ms < NEVER_MS, "waiter {ticket} stays, although nobody asks about it any more");
             for name in waiter.acquire.locks() {
                 assert!(self.locks[name].line.contains(ticket), "waiter {ticket} is not in the line of {name}");
             }

@@ -29,6 +29,7 @@ mod copies;
 pub mod effect;
 mod forward;
 mod hand_off;
+mod lead;
 mod look;
 pub mod machine;
 pub mod message;

@@ -16,7 +16,7 @@ use trine_protocol::cluster::{
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
+use trine_protocol::lock::{Granted, IfToken, Inspected, Released};
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
 
@@ -170,7 +170,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("transfer", cache, Transfer { group: 2, node: text("node3") }.into()),
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
-        ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
         (
             "enqueue",
             HEADER,
@@ -195,22 +194,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
             "ack by body",
             HEADER,
             Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")), if_token: None }.into(),
-        ),
-        (
-            "acquire",
-            HEADER,
-            Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000, ..Acquire::default() }.into(),
-        ),
-        (
-            "release",
-            HEADER,
-            Release { lock: text("billing/7"), client: text("c1"), token: 99, ..Release::default() }.into(),
-        ),
-        (
-            "renew",
-            HEADER,
-            Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000, ..Renew::default() }
-                .into(),
         ),
         ("get", cache, Get { key: text("user:123") }.into()),
         ("put", cache, put.clone().into()),

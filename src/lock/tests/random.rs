@@ -159,7 +159,7 @@ impl Bench {
             Op::GiveUp { back } => {
                 let by = self.caller(*back);
                 self.waits.remove(&(by.session, by.sequence));
-                self.both(move |state, at| state.give_up::<Faithful>(at, by));
+                self.both(move |state, at| state.give_up(at, by));
             }
             Op::Again { back } => {
                 let by = self.caller(*back);
