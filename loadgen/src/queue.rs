@@ -147,7 +147,7 @@ fn dequeue(queue: &str, count_max: u32) -> Dequeue {
 }
 
 fn acknowledge(queue: &str, delivery: &Delivery) -> Request {
-    Ack { queue: queue.to_owned(), which: AckWhich::from(delivery) }.into()
+    Ack { queue: queue.to_owned(), which: AckWhich::from(delivery), if_token: None }.into()
 }
 
 impl Workload for Queues {

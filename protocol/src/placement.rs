@@ -122,20 +122,20 @@ impl Ring {
     fn groups_of_hand_off<'a>(&self, hand_off: &'a HandOff) -> Vec<(&'a str, u32)> {
         let ack = hand_off.ack.as_ref().map(|ack| (ack.queue.as_str(), self.group_of_queue(&ack.queue)));
         let next = hand_off.enqueue.as_ref().map(|next| (next.queue.as_str(), self.group_of_queue(&next.queue)));
-        let lock = hand_off.lock.as_ref().map(|step| match step {
-            LockStep::Release(release) => release.lock.as_str(),
-            LockStep::Renew(renew) => renew.lock.as_str(),
-        });
-        let lock = lock.map(|lock| (lock, self.group_of_lock(lock)));
-        ack.into_iter().chain(next).chain(lock).collect()
+        let mut locks: Vec<&str> = Vec::new();
+        match &hand_off.lock {
+            Some(LockStep::Release(release)) => {
+                locks.extend(release.also.iter().chain([&release.lock]).map(String::as_str))
+            }
+            Some(LockStep::Renew(renew)) => locks.extend(renew.also.iter().chain([&renew.lock]).map(String::as_str)),
+            None => {}
+        }
+        locks.extend(hand_off.enqueue.iter().flat_map(|next| &next.if_token).map(|of| of.lock.as_str()));
+        let locks = locks.into_iter().map(|lock| (lock, self.group_of_lock(lock)));
+        ack.into_iter().chain(next).chain(locks).collect()
     }
 
-    /// Looks whether one command can span all the names of a request.
-    ///
-    /// # Errors
-    /// `NotColocated`, with both names and their groups.
-    pub fn check_colocated(&self, request: &Request) -> Result<(), Error> {
-        let Request::HandOff(hand_off) = request else { return Ok(()) };
+    fn check_hand_off(&self, hand_off: &HandOff) -> Result<(), Error> {
         let names = self.groups_of_hand_off(hand_off);
         let first = names.first().copied();
         let other = first.and_then(|(_, group)| names.iter().copied().find(|(_, other)| *other != group));
@@ -193,6 +193,13 @@ impl Ring {
             Request::Release(release) => Some(self.group_of_lock(&release.lock)),
             Request::Renew(renew) => Some(self.group_of_lock(&renew.lock)),
             Request::Inspect(inspect) => Some(self.group_of_lock(&inspect.lock)),
+            Request::Cancel(cancel) => Some(self.group_of_lock(&cancel.lock)),
+            Request::ForceRelease(force) => Some(self.group_of_lock(&force.lock)),
+            Request::Fence(fence) => Some(self.group_of_lock(&fence.resource)),
+            Request::ExplainLock(explain) => Some(self.group_of_lock(&explain.lock)),
+            Request::ExplainClient(explain) => existing(explain.group),
+            Request::ListLocks(list) => existing(list.group),
+            Request::Observe(observe) => Some(self.group_of_lock(&observe.lock)),
             Request::Get(get) => Some(self.group_of_key(&get.key)),
             Request::Put(put) => Some(self.group_of_key(&put.key)),
             Request::Delete(delete) => Some(self.group_of_key(&delete.key)),
@@ -201,7 +208,45 @@ impl Ring {
             Request::ListKeys(list) => existing(list.group),
             Request::Explain(explain) => Some(self.group_of_key(&explain.key)),
             Request::Evacuate(evacuate) => existing(evacuate.group),
+            Request::GetCopy(get) => Some(self.group_of_key(&get.key)),
+            Request::KeepCopies(keep) => existing(keep.group),
+            Request::DropCopies(drop) => existing(drop.group),
             Request::WriteBack(write_back) => Some(self.group_of_key(&write_back.key)),
+        }
+    }
+
+    /// Looks whether all names of a request are of the group that it goes to.
+    ///
+    /// # Errors
+    /// `NotColocated`, with the first name that is not.
+    pub fn check_colocated(&self, request: &Request) -> Result<(), Error> {
+        let Some(group) = self.group_of_request(request) else { return Ok(()) };
+        if let Request::HandOff(hand_off) = request {
+            return self.check_hand_off(hand_off);
+        }
+        let locks: Vec<&String> = match request {
+            Request::Acquire(acquire) => acquire.also.iter().collect(),
+            Request::Release(release) => release.also.iter().collect(),
+            Request::Renew(renew) => renew.also.iter().collect(),
+            Request::Cancel(cancel) => cancel.also.iter().collect(),
+            Request::Enqueue(enqueue) => enqueue.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Ack(ack) => ack.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Put(put) => put.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Delete(delete) => delete.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Add(add) => add.if_token.iter().map(|of| &of.lock).collect(),
+            _ => return Ok(()),
+        };
+        match locks.into_iter().find(|lock| self.group_of_lock(lock) != group) {
+            None => Ok(()),
+            Some(lock) => {
+                let other = self.group_of_lock(lock);
+                let message = format!(
+                    "lock '{lock}' is of group {other}, the request of group {group}: a tag in braces that all names share, as in \
+                     '{{{tag}}}', brings them together",
+                    tag = lock_placement_key(lock),
+                );
+                Err(Error::new(ErrorCode::NotColocated, message).with_hint(lock.as_str()))
+            }
         }
     }
 }

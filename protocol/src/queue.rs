@@ -14,6 +14,7 @@ mod whole;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::lock::IfToken;
 pub use delivery::{AckMany, AckedMany, Extend, Extended, MessageState, Nack, Nacked, Receipt, RefusedReceipt};
 pub use hand_off::{HandOff, HandedOff, LockStep, QueueReceipt};
 pub use look::{
@@ -34,6 +35,9 @@ pub struct Enqueue {
     pub queue: String,
     /// At most [`crate::limits::VALUE_BYTES_MAX`] bytes.
     pub body: Bytes,
+    /// The grant that must hold, where one must.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
     /// What is special about the message; nil for most.
     #[serde(default)]
     pub options: Option<Box<EnqueueOptions>>,
@@ -166,6 +170,9 @@ pub struct Ack {
     pub queue: String,
     /// Which delivery.
     pub which: AckWhich,
+    /// The grant that must hold, where one must.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// How an [`Ack`] names the delivery.

@@ -7,9 +7,11 @@ mod whole;
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
+use trine_protocol::Response;
 use trine_protocol::limits::BATCH_MAX;
 use trine_protocol::limits::{PRIORITY_MAX, WAIT_MS_MAX};
-use trine_protocol::queue::{AckWhich, Delivery, Dequeue, EnqueueOptions, MessageState, Receipt};
+use trine_protocol::lock::IfToken;
+use trine_protocol::queue::{AckWhich, Delivery, Dequeue, Enqueue, EnqueueOptions, MessageState, Receipt};
 
 use crate::rest::receipt;
 
@@ -23,6 +25,9 @@ pub(super) enum QueueCommand {
         queue: String,
         /// The message; standard input where it is left out.
         message: Option<String>,
+        /// Only if this grant of a lock holds.
+        #[arg(long, value_name = "LOCK:TOKEN", value_parser = super::lock::if_token)]
+        if_token: Option<IfToken>,
         #[command(flatten)]
         options: PushOptions,
         #[command(flatten)]
@@ -229,7 +234,11 @@ fn read_receipt(receipt: &str) -> Result<Receipt, Failure> {
 impl QueueCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
-            Self::Push { queue, message, options, client } => push(queue, message, options, client).await,
+            Self::Push { queue, message, if_token, options, client } => {
+                let (body, options) = (value_or_input(message)?, options.into_wire());
+                let options = (options != EnqueueOptions::default()).then(|| Box::new(options));
+                push(Enqueue { queue, body, if_token, options }, client).await
+            }
             Self::Pull { queue, count, visibility_ms, wait_ms, consumer, ack, client } => {
                 let dequeue = Dequeue { queue, visibility_ms, count_max: count, wait_ms, consumer };
                 pull(dequeue, ack, client).await
@@ -284,17 +293,10 @@ impl QueueCommand {
     }
 }
 
-async fn push(
-    queue: String,
-    message: Option<String>,
-    options: PushOptions,
-    client: ClientArgs,
-) -> Result<Exit, Failure> {
-    let message = value_or_input(message)?;
-    let (connected, options) = (client.connect().await?, options.into_wire());
-    let enqueued = match options == EnqueueOptions::default() {
-        true => connected.enqueue(queue.as_str(), message).await?,
-        false => connected.enqueue_with(queue.as_str(), message, options).await?,
+async fn push(enqueue: Enqueue, client: ClientArgs) -> Result<Exit, Failure> {
+    let queue = enqueue.queue.clone();
+    let Response::Enqueue(enqueued) = client.connect().await?.call(enqueue).await? else {
+        return Err(Failure::new(Exit::Failed, "the answer is none to an enqueue"));
     };
     let status = if enqueued.duplicate { "duplicate" } else { "enqueued" };
     let mut json = json!({ "status": status, "queue": queue, "id": enqueued.id });

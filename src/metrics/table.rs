@@ -141,7 +141,15 @@ table! {
     "trine_lock_renewed_total" Counter "renewals" ["group"] "Leases of locks begun anew.";
     "trine_lock_released_total" Counter "releases" ["group"] "Locks given back by their holders.";
     "trine_lock_expired_total" Counter "expirations" ["group"] "Locks whose lease ran out before they were given back.";
-    "trine_lock_contended_total" Counter "requests" ["group"] "Requests for a lock that somebody held.";
+    "trine_lock_contended_total" Counter "requests" ["group"] "Requests for a lock that could not be had at once.";
+    "trine_lock_forced_total" Counter "grants" ["group"] "Grants that a person ended by force.";
+    "trine_lock_waiters" Gauge "requests" ["group"] "Requests that wait for a lock.";
+    "trine_lock_oldest_waiter_seconds" Gauge "seconds" ["group"] "How long the request has waited that has waited for longest, in log time; 0 where none does.";
+    "trine_lock_waits_total" Counter "requests" ["group"] "Requests that began to wait for a lock.";
+    "trine_lock_waits_ended_total" Counter "requests" ["group", "end"] "Waits that ended without a grant, by why: timeout, cancelled, abandoned (the client or its session is gone).";
+    "trine_lock_deadlocks_total" Counter "requests" ["group"] "Requests refused because their client would have waited for itself.";
+    "trine_lock_fences" Gauge "resources" ["group"] "Resources whose highest token is kept.";
+    "trine_lock_wait_seconds" Histogram "seconds" ["group"] in HOLD "How long each grant was waited for, in log time; those that came at once are not in it.";
     "trine_lock_hold_seconds" Histogram "seconds" ["group", "end"] in HOLD "How long locks were held, in log time, by how that ended: released, expired.";
     // The cache.
     "trine_cache_hits_total" Counter "reads" ["state"] "Reads answered from this node's own cache, by the state of the line.";
@@ -149,6 +157,8 @@ table! {
     "trine_cache_lines" Gauge "lines" ["group", "state"] "Lines in this node's cache by their state: M, E, S.";
     "trine_cache_bytes" Gauge "bytes" ["group"] "Bytes of keys and values in this node's cache.";
     "trine_cache_memory_bytes" Gauge "bytes" ["group"] "Bytes of keys and values in the group's main memory, as this node has applied it.";
+    "trine_cache_client_copies" Gauge "copies" ["group"] "Copies of this node's lines that its clients may read without asking it.";
+    "trine_cache_copy_notices_total" Counter "notices" ["group"] "Notices to clients that copies are to be dropped.";
     "trine_cache_evictions_total" Counter "lines" ["group"] "Lines that went because others needed their room.";
     "trine_cache_dirty_lines" Gauge "lines" ["group"] "Values written on this node that main memory lacks.";
     "trine_cache_dirty_bytes" Gauge "bytes" ["group"] "Bytes of the values written on this node that main memory lacks.";

@@ -6,11 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trine_protocol::cache::Keys;
-use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferring};
+use trine_protocol::cluster::{OpenSession, SessionOpened};
 use trine_protocol::error::Outcome;
-use trine_protocol::limits::KEYS_MAX;
-use trine_protocol::lock::Inspected;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::ids::{NodeId, Term};
@@ -19,15 +16,17 @@ use crate::raft::{self, ProposeError};
 use crate::record;
 use crate::rules::{Rule, Rules};
 
-use super::apply::{Read, Waiter};
+use super::apply::Waiter;
 use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
 use super::look::{no_quorum, reads_queue};
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
+use super::park::{self, without_session};
 use super::stream::Outgoing;
 use super::{Replica, Step};
 
+mod leading;
 mod waits;
 
 /// The requests of one node in one group that are not answered.
@@ -56,13 +55,33 @@ struct Entry {
     kind: Kind,
 }
 
+/// What a client's request to the agent is answered as.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// As the agent does.
+    Plain,
+    /// A deletion, which is a write to the agent.
+    Delete,
+    /// A read whose value the client with this number wants to keep.
+    Copy { client: u64, key: String },
+}
+
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
-    /// The agent has it. A deletion is a write to the agent, and has an answer of its own.
-    Cache { deletes: bool },
+    /// The agent has it.
+    Cache { asked: Asked },
     /// For the log.
-    Log { request: Request, place: Option<Place>, at: Option<Position>, client_session: bool, sends: u32, send_us: u64 },
+    Log {
+        request: Request,
+        place: Option<Place>,
+        at: Option<Position>,
+        client_session: bool,
+        sends: u32,
+        send_us: u64,
+        /// The leader has said that it waits, and will answer by itself.
+        waits: bool,
+    },
 }
 
 /// Where a command stands in a session.
@@ -139,7 +158,7 @@ impl<R: Rules> Replica<R> {
         id: RequestId,
         session: Option<SessionRef>,
         deadline_us: u64,
-        request: Request,
+        mut request: Request,
     ) {
         let refusal = if self.draining_since_us.is_some() {
             Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
@@ -154,24 +173,36 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
-        let mut request = request;
         waits::bound(&mut request, deadline_us.saturating_sub(step.now.mono_us));
         if matches!(request, Request::Backup(_)) && !self.leads() {
             let error = self.not_leader();
             return step.effects.reply.push((id, Err(error)));
         }
         if let Request::WriteBackAll(_) = request {
-            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { asked: Asked::Plain } });
             return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
+        }
+        if let Some(answer) = self.copies_request(step, &request) {
+            return step.effects.reply.push((id, Ok(answer)));
         }
         if let Request::Explain(explain) = &request {
             let explained = self.explain(step, &explain.key);
             return step.effects.reply.push((id, Ok(Response::Explain(explained))));
         }
         if let Some((key, operation)) = operation_of(&request) {
-            let deletes = matches!(request, Request::Delete(_));
-            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
-            return self.with_agent(step, |agent, turn| agent.operation(turn, caller, &key, operation));
+            let asked = match request {
+                Request::Delete(_) => Asked::Delete,
+                Request::GetCopy(get) => Asked::Copy { client: get.copies, key: get.key },
+                _ => Asked::Plain,
+            };
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { asked } });
+            return self.begin_operation(step, caller, &key, operation);
+        }
+        let remaining_us = deadline_us.saturating_sub(step.now.mono_us);
+        if session.is_none()
+            && let Err(error) = without_session(&mut request, remaining_us)
+        {
+            return step.effects.reply.push((id, Err(error)));
         }
         let client_session =
             session.is_some() || matches!(request, Request::OpenSession(_)) || waits::milliseconds(&request) > 0;
@@ -182,7 +213,8 @@ impl<R: Rules> Replica<R> {
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
             (_, None) => self.take_place(),
         };
-        let kind = Kind::Log { request, place, at: None, client_session, sends: 0, send_us: step.now.mono_us };
+        let send_us = step.now.mono_us;
+        let kind = Kind::Log { request, place, at: None, client_session, sends: 0, send_us, waits: false };
         let id = self.pending.insert(Entry { client, deadline_us, kind });
         self.dispatch(step, id);
     }
@@ -297,7 +329,7 @@ impl<R: Rules> Replica<R> {
         let (request, place) = match self.sequences.session() {
             None => {
                 let place = Place { session: 0, sequence: 0, acked_below: 0 };
-                (Request::OpenSession(OpenSession { group }), Some(place))
+                (Request::OpenSession(OpenSession { group, timeout_ms: 0 }), Some(place))
             }
             Some(_) => {
                 self.pending.session_used_us = now_us;
@@ -305,7 +337,8 @@ impl<R: Rules> Replica<R> {
             }
         };
         let opens = matches!(request, Request::OpenSession(_));
-        let kind = Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us };
+        let kind =
+            Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us, waits: false };
         let deadline_us = now_us + 4 * self.setup.timing.resend_us;
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         if opens {
@@ -321,22 +354,43 @@ impl<R: Rules> Replica<R> {
             self.release_place(&entry);
             return step.effects.reply.push((client, Ok(no_quorum(self.setup.group))));
         }
+        let mut taken_back = None;
         let error = match &entry.kind {
+            Kind::Log { waits: true, client_session, request, .. }
+                if *client_session || matches!(request, Request::Observe(_)) =>
+            {
+                Error::new(ErrorCode::StillWaiting, "it waits; send the same (session, sequence) again")
+            }
             Kind::Log { sends: 0, .. } => {
                 let what = format!("{} has had no leader for the whole time of the request", self.setup.group);
                 Error::new(ErrorCode::NoLeader, what).retry_after(500)
             }
-            _ => {
+            kind => {
+                if let Kind::Log { request, place: Some(place), client_session: false, .. } = kind {
+                    taken_back = park::taken_back(request, place.sequence);
+                }
                 Error::new(ErrorCode::DeadlineExceeded, "no answer within the request's time; it may still be executed")
             }
         };
+        if let Some(request) = taken_back {
+            self.ask_for_itself(step, request);
+        }
         self.release_place(&entry);
-        if matches!(entry.kind, Kind::Cache { .. }) {
+        if matches!(entry.kind, Kind::Cache { .. }) && !self.copies.forget(id) {
             self.with_agent(step, |agent, turn| agent.expire(turn, id));
         }
         if let Some(client) = entry.client {
             step.effects.reply.push((client, Err(error)));
         }
+    }
+
+    /// The node itself has something for the log.
+    fn ask_for_itself(&mut self, step: &mut Step, request: Request) {
+        let (place, send_us) = (self.take_place(), step.now.mono_us);
+        let kind = Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us, waits: false };
+        let deadline_us = send_us + 4 * self.setup.timing.resend_us;
+        let id = self.pending.insert(Entry { client: None, deadline_us, kind });
+        self.dispatch(step, id);
     }
 
     fn release_place(&mut self, entry: &Entry) {
@@ -351,7 +405,10 @@ impl<R: Rules> Replica<R> {
         self.release_place(&entry);
         let Some(client) = entry.client else { return };
         let result = match (result, &entry.kind) {
-            (Ok(Response::Put(written)), Kind::Cache { deletes: true }) => Ok(Response::Delete(written)),
+            (Ok(Response::Put(written)), Kind::Cache { asked: Asked::Delete }) => Ok(Response::Delete(written)),
+            (Ok(Response::Get(got)), Kind::Cache { asked: Asked::Copy { client, key } }) => {
+                Ok(self.got_copy(step, *client, key, got))
+            }
             (Ok(Response::Acquire(granted)), Kind::Log { request: Request::Renew(_), .. }) => {
                 Ok(Response::Renew(granted))
             }
@@ -370,6 +427,14 @@ impl<R: Rules> Replica<R> {
         let (once, own, opens) = (*sends <= 1, !*client_session, matches!(request, Request::OpenSession(_)));
         let code = result.as_ref().err().map(|error| error.code);
         match code {
+            Some(ErrorCode::StillWaiting) => {
+                let Some(Entry { kind: Kind::Log { request, waits, .. }, .. }) = self.pending.table.get_mut(&id) else {
+                    return;
+                };
+                *waits = true;
+                let again_us = now_us + park::again_us(request);
+                return self.pending.send_at(id, again_us);
+            }
             Some(ErrorCode::NotLeader | ErrorCode::NoLeader) => {
                 return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 10);
             }
@@ -427,21 +492,22 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let reads =
-            |request: &Request| matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_));
+        let reads = |request: &Request| {
+            matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_) | Request::ListLocks(_))
+                || matches!(request, Request::ExplainLock(_) | Request::ExplainClient(_) | Request::Observe(_))
+        };
         if reads(&forward.request)
             || reads_queue(&forward.request)
+            || waits::milliseconds(&forward.request) > 0
             || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_))
         {
-            return self.lead_without_entry(step, forward, from);
-        }
-        if waits::milliseconds(&forward.request) > 0 {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
         let sender = from.unwrap_or(self.setup.node);
         let command = match request {
-            Request::OpenSession(_) => Some(Command::OpenSession),
+            Request::OpenSession(OpenSession { timeout_ms: 0, .. }) => Some(Command::OpenSession),
+            Request::OpenSession(open) => Some(Command::OpenSessionFor(open.timeout_ms)),
             request => Operation::of(request)
                 .map(|operation| Command::Once(Once { session, sequence, acked_below, operation })),
         };
@@ -477,89 +543,6 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    /// What the leader does without an entry of the log: linearizable reads, and handing over.
-    fn lead_without_entry(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let Forward { id, request, at, .. } = forward;
-        let sender = from.unwrap_or(self.setup.node);
-        if !self.leads() {
-            let error = self.not_leader();
-            return self.answer(step, from, id, Err(error));
-        }
-        let member = &mut self.member;
-        if !member.streams.admits::<R>(sender, at) {
-            return match from {
-                None => self.out_of_order(step, at.stream),
-                Some(node) => step.send(node, GroupMessage::OutOfOrder(at.stream)),
-            };
-        }
-        member.streams.take(sender, at);
-        if let Request::Transfer(transfer) = request {
-            let result = self.hand_over(step, &transfer.node);
-            return self.answer(step, from, id, result);
-        }
-        if let Request::Dequeue(dequeue) = request {
-            return self.park(step, from, id, dequeue);
-        }
-        if let Request::Evacuate(evacuate) = request {
-            let result = self.evacuate(step, &evacuate.node);
-            return self.answer(step, from, id, result);
-        }
-        member.next_ticket += 1;
-        let ticket = member.next_ticket;
-        match member.raft.read(step.now, ticket) {
-            Ok(()) => drop(member.reads.insert(ticket, Read { node: from, id, request })),
-            Err(refusal) => {
-                let error = Error::new(ErrorCode::Overloaded, refusal.to_string()).retry_after(50);
-                self.answer(step, from, id, Err(error));
-            }
-        }
-    }
-
-    fn hand_over(&mut self, step: &Step, node: &str) -> Result<Response, Error> {
-        let group = self.setup.group;
-        let refused = |what: String| Err(Error::new(ErrorCode::InvalidArgument, what));
-        let raft = &mut self.member.raft;
-        if node == self.setup.node.as_str() {
-            return Ok(Response::Transfer(Transferring {}));
-        }
-        let Some(target) = raft.membership().voters.iter().find(|id| id.node.as_str() == node).copied() else {
-            let voters: Vec<String> = raft.membership().voters.iter().map(|id| id.node.to_string()).collect();
-            return refused(format!("{node} is no voter of {group}: {} are", voters.join(", ")));
-        };
-        if !raft.followers().iter().any(|follower| follower.replica == target && follower.active) {
-            return refused(format!("{node} does not answer the leader of {group}"));
-        }
-        raft.transfer_to(step.now, target.node);
-        Ok(Response::Transfer(Transferring {}))
-    }
-
-    /// A read may be answered from the state as it is now.
-    pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
-        let Some(Read { node, id, request }) = self.member.reads.remove(&ticket) else { return };
-        if let Request::Backup(_) = request {
-            let index = self.member.machine.applied().index;
-            self.member.checkpoints.want_whole();
-            return self.answer(step, node, id, Ok(Response::Backup(BackupBegun { backup: 0, index })));
-        }
-        if let Request::ListKeys(list) = request {
-            let keys = self.member.machine.memory().keys(&list.prefix, &list.after).take(KEYS_MAX + 1).cloned();
-            let mut keys: Vec<String> = keys.collect();
-            let more = keys.len() > KEYS_MAX;
-            keys.truncate(KEYS_MAX);
-            return self.answer(step, node, id, Ok(Response::ListKeys(Keys { keys, more })));
-        }
-        if reads_queue(&request) {
-            return self.answer_queue_read(step, node, id, &request);
-        }
-        let Request::Inspect(inspect) = request else { return };
-        let holder = self.member.machine.lock().holder(&inspect.lock);
-        let inspected = match holder {
-            Some(held) => Inspected { client: held.client.to_string(), token: held.token },
-            None => Inspected { client: String::new(), token: 0 },
-        };
-        self.answer(step, node, id, Ok(Response::Inspect(inspected)));
-    }
-
     pub(super) fn not_leader(&self) -> Error {
         let leader = self.leader().map(|(leader, _)| leader);
         let listed = leader.and_then(|leader| self.roster.nodes.get(&leader));
@@ -578,6 +561,6 @@ impl<R: Rules> Replica<R> {
 }
 
 /// The answer to a request that opened a session.
-pub(super) fn session_opened(session: u64) -> Response {
-    Response::OpenSession(SessionOpened { session, timeout_ms: super::SESSION_TIMEOUT_MS })
+pub(super) fn session_opened(session: u64, timeout_ms: u32) -> Response {
+    Response::OpenSession(SessionOpened { session, timeout_ms })
 }

@@ -25,7 +25,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn hand_off<R: Rules>(&mut self, at: At, hand_off: &HandOff) -> Result<Answer, Error> {
+    pub(super) fn hand_off<R: Rules>(&mut self, at: At, by: lock::Caller, hand_off: &HandOff) -> Result<Answer, Error> {
         hand_off.check()?;
         let HandOff { ack, enqueue, lock } = hand_off;
         if let Some(ack) = ack {
@@ -35,7 +35,7 @@ impl Machine {
             self.queue.check_enqueue(enqueue)?;
         }
         if let Some(step) = lock {
-            let done = self.step_lock(at, step);
+            let done = self.step_lock::<R>(at, by, step);
             if !R::without(Rule::HandOffHalfDone) {
                 done?;
             }
@@ -43,7 +43,7 @@ impl Machine {
         let acked = match ack {
             Some(ack) => {
                 let which = AckWhich::Receipt { id: ack.receipt.id, token: ack.receipt.token };
-                let ack = Ack { queue: ack.queue.clone(), which };
+                let ack = Ack { queue: ack.queue.clone(), which, if_token: None };
                 match self.queue.apply(at, &queue::Command::Ack(ack)).expect("its receipt was looked at") {
                     queue::Answer::Acked { id } => Some(id),
                     other => unreachable!("an acknowledgement answered by {other:?}"),
@@ -65,14 +65,14 @@ impl Machine {
     }
 
     /// Releases or renews a lock, if exactly that grant holds it.
-    fn step_lock(&mut self, at: At, step: &LockStep) -> Result<(), Error> {
+    fn step_lock<R: Rules>(&mut self, at: At, by: lock::Caller, step: &LockStep) -> Result<(), Error> {
         let command = match step {
             LockStep::Renew(renew) => lock::Command::Renew(renew.clone()),
             LockStep::Release(release) => {
-                self.lock.check_held(&release.lock, &release.client, release.token)?;
+                self.lock.demand(&release.lock, release.token)?;
                 lock::Command::Release(release.clone())
             }
         };
-        self.lock.apply(at, &command).map(drop)
+        self.lock.apply::<R>(at, by, &command).map(drop)
     }
 }

@@ -131,7 +131,7 @@ impl Polls {
 
 impl<R: Rules> Replica<R> {
     /// A dequeue that waits has come to the leader: it is proposed if there is something for it, and parked until there is.
-    pub(super) fn park(&mut self, step: &mut Step, node: Option<NodeId>, id: u64, dequeue: Dequeue) {
+    pub(super) fn park_poll(&mut self, step: &mut Step, node: Option<NodeId>, id: u64, dequeue: Dequeue) {
         let polls = &mut self.member.polls;
         if polls.by_origin.contains_key(&(node, id)) {
             return;

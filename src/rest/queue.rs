@@ -119,7 +119,7 @@ pub(crate) async fn ack<G: Gateway>(door: &Door<G>, mut arguments: Arguments) ->
             return Err(Failure::Invalid(vec![Problem::missing(&[Part::Name("body"), Part::Name("message")])]));
         }
     };
-    match door.call(Ack { queue, which }).await? {
+    match door.call(Ack { queue, which, if_token: None }).await? {
         Response::Ack(acked) => {
             Ok(Reply::ok(&AckedBody { status: "acknowledged", node: &node, message: message.as_deref(), id: acked.id }))
         }

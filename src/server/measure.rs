@@ -33,12 +33,14 @@ pub(super) struct Sample {
     lock_counts: lock::Counts,
     cache: cache::Stats,
     cache_memory_bytes: usize,
+    /// Copies in clients, and notices that some were to be dropped.
+    copies: (usize, u64),
 }
 
 impl Sample {
     /// The numbers of a replica now.
     pub(super) fn of(replica: &Replica<Faithful>, now: Now) -> Self {
-        let mut sample = Self { cache: replica.agent().stats(), ..Self::default() };
+        let mut sample = Self { cache: replica.agent().stats(), copies: replica.copies(), ..Self::default() };
         if let Some(raft) = replica.raft() {
             (sample.raft, sample.lags, sample.log_time_ms) = (raft.stats(), raft.lags(), raft.log_time_ms(now));
         }
@@ -131,6 +133,15 @@ impl Meter {
         lock.released.at(counts.released);
         lock.expired.at(counts.expired);
         lock.contended.at(counts.contended);
+        lock.forced.at(counts.forced);
+        lock.waiters.set(sample.locks.waiting as f64);
+        lock.oldest_waiter_seconds.set(age_seconds(sample.log_time_ms, sample.locks.oldest_waiting_ms));
+        lock.waits.at(counts.waited);
+        lock.wait_timeouts.at(counts.timeouts);
+        lock.waits_cancelled.at(counts.cancelled);
+        lock.waits_abandoned.at(counts.abandoned);
+        lock.deadlocks.at(counts.deadlocks);
+        lock.fences.set(sample.locks.fences as f64);
     }
 
     fn measure_cache(&mut self, now: Now, lease: bool, lines: ByState, sample: &Sample) {
@@ -145,12 +156,22 @@ impl Meter {
         let dirty_us = stats.dirty_since_us.map_or(0, |since_us| now.mono_us.saturating_sub(since_us));
         cache.oldest_dirty_seconds.set(Duration::from_micros(dirty_us).as_secs_f64());
         cache.evictions.at(stats.counts.evictions);
+        let (copies, notices) = sample.copies;
+        cache.client_copies.set(copies as f64);
+        cache.copy_notices.at(notices);
         cache.write_backs.at(stats.counts.write_backs);
         cache.writes_lost.at(stats.counts.lost);
         cache.checks.at(stats.counts.audits);
         cache.violations.at(stats.counts.violations);
         cache.lease.set(one_if(lease));
         cache.lease_lapses.at(stats.counts.lapses);
+    }
+
+    /// Notes how long locks were waited for.
+    pub(super) fn waited(&self, waited_ms: Vec<u64>) {
+        for waited_ms in waited_ms {
+            self.handles.lock.wait_seconds.record(Duration::from_millis(waited_ms));
+        }
     }
 
     /// Notes how long locks were held.

@@ -112,8 +112,8 @@ impl Audit {
             }
             Question::Revive { queue } => revive(&queue).into(),
             Question::Finish { queue, receipts } => AckMany { queue, receipts }.into(),
-            Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
-            Question::Free { lock, token } => Release { lock, client, token }.into(),
+            Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000, ..Acquire::default() }.into(),
+            Question::Free { lock, token } => Release { lock, client, token, ..Release::default() }.into(),
         };
         Some(Wish { group: *group, request, session: None })
     }

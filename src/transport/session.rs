@@ -39,12 +39,12 @@ use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameError, Kind};
 use trine_protocol::handshake::Role;
 use trine_protocol::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, IN_FLIGHT_MAX};
-use trine_protocol::{Error, ErrorCode, Response};
+use trine_protocol::{Error, ErrorCode, Push, Request, Response};
 
 use crate::clock;
 use crate::metrics::{self, Refused};
 use crate::node::effect::SessionRef;
-use crate::server::{CallOptions, Gateway, log_limit};
+use crate::server::{CallOptions, Gateway, Pushes, log_limit};
 
 use super::greeting::greet;
 use super::limits::{IDLE_MAX, IN_FLIGHT_BYTES_MAX, LOOK_EVERY, PING_AFTER, WRITE_BUFFER_BYTES_MAX, WRITE_DEADLINE};
@@ -94,6 +94,8 @@ struct Session<G, S> {
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     in_flight_bytes: usize,
     subscriptions: Subscriptions<G>,
+    /// What the node says unasked, once the client has said that it takes it.
+    pushes: Option<Pushes>,
     /// The client sends nothing more, or nothing more is taken from it.
     ended: Option<End>,
     heard_us: u64,
@@ -110,6 +112,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             gateway,
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
+            pushes: None,
             ended: None,
             heard_us: clock::mono_us(),
             pinged: false,
@@ -132,11 +135,12 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             let pushes = self.subscriptions.is_polling() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
             tokio::select! {
                 polled = self.subscriptions.polled(), if pushes && self.ended.is_none() => {
-                    if let Some(frame) = self.subscriptions.brought(polled) {
-                        self.put(&frame);
+                    if let Some(pushed) = self.subscriptions.brought(polled) {
+                        self.put(&Push::from(pushed).to_frame());
                     }
                 }
                 Some(answer) = self.in_flight.next(), if answers => self.answer_with_others(answer),
+                Some(push) = next_push(&mut self.pushes), if self.may_put() => self.put(&push.to_frame()),
                 progress = self.connection.progress(read) => match progress {
                     Ok(progress) => self.note(progress),
                     Err(error) => return End::Failed(error),
@@ -164,6 +168,11 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     /// Whether another frame may be taken: the bounds that the connection's reading stops at.
     fn may_take(&self) -> bool {
         self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Whether more may be put into the buffer of what is written.
+    fn may_put(&self) -> bool {
+        self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX
     }
 
     fn take_frames(&mut self) -> Result<(), Error> {
@@ -206,6 +215,9 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
         if let Some(result) = self.subscriptions.take(id, &request) {
             return self.put_answer(&Answer { id, command, request_bytes: 0, result });
         }
+        if let Err(error) = self.take_pushes(&request) {
+            return self.put(&Frame::error(id, command, &error));
+        }
         let call = self.gateway.clone();
         let request_bytes = frame.body.len();
         let mut answer: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move {
@@ -220,6 +232,25 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
                 self.in_flight.push(answer);
             }
         }
+    }
+
+    /// From the first request on that speaks of a client's copies, the connection takes what is said of them.
+    fn take_pushes(&mut self, request: &Request) -> Result<(), Error> {
+        let Some(client) = copies_of(request) else { return Ok(()) };
+        let what = match &self.pushes {
+            Some(pushes) if pushes.client() == client => return Ok(()),
+            Some(pushes) => {
+                format!("copies is {client}, and was {} before: a connection has one number", pushes.client())
+            }
+            None => match self.gateway.listen(client) {
+                Some(pushes) => {
+                    self.pushes = Some(pushes);
+                    return Ok(());
+                }
+                None => format!("copies is {client}, which another connection has: it is to be random"),
+            },
+        };
+        Err(Error::new(ErrorCode::InvalidArgument, what))
     }
 
     /// Takes an answer that is ready, and all that are ready besides: they share one write.
@@ -292,6 +323,25 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
         };
         self.connection.close_with(&Frame::goodbye(&error)).await;
     }
+}
+
+/// What the node says next unasked; where the client takes nothing of the kind, this never is.
+async fn next_push(pushes: &mut Option<Pushes>) -> Option<Push> {
+    match pushes {
+        Some(pushes) => pushes.next().await,
+        None => None,
+    }
+}
+
+/// The number that a client gave its copies, in a request about them. 0 is none, which the gateway will say.
+fn copies_of(request: &Request) -> Option<u64> {
+    let copies = match request {
+        Request::GetCopy(get) => get.copies,
+        Request::KeepCopies(keep) => keep.copies,
+        Request::DropCopies(drop) => drop.copies,
+        _ => 0,
+    };
+    (copies != 0).then_some(copies)
 }
 
 /// A request's header as the gateway gets it.

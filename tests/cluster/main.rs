@@ -12,6 +12,7 @@
 //! | `owner` | a dirty line of a dead node is refused, and back with the node |
 //! | `explain` | what a key is on each node and why is told; what a dead node has is given up by a person alone |
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
+//! | `locks` | those who wait are served in order over nodes and leaders; cycles are refused; a holder that overslept is refused by queue and cache |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
 //! | `queues` | policies, delays, keys, ids, pushes, hand-offs and partitions hold on every node and over the death of a leader |
 //! | `rejoin` | any one node may die; it comes back with everything |
@@ -24,10 +25,13 @@ mod backup;
 mod cluster;
 mod explain;
 mod failover;
+mod fresh;
 mod hits;
 mod http;
 mod load;
+mod locks;
 mod membership;
+mod near;
 mod operations;
 mod owner;
 mod ports;

@@ -28,12 +28,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::sync::CancellationToken;
 
-use crate::codec;
 use crate::command::{Command, Request, RequestHeader, Response};
 use crate::error::{Error, ErrorCode};
 use crate::frame::{Frame, FrameCodec, FrameError, Kind};
 use crate::handshake::{Hello, Welcome};
 use crate::limits::{DEADLINE_MS_MAX, HANDSHAKE_MS_MAX, IN_FLIGHT_MAX};
+use crate::push::Push;
 use crate::queue::{Delivery, Pushed, Subscribe};
 
 use super::clock;
@@ -49,6 +49,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 const CONTROL_PLACES: usize = 16;
 /// How long after the deadline the node's own word is waited for: it may know that nothing was done.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// What is done with a push.
+pub(super) type OnPush = Box<dyn Fn(Push) + Send + Sync>;
 
 /// Why a request got no answer that it wanted.
 #[derive(Debug)]
@@ -107,14 +110,27 @@ impl Connection {
     /// # Errors
     /// The node's own where it refuses; `Unreachable` where there is none; `BadFrame` where it is no node of Trine.
     pub(super) async fn open(address: &str, hello: &Hello, until: Instant) -> Result<Self, Error> {
+        Self::open_with(address, hello, until, None).await
+    }
+
+    /// The same, where pushes are handed to `on_push` in the order in which they come, before what comes after them is looked at.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub(super) async fn open_with(
+        address: &str,
+        hello: &Hello,
+        until: Instant,
+        on_push: Option<OnPush>,
+    ) -> Result<Self, Error> {
         let until = until.min(clock::now() + Duration::from_millis(HANDSHAKE_MS_MAX));
-        match timeout_at(until, Self::shake_hands(address, hello)).await {
+        match timeout_at(until, Self::shake_hands(address, hello, on_push)).await {
             Ok(result) => result,
             Err(_) => Err(Error::new(ErrorCode::Unreachable, format!("{address} did not answer in time"))),
         }
     }
 
-    async fn shake_hands(address: &str, hello: &Hello) -> Result<Self, Error> {
+    async fn shake_hands(address: &str, hello: &Hello, on_push: Option<OnPush>) -> Result<Self, Error> {
         let unreachable = |error: std::io::Error| Error::new(ErrorCode::Unreachable, format!("{address}: {error}"));
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
@@ -128,10 +144,10 @@ impl Connection {
             Err(FrameError::Io(error)) => return Err(unreachable(error)),
             Err(error) => return Err(Error::new(ErrorCode::BadFrame, format!("{address}: {error}"))),
         };
-        Ok(Self::start(Welcome::from_frame(&frame)?, reader, write))
+        Ok(Self::start(Welcome::from_frame(&frame)?, reader, write, on_push))
     }
 
-    fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf) -> Self {
+    fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf, on_push: Option<OnPush>) -> Self {
         let in_flight_max = (welcome.limits.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
         let (sender, receiver) = mpsc::channel(in_flight_max + CONTROL_PLACES);
         let flight = Arc::new(Flight {
@@ -141,7 +157,7 @@ impl Connection {
         });
         let tasks = [
             tokio::spawn(write_all(receiver, write, flight.clone())),
-            tokio::spawn(read_all(reader, sender.downgrade(), flight.clone())),
+            tokio::spawn(read_all(reader, sender.downgrade(), flight.clone(), on_push)),
         ];
         let permits = Arc::new(Semaphore::new(in_flight_max));
         Self { welcome, ids: 1.into(), permits, sender, flight, tasks }
@@ -168,13 +184,24 @@ impl Connection {
         request: &Request,
         until: Instant,
     ) -> Result<Response, Failure> {
-        self.call_with(header, request, until, None).await
+        self.call_with(header, request, until, GRACE, None).await
+    }
+
+    /// The same, and waits for so much longer than `until` for the node's own word.
+    pub(super) async fn call_patiently(
+        &self,
+        header: RequestHeader,
+        request: &Request,
+        until: Instant,
+        grace: Duration,
+    ) -> Result<Response, Failure> {
+        self.call_with(header, request, until, grace, None).await
     }
 
     /// Subscribes: what the node sends goes to `pushes`, until the subscription ends.
     pub(super) async fn subscribe(&self, subscribe: Subscribe, until: Instant, pushes: Pushes) -> Result<u64, Failure> {
         let request = Request::Subscribe(subscribe);
-        match self.call_with(RequestHeader::default(), &request, until, Some(pushes)).await? {
+        match self.call_with(RequestHeader::default(), &request, until, GRACE, Some(pushes)).await? {
             Response::Subscribe(subscribed) => Ok(subscribed.subscription),
             other => Err(Failure::Node(super::mismatch(&other))),
         }
@@ -190,6 +217,7 @@ impl Connection {
         mut header: RequestHeader,
         request: &Request,
         until: Instant,
+        grace: Duration,
         pushes: Option<Pushes>,
     ) -> Result<Response, Failure> {
         let full = || {
@@ -211,7 +239,7 @@ impl Connection {
         let outgoing = Outgoing::Request(Frame::request(id, &header, request), waiting);
         // There is a place for each permit, so the channel is not full; it is closed where the connection is.
         self.sender.try_send(outgoing).map_err(|_| not_sent(self.flight.why_lost()))?;
-        match timeout_at(until + GRACE, answer).await {
+        match timeout_at(until + grace, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Failure::CutOff(self.flight.why_lost())),
             Err(_) => Err(Failure::CutOff(Error::new(ErrorCode::DeadlineExceeded, "no answer came in time"))),
@@ -233,6 +261,17 @@ impl Flight {
 
     fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Pushes>> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands deliveries to their subscription. One that has just gone gets them again, when their time is over.
+    fn pushed(&self, pushed: Pushed) {
+        let mut subscribers = self.subscribers();
+        let Some(subscriber) = subscribers.get(&pushed.subscription) else { return };
+        let ended = pushed.error.is_some();
+        let _ = subscriber.send(pushed.error.map_or(Ok(pushed.deliveries), Err));
+        if ended {
+            subscribers.remove(&pushed.subscription);
+        }
     }
 
     /// Notes a request before its first byte is written. False where the connection is lost.
@@ -360,12 +399,26 @@ fn put(outgoing: Outgoing, buffer: &mut BytesMut, flight: &Flight) {
 }
 
 /// The reader task: hands answers to who waits for them, until the connection is lost.
-async fn read_all(mut reader: Reader, sender: mpsc::WeakSender<Outgoing>, flight: Arc<Flight>) {
+async fn read_all(
+    mut reader: Reader,
+    sender: mpsc::WeakSender<Outgoing>,
+    flight: Arc<Flight>,
+    on_push: Option<OnPush>,
+) {
     let mut quiet_spells = 0;
     let reason = loop {
         let bytes_before = reader.buffer.len();
         match timeout(Duration::from_millis(QUIET_MS_MAX), reader.next()).await {
             Ok(Ok(Some(frame))) if frame.kind == Kind::Goodbye => break goodbye(&frame),
+            Ok(Ok(Some(frame))) if frame.kind == Kind::Push => {
+                quiet_spells = 0;
+                // One that a newer node says is skipped.
+                match (Push::decode(frame.command, &frame.body), &on_push) {
+                    (Ok(Some(Push::Pushed(pushed))), _) => flight.pushed(pushed),
+                    (Ok(Some(push)), Some(on_push)) => on_push(push),
+                    _ => {}
+                }
+            }
             Ok(Ok(Some(frame))) => {
                 quiet_spells = 0;
                 receive(frame, &sender, &flight);
@@ -402,27 +455,12 @@ fn receive(frame: Frame, sender: &mpsc::WeakSender<Outgoing>, flight: &Flight) {
         Kind::Ping => send_control(sender, Frame::pong(frame.id)),
         Kind::Response | Kind::Error => {
             // An id that nobody waits for is an answer to something else than was asked; nobody can use it.
-            let Some(waiting) = flight.land(frame.id) else { return end_subscription(&frame, flight) };
+            let Some(waiting) = flight.land(frame.id) else { return };
             let result = read_answer(&frame, waiting.command);
             let _ = waiting.reply.send(result.map_err(Failure::Node));
         }
-        Kind::Push if frame.command == Command::Subscribe.code() => {
-            let Ok(pushed) = codec::decode::<Pushed>("Pushed", &frame.body) else { return };
-            if let Some(subscriber) = flight.subscribers().get(&frame.id) {
-                // One who has just gone gets them again, when their time is over.
-                let _ = subscriber.send(Ok(pushed.deliveries));
-            }
-        }
-        // Pushes of newer versions are skipped; the other kinds have no business here and do no harm.
+        // The other kinds have no business here and do no harm.
         _ => {}
-    }
-}
-
-/// An error to a subscription that was open: the node has ended it.
-fn end_subscription(frame: &Frame, flight: &Flight) {
-    if let (Some(subscriber), Kind::Error) = (flight.subscribers().remove(&frame.id), frame.kind) {
-        let error = frame.decode_error().unwrap_or_else(|error| error);
-        let _ = subscriber.send(Err(error));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::queue::{
 answers! {
     /// Puts a message with a priority, a key, a delay and so on into a queue.
     enqueue_with(queue: impl Into<String>, body: impl Into<Bytes>, options: EnqueueOptions) -> Enqueued {
-        Enqueue Enqueue { queue: queue.into(), body: body.into(), options: Some(Box::new(options)) }
+        Enqueue Enqueue { queue: queue.into(), body: body.into(), options: Some(Box::new(options)), ..Enqueue::default() }
     }
     /// Takes messages as the request says; with `wait_ms` it waits for some. The wait comes on top of the client's deadline.
     dequeue_with(dequeue: Dequeue) -> Dequeued {

@@ -47,7 +47,7 @@ fn old_readers_skip_what_is_new_and_new_readers_fill_it_in() {
 fn cases_with_fields_grow_too() {
     // ["q", {"Receipt": [1, 2, 3]}]: a receipt with one field more.
     let body = b"\x92\xa1q\x81\xa7Receipt\x93\x01\x02\x03";
-    let ack = Ack { queue: "q".into(), which: AckWhich::Receipt { id: 1, token: 2 } };
+    let ack = Ack { queue: "q".into(), which: AckWhich::Receipt { id: 1, token: 2 }, if_token: None };
     assert_eq!(decode::<Ack>("Ack", body).unwrap(), ack);
 }
 

@@ -1,6 +1,8 @@
 //! Ranges of the queue's requests.
 
+use super::locks::if_token;
 use super::{as_u32, at_most, in_range, name, not_empty};
+use crate::command::Request;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{
     BATCH_MAX, CONSUMER_BYTES_MAX, CREDIT_MAX, DEDUP_ID_BYTES_MAX, DEDUP_WINDOW_MS_MAX, KEY_IN_FLIGHT_MAX,
@@ -14,6 +16,7 @@ use crate::queue::{
 
 pub(super) fn enqueue(enqueue: &Enqueue) -> Result<(), Error> {
     name("queue", &enqueue.queue)?;
+    if_token(&enqueue.if_token)?;
     at_most("body", enqueue.body.len(), VALUE_BYTES_MAX)?;
     enqueue.options.as_deref().map_or(Ok(()), options)
 }
@@ -52,6 +55,7 @@ pub(super) fn dequeue(dequeue: &Dequeue) -> Result<(), Error> {
 
 pub(super) fn ack(ack: &Ack) -> Result<(), Error> {
     name("queue", &ack.queue)?;
+    if_token(&ack.if_token)?;
     match &ack.which {
         AckWhich::Receipt { .. } => Ok(()),
         AckWhich::Body(body) => at_most("body", body.len(), VALUE_BYTES_MAX),
@@ -135,8 +139,8 @@ pub(super) fn hand_off(hand_off: &HandOff) -> Result<(), Error> {
     ack.as_ref().map_or(Ok(()), |ack| name("queue", &ack.queue))?;
     next.as_ref().map_or(Ok(()), enqueue)?;
     match lock {
-        Some(LockStep::Release(release)) => super::release(release),
-        Some(LockStep::Renew(renew)) => super::renew(renew),
+        Some(LockStep::Release(release)) => Request::Release(release.clone()).check_lock(),
+        Some(LockStep::Renew(renew)) => Request::Renew(renew.clone()).check_lock(),
         None => Ok(()),
     }
 }

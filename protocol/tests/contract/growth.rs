@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use trine_protocol::frame::{Frame, Kind};
-use trine_protocol::{Command, ErrorCode};
+use trine_protocol::{Command, ErrorCode, Push};
 
 use super::pieces::{elements, end, with_elements};
 use super::samples::{self, Sample};
@@ -12,6 +12,7 @@ use super::samples::{self, Sample};
 fn arrays(frame: &Frame) -> Vec<usize> {
     match frame.kind {
         Kind::Request => elements(&frame.body, 0).iter().map(|place| place.start).collect(),
+        Kind::Push if Push::ALL.iter().any(|(code, ..)| *code == frame.command) => vec![0],
         Kind::Push | Kind::Ping | Kind::Pong | Kind::Peer => vec![],
         _ => vec![0],
     }
@@ -22,13 +23,18 @@ fn defaults(frame: &Frame) -> usize {
     match (frame.kind, Command::from_code(frame.command)) {
         (Kind::Request, Some(Command::Dequeue)) => 4,
         (Kind::Request, Some(Command::Nack | Command::Redrive | Command::HandOff)) => 3,
-        (Kind::Request, Some(Command::Peek)) => 2,
-        (Kind::Request, Some(Command::Enqueue | Command::Extend | Command::Purge | Command::ListQueues)) => 1,
+        (Kind::Request, Some(Command::Peek | Command::Enqueue)) => 2,
+        (Kind::Request, Some(Command::Extend | Command::Purge | Command::ListQueues)) => 1,
         (Kind::Request, Some(Command::ExplainQueue | Command::Subscribe)) => 1,
+        (Kind::Request, Some(Command::Reshape | Command::ListKeys | Command::Renew | Command::Cancel)) => 1,
+        (Kind::Request, Some(Command::Ack | Command::OpenSession)) => 1,
+        (Kind::Request, Some(Command::Add)) => 2,
+        (Kind::Request, Some(Command::Delete | Command::Release)) => 3,
+        (Kind::Request, Some(Command::Put)) => 6,
+        (Kind::Request, Some(Command::Acquire)) => 7,
         (Kind::Response, Some(Command::Enqueue)) => 2,
-        (Kind::Request, Some(Command::Release | Command::Reshape | Command::Add | Command::ListKeys)) => 1,
-        (Kind::Request, Some(Command::Put)) => 5,
-        (Kind::Request, Some(Command::Delete)) => 2,
+        (Kind::Response, Some(Command::Acquire | Command::Renew)) => 2,
+        (Kind::Response, Some(Command::Release)) => 1,
         (Kind::Response, Some(Command::Get)) => 1,
         (Kind::Response, Some(Command::Status)) => 2,
         (Kind::Error | Kind::Goodbye, _) => 2,
@@ -103,11 +109,13 @@ fn a_missing_field_is_zero_or_empty() {
         ("explain queue: a message", 1, "about: Queue"),
         ("hand off", 3, "ack: None, enqueue: None, lock: None"),
         ("subscribe", 1, "visibility_ms: 0"),
-        ("release", 1, "token: 0"),
-        ("put: everything", 1, "content_type: \"text/plain\", fill: 0"),
-        ("put: everything", 5, "only_if: Anything, ttl_ms: 0, through: false, content_type: \"\", fill: 0"),
-        ("delete: everything", 2, "only_if: Anything, through: false"),
-        ("add", 1, "by: -3, through: false"),
+        ("release", 3, "token: 0"),
+        ("acquire", 7, "mode: Exclusive, wait_ms: 0, also: [], reenter: 0, through_session: false, delay_ms: 0"),
+        ("enqueue", 2, "if_token: None, options: None"),
+        ("put: everything", 2, "content_type: \"text/plain\", fill: 0, if_token: None"),
+        ("put: everything", 6, "only_if: Anything, ttl_ms: 0, through: false, content_type: \"\", fill: 0"),
+        ("delete: everything", 3, "only_if: Anything, through: false"),
+        ("add", 2, "by: -3, through: false"),
         ("list keys", 1, "after: \"\""),
         ("answer to get", 1, "content_type: \"\""),
         ("reshape: replace", 1, "at_version: None"),

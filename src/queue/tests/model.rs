@@ -66,7 +66,7 @@ impl Model {
                 }
                 Ok(Answer::Delivered(handed))
             }
-            Command::Ack(Ack { queue, which }) => {
+            Command::Ack(Ack { queue, which, .. }) => {
                 let id = self.which(at.stamp_ms, queue, which)?;
                 self.messages.iter_mut().find(|message| message.id == id).unwrap().gone = true;
                 Ok(Answer::Acked { id })
@@ -215,10 +215,10 @@ impl Bench {
                 let (taken_from, id, token) = which.get(&self.receipts).clone();
                 let which =
                     AckWhich::Receipt { id: id + u64::from(*id_off), token: token.wrapping_add_signed(*token_off) };
-                Command::Ack(Ack { queue: queue.map_or(taken_from, name), which })
+                Command::Ack(Ack { queue: queue.map_or(taken_from, name), which, if_token: None })
             }
             Op::Body { queue, body } => {
-                Command::Ack(Ack { queue: name(*queue), which: AckWhich::Body(content(*body)) })
+                Command::Ack(Ack { queue: name(*queue), which: AckWhich::Body(content(*body)), if_token: None })
             }
             Op::Advance { ms } => return self.at.stamp_ms += ms,
             Op::Skip { entries } => return self.at.index += entries,

@@ -255,7 +255,7 @@ impl Runner {
         let command = match step {
             Step::Enqueue { queue, body, options } => {
                 let (body, options) = (Bytes::from(expand(body)), steps::options(options)?);
-                Command::Enqueue(Enqueue { queue: expand(queue), body, options })
+                Command::Enqueue(Enqueue { queue: expand(queue), body, options, ..Enqueue::default() })
             }
             Step::Dequeue { queue, count, visibility, by } => Command::Dequeue(Dequeue {
                 queue: expand(queue),
@@ -266,11 +266,13 @@ impl Runner {
             }),
             Step::Ack(queue, id, token) => {
                 let which = AckWhich::Receipt { id: *id, token: parse_token(token)? };
-                Command::Ack(Ack { queue: expand(queue), which })
+                Command::Ack(Ack { queue: expand(queue), which, if_token: None })
             }
-            Step::AckBody(queue, body) => {
-                Command::Ack(Ack { queue: expand(queue), which: AckWhich::Body(Bytes::from(expand(body))) })
-            }
+            Step::AckBody(queue, body) => Command::Ack(Ack {
+                queue: expand(queue),
+                which: AckWhich::Body(Bytes::from(expand(body))),
+                if_token: None,
+            }),
             Step::AckMany { queue, receipts } => {
                 let one = |text: &str| {
                     let (id, token) = text.split_once('/').ok_or("a receipt is ID/TOKEN")?;

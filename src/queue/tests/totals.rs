@@ -52,7 +52,7 @@ fn totals_follow_every_change_and_outlive_a_restart() {
     let (id, token) = bench.dequeue(3_010, "b");
     let totals = bench.state.totals();
     assert_eq!((totals.ready, totals.in_flight, totals.bytes), (1, 2, 12));
-    bench.apply(3_020, Command::Ack(Ack { queue: "b".into(), which: AckWhich::Receipt { id, token } }));
+    bench.apply(3_020, Command::Ack(Ack { queue: "b".into(), which: AckWhich::Receipt { id, token }, if_token: None }));
     let totals = bench.state.totals();
     assert_eq!((totals.queues, totals.ready, totals.in_flight, totals.bytes), (1, 1, 1, 5));
 

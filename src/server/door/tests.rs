@@ -145,7 +145,7 @@ async fn a_replica_that_says_nothing_does_not_hold_the_caller() {
 async fn what_no_group_needs_to_see_is_refused_at_the_door() {
     let bench = bench();
     let plain = CallOptions::default();
-    assert_eq!(bench.code_now(OpenSession { group: GROUPS }, plain), Some(ErrorCode::InvalidArgument));
+    assert_eq!(bench.code_now(OpenSession { group: GROUPS, timeout_ms: 0 }, plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(KeepAlive { group: u32::MAX }, plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(get(""), plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(get(&"k".repeat(KEY_BYTES_MAX + 1)), plain), Some(ErrorCode::TooLarge));

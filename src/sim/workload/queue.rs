@@ -4,13 +4,13 @@
 //! with an even one tenants that take turns; every job dies after [`DELIVERIES_MAX`] deliveries, and some are scheduled for long after the run.
 
 use trine_protocol::Request;
-use trine_protocol::lock::{Release, Renew};
+use trine_protocol::lock::Release;
 use trine_protocol::queue::{
     About, AckMany, BackOff, Declare, Delivery, Dequeue, Enqueue, EnqueueOptions, ExplainQueue, Extend, HandOff,
     ListQueues, LockStep, MessageState, Nack, Peek, Policy, QueueReceipt, Receipt, Redrive, ShowQueue,
 };
 
-use super::{Held, Workload, name};
+use super::{Workload, name};
 use crate::ids::GroupId;
 use crate::sim::random::Random;
 
@@ -42,7 +42,7 @@ impl Workload {
         let request = match random.below(100) {
             0..46 => {
                 let options = Some(Box::new(self.options(random, &queue)));
-                Enqueue { queue, body: self.value(random), options }.into()
+                Enqueue { queue, body: self.value(random), options, ..Enqueue::default() }.into()
             }
             46..91 => Dequeue {
                 queue,
@@ -135,16 +135,19 @@ impl Workload {
         let options = EnqueueOptions { max_deliveries: DELIVERIES_MAX, ..EnqueueOptions::default() };
         let next = name('j', group, random.below(self.names));
         let body = self.value(random);
-        let enqueue = Enqueue { queue: next, body, options: Some(Box::new(options)) };
+        let enqueue = Enqueue { queue: next, body, options: Some(Box::new(options)), ..Enqueue::default() };
         let locks = &mut self.clients[client].locks;
-        let position = locks.iter().position(|held| held.group == group).filter(|_| random.chance(700));
+        let position = locks.iter().position(|held| held.group() == group).filter(|_| random.chance(700));
         let lock = position.map(|position| {
-            let Held { lock, client, token, .. } = locks.remove(position);
+            let held = locks.remove(position);
             match random.below(4) {
                 // The token of no grant: nothing of the hand-off may happen.
-                0 => LockStep::Release(Release { lock, client, token: token - 1 }),
-                1 => LockStep::Renew(Renew { lock, client, token, lease_ms: random.between(100, 2_000) as u32 }),
-                _ => LockStep::Release(Release { lock, client, token }),
+                0 => {
+                    let release = held.release();
+                    LockStep::Release(Release { token: release.token - 1, ..release })
+                }
+                1 => LockStep::Renew(held.renew(random.between(100, 2_000) as u32)),
+                _ => LockStep::Release(held.release()),
             }
         });
         HandOff { ack: Some(QueueReceipt { queue, receipt: delivery.receipt() }), enqueue: Some(enqueue), lock }
