@@ -157,7 +157,7 @@ impl<R: Rules> Replica<R> {
         id: RequestId,
         session: Option<SessionRef>,
         deadline_us: u64,
-        request: Request,
+        mut request: Request,
     ) {
         let refusal = if self.draining_since_us.is_some() {
             Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
@@ -172,7 +172,6 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
-        let mut request = request;
         waits::bound(&mut request, deadline_us.saturating_sub(step.now.mono_us));
         if matches!(request, Request::Backup(_)) && !self.leads() {
             let error = self.not_leader();

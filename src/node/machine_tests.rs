@@ -157,7 +157,7 @@ fn writes_that_demand_a_grant_are_done_while_it_holds_and_never_after() {
         let if_token = Some(IfToken { lock: "demo".into(), token });
         let enqueue = Enqueue { queue: "q".into(), body: "m".into(), if_token: if_token.clone(), ..Enqueue::default() };
         let which = AckWhich::Receipt { id: 77, token: 78 };
-        let ack = Ack { queue: "q".into(), which, if_token: if_token.clone(), ..Enqueue::default() };
+        let ack = Ack { queue: "q".into(), which, if_token: if_token.clone() };
         let (node, write) = (NodeId::numbered(1), cache::WriteId { session, sequence: 900 });
         let own = cache::Own::refusal("k".into(), node, Incarnation(1), write);
         let own = cache::Own { refused: false, value: Some("v".into()), through: true, if_token, ..own };

@@ -10,7 +10,7 @@ use trine_protocol::queue::{
     QueueReceipt, QueueShown, Queues, Receipt, Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue,
     Subscribe, Subscribed, TenantWeight, Undeclare, Undeclared, Unsubscribe, Unsubscribed,
 };
-use trine_protocol::{ErrorCode, Request, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 const RECEIPT: Receipt = Receipt { id: 41, token: 45 };
 
@@ -196,9 +196,13 @@ fn delivery() -> Delivery {
     Delivery { id: 41, token: 45, deliveries: 2, body: Bytes::from_static(b"hello"), attributes }
 }
 
-/// What a subscription is sent.
-pub(crate) fn pushed() -> Pushed {
-    Pushed { subscription: 7, deliveries: vec![delivery()] }
+/// What a subscription is sent: deliveries, and its end.
+pub(crate) fn pushes() -> [(&'static str, Pushed); 2] {
+    let end = Error::new(ErrorCode::QueuePartitioned, "queue 'orders' has 3 partitions");
+    [
+        ("push: deliveries", Pushed { subscription: 7, deliveries: vec![delivery()], error: None }),
+        ("push: end of a subscription", Pushed { subscription: 7, deliveries: vec![], error: Some(end) }),
+    ]
 }
 
 pub(crate) fn responses() -> Vec<(&'static str, Response)> {

@@ -114,21 +114,24 @@ fn others() -> Vec<Sample> {
     let opaque = Bytes::from_static(b"\x00opaque\xff");
     let gone = Push::from(CopiesGone { group: 2, notice: 17, keys: vec!["user:123".into()] });
     let all_gone = Push::from(CopiesGone { group: 2, notice: 18, keys: Vec::new() });
-    let pushed = Push::from(queue_samples::pushed());
     let push = Frame { kind: Kind::Push, id: 0, command: 0x0901, body: Bytes::from_static(b"\x90") };
     let held = Error::new(ErrorCode::LockHeld, "lock 'demo' is held by 'c1'").with_hint("c1").retry_after(250);
     let bare = Error::new(ErrorCode::UnknownCommand, "");
-    vec![
+    let mut samples = vec![
         sample("ping", Frame::ping(7), empty()),
         sample("pong", Frame::pong(7), empty()),
         sample("push of a newer node", push.clone(), format!("{:?}", push.body)),
-        sample("push: deliveries", pushed.to_frame(), format!("{pushed:?}")),
         sample("push: copies gone", gone.to_frame(), format!("{gone:?}")),
         sample("push: copies gone, all", all_gone.to_frame(), format!("{all_gone:?}")),
         sample("peer", Frame::peer(opaque.clone()), format!("{opaque:?}")),
         sample("error", Frame::error(7, 0x0301, &held), format!("{held:?}")),
         sample("error to an unknown command", Frame::error(u64::MAX, 0xffff, &bare), format!("{bare:?}")),
-    ]
+    ];
+    for (name, pushed) in queue_samples::pushes() {
+        let push = Push::from(pushed);
+        samples.push(sample(name, push.to_frame(), format!("{push:?}")));
+    }
+    samples
 }
 
 fn requests() -> Vec<(String, RequestHeader, Request)> {
@@ -219,11 +222,9 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    let list = list.into_iter().chain(locks::requests(HEADER, cache));
-    let named = list.map(|(name, header, request)| (name.to_string(), header, request));
-    named
-        .chain(queue_samples::requests().into_iter().map(|(name, request)| (name.to_string(), HEADER, request)))
-        .collect()
+    let queues = queue_samples::requests().into_iter().map(|(name, request)| (name, HEADER, request));
+    let list = list.into_iter().chain(locks::requests(HEADER, cache)).chain(queues);
+    list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {
