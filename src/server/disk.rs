@@ -15,7 +15,7 @@ use crate::node::effect::{Checkpoint, Fetch, Input, Write};
 use crate::raft::Snapshot;
 use crate::storage::writer::{LogHandle, LogWriter, StateHandle, StateWriter};
 use crate::storage::{
-    Claim, DataDirectory, LogOptions, LogStore, Recovered, SegmentLog, SledStore, StateStore, StorageError,
+    Claim, DataDirectory, LogOptions, LogStore, Recovered, SegmentLog, StateDisk, StateStore, StorageError,
     StorageStats,
 };
 
@@ -30,7 +30,7 @@ pub(super) struct Opened {
     pub(super) recovered: BTreeMap<GroupId, Recovered>,
     pub(super) cluster_id: u64,
     log: SegmentLog,
-    state: SledStore,
+    state: StateDisk,
 }
 
 /// Opens the data directory, or makes it. Blocks.
@@ -48,7 +48,7 @@ pub(super) fn open(config: &ServeConfig) -> Result<Opened, StorageError> {
 #[derive(Debug)]
 pub(super) struct Writers {
     log: LogWriter<Measured<SegmentLog>>,
-    state: StateWriter<Watched<Measured<SledStore>>>,
+    state: StateWriter<Watched<Measured<StateDisk>>>,
     backups: Arc<Backups>,
 }
 
@@ -63,7 +63,7 @@ impl Writers {
     /// Starts the threads. What is durable is said to the inbox of its group; `fatal` hears of an error.
     pub(super) fn start(
         log: SegmentLog,
-        state: SledStore,
+        state: StateDisk,
         inboxes: &[Arc<Inbox>],
         stats: &Arc<StorageStats>,
         fatal: fn(&str),
@@ -71,6 +71,7 @@ impl Writers {
         // The threads say how large their files are after each round; until the first one it is what was found.
         stats.log_disk_bytes.store(log.bytes_on_disk(), Relaxed);
         stats.state_disk_bytes.store(state.bytes_on_disk(), Relaxed);
+        stats.body_disk_bytes.store(state.body_bytes_on_disk(), Relaxed);
         let (persisted, done) = (inboxes.to_vec(), inboxes.to_vec());
         let fatal = move |error: StorageError| fatal(&error.to_string());
         let done = move |group: GroupId, input| {
@@ -82,9 +83,10 @@ impl Writers {
             }
         };
         let tracker = Arc::new(Tracker::default());
-        let backups = Arc::new(Backups::new(state.reader(), Arc::clone(&tracker)));
+        let reader = state.reader();
+        let backups = Arc::new(Backups::new(reader.clone(), Arc::clone(&tracker)));
         let state = Watched { store: Measured(state), tracker };
-        let state = StateWriter::spawn(state, done, fatal, Arc::clone(stats), clock::mono_us)?;
+        let state = StateWriter::spawn(state, Some(Box::new(reader)), done, fatal, Arc::clone(stats), clock::mono_us)?;
         let completed = move |group: GroupId, sequence| persisted[group.0 as usize].persisted(sequence);
         let log = LogWriter::spawn(Measured(log), state.handle(), completed, fatal, Arc::clone(stats), clock::mono_us)?;
         Ok(Self { log, state, backups })
@@ -115,7 +117,7 @@ impl Opened {
     }
 
     /// Its parts: the directory, what was recovered, and the stores for [`Writers::start`].
-    pub(super) fn into_parts(self) -> (DataDirectory, BTreeMap<GroupId, Recovered>, SegmentLog, SledStore) {
+    pub(super) fn into_parts(self) -> (DataDirectory, BTreeMap<GroupId, Recovered>, SegmentLog, StateDisk) {
         (self.directory, self.recovered, self.log, self.state)
     }
 }
@@ -186,8 +188,16 @@ impl<S: StateStore> StateStore for Measured<S> {
         self.0.read(group, key)
     }
 
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        self.0.tend()
+    }
+
     fn bytes_on_disk(&self) -> u64 {
         self.0.bytes_on_disk()
+    }
+
+    fn body_bytes_on_disk(&self) -> u64 {
+        self.0.body_bytes_on_disk()
     }
 }
 

@@ -24,7 +24,7 @@
 //!
 //! # Caveats
 //! - A large checkpoint is written twice. A snapshot needs room for both generations until it is installed.
-//! - sled's file does not shrink, and its memory may reach several times the cache's 64 MiB.
+//! - sled's file does not shrink, and its memory may reach several times its cache.
 //! - An open that finds a damaged sled fails. The way back is a new data directory, and the state from a leader.
 
 use std::collections::BTreeMap;
@@ -38,8 +38,9 @@ use sled::Batch;
 use crate::ids::GroupId;
 use crate::node::effect::Checkpoint;
 use crate::raft::{Snapshot, SnapshotMeta};
-use crate::record::{self, Change, prefix};
+use crate::record::{self, Change};
 
+use super::bodies::BodyReader;
 use super::copy::{self, StateReader};
 use super::files::{create_directory, failed, sync_directory};
 use super::keys::{self, STORED_BYTES_MAX, Stored};
@@ -48,8 +49,6 @@ use super::{Records, StateLoad, StateStore, StorageError};
 /// Bytes of sled's own segments, fixed when a database is made. With the default, 512 KiB, values of 20,000 bytes
 /// already end up in files that are never synced.
 const SLED_SEGMENT_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that sled may cache; it takes several times as much.
-const SLED_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Changes of one batch: what holds up a read stays short.
 const BATCH_CHANGES_MAX: usize = 1024;
 /// Bytes of one batch, but for one value that may be larger by itself.
@@ -87,12 +86,12 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens the store in `path`, or makes one. With `fresh` whatever is there is the rest of a first start that was
+    /// Opens the store in `path`, or makes one, with a cache of so many bytes. With `fresh` whatever is there is the rest of a first start that was
     /// killed, and is removed.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where what is there is damaged; else what the disk says.
-    pub fn open(path: &Path, fresh: bool) -> Result<Self, StorageError> {
+    pub fn open(path: &Path, fresh: bool, cache_bytes: u64) -> Result<Self, StorageError> {
         if fresh && path.exists() {
             std::fs::remove_dir_all(path).map_err(failed("remove", path))?;
         }
@@ -102,7 +101,7 @@ impl SledStore {
         let config = sled::Config::new()
             .path(path)
             .segment_size(SLED_SEGMENT_BYTES)
-            .cache_capacity(SLED_CACHE_BYTES)
+            .cache_capacity(cache_bytes)
             .flush_every_ms(None);
         let tree = config.open().map_err(sled_failed("open", path))?;
         let file = File::open(path.join("db")).map_err(failed("open", &path.join("db")))?;
@@ -289,8 +288,8 @@ impl SledStore {
     }
 
     /// Reads records beside this store, on another thread.
-    pub fn reader(&self) -> StateReader {
-        StateReader::new(&self.path, &self.tree)
+    pub(super) fn reader(&self, bodies: BodyReader) -> StateReader {
+        StateReader::new(&self.path, &self.tree, bodies)
     }
 
     /// Runs one step, unless an earlier one failed; remembers if this one does.
@@ -430,8 +429,7 @@ impl StateLoad for SledStore {
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError> {
         let Pointer { generation, applied, .. } = self.pointer(group);
         let all = keys::records(group, generation);
-        let bodies =
-            keys::record(group, generation, &[prefix::BODY])..keys::record(group, generation, &[prefix::BODY + 1]);
+        let bodies = keys::bodies(group, generation);
         let mut records = Vec::new();
         for range in [all.start..bodies.start, bodies.end..all.end] {
             for pair in self.tree.range(range) {
@@ -442,6 +440,24 @@ impl StateLoad for SledStore {
             }
         }
         Ok((applied, records))
+    }
+
+    fn stands(&self, group: GroupId) -> SnapshotMeta {
+        self.pointer(group).applied
+    }
+
+    fn each_body(
+        &self,
+        group: GroupId,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let generation = self.pointer(group).generation;
+        for pair in self.tree.range(keys::bodies(group, generation)) {
+            let (full, stored) = pair.map_err(sled_failed("read", &self.path))?;
+            let key = &full[keys::RECORD_KEY_OFFSET..];
+            visit(key, &self.value(group, generation, key, &stored)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -58,6 +58,8 @@ pub struct StorageStats {
     pub state_waiting: AtomicU64,
     /// Bytes of the state store's files.
     pub state_disk_bytes: AtomicU64,
+    /// Bytes of the files of bodies.
+    pub body_disk_bytes: AtomicU64,
 }
 
 /// Adds to a counter that others only read.

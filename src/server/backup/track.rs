@@ -240,7 +240,15 @@ impl<S: StateStore> StateStore for Watched<S> {
         self.store.read(group, key)
     }
 
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        self.store.tend()
+    }
+
     fn bytes_on_disk(&self) -> u64 {
         self.store.bytes_on_disk()
+    }
+
+    fn body_bytes_on_disk(&self) -> u64 {
+        self.store.body_bytes_on_disk()
     }
 }

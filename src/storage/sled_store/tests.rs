@@ -3,6 +3,8 @@
 use super::*;
 use crate::storage::testing::*;
 
+const CACHE: u64 = 1024 * 1024;
+
 fn many(count: usize, value: &str) -> Vec<(String, String)> {
     (0..count).map(|number| (format!("q{number:05}"), format!("{value} {number}"))).collect()
 }
@@ -27,12 +29,12 @@ fn a_large_checkpoint_is_there_as_a_whole_or_not_at_all_wherever_it_is_cut() {
     let mut happened = Vec::new();
     for batches in 0..12 {
         let directory = tempfile::tempdir().unwrap();
-        let mut store = SledStore::open(directory.path(), false).unwrap();
+        let mut store = SledStore::open(directory.path(), false, CACHE).unwrap();
         store.checkpoint(&put(&old, 5)).unwrap();
         store.batches_left = Some(batches);
         let done = store.checkpoint(&put(&new, 9)).is_ok();
         drop(store);
-        let store = SledStore::open(directory.path(), false).unwrap();
+        let store = SledStore::open(directory.path(), false, CACHE).unwrap();
         let (applied, _) = store.load(G).unwrap();
         match applied.index {
             5 => assert_eq!((values(&store), done), (of(&old), false), "after {batches} batches"),
@@ -55,12 +57,12 @@ fn a_snapshot_replaces_the_state_as_a_whole_wherever_it_is_cut() {
     let mut happened = Vec::new();
     for batches in 0..8 {
         let directory = tempfile::tempdir().unwrap();
-        let mut store = SledStore::open(directory.path(), false).unwrap();
+        let mut store = SledStore::open(directory.path(), false, CACHE).unwrap();
         store.checkpoint(&put(&old, 5)).unwrap();
         store.batches_left = Some(batches);
         let done = store.install(G, &snapshot).is_ok();
         drop(store);
-        let store = SledStore::open(directory.path(), false).unwrap();
+        let store = SledStore::open(directory.path(), false, CACHE).unwrap();
         let (applied, _) = store.load(G).unwrap();
         let expected = if applied.index == 9 { of(&new) } else { of(&old) };
         assert_eq!(values(&store), expected, "after {batches} batches");
@@ -75,36 +77,36 @@ fn a_snapshot_replaces_the_state_as_a_whole_wherever_it_is_cut() {
 #[test]
 fn what_a_killed_start_leaves_is_removed() {
     let directory = tempfile::tempdir().unwrap();
-    let mut store = SledStore::open(directory.path(), false).unwrap();
+    let mut store = SledStore::open(directory.path(), false, CACHE).unwrap();
     store.checkpoint(&put(&many(3, "v"), 5)).unwrap();
     store.sync().unwrap();
     drop(store);
     let half = directory.path().join("snap.FFFFFFFFFFFFFFFF.generating");
     std::fs::write(&half, b"half a snapshot").unwrap();
-    let store = SledStore::open(directory.path(), false).unwrap();
+    let store = SledStore::open(directory.path(), false, CACHE).unwrap();
     assert_eq!(values(&store).len(), 3);
     assert!(!half.exists());
     drop(store);
-    let store = SledStore::open(directory.path(), true).unwrap();
+    let store = SledStore::open(directory.path(), true, CACHE).unwrap();
     assert_eq!(values(&store).len(), 0, "a first start begins anew");
 }
 
 #[test]
 fn a_file_in_blobs_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
-    let mut store = SledStore::open(directory.path(), false).unwrap();
+    let mut store = SledStore::open(directory.path(), false, CACHE).unwrap();
     std::fs::write(directory.path().join("blobs").join("123"), b"a value").unwrap();
     let error = store.sync().unwrap_err();
     assert!(error.to_string().contains("blobs/123"), "{error}");
     assert!(store.checkpoint(&put(&many(3, "v"), 5)).is_err(), "an error is final");
     drop(store);
-    assert!(matches!(SledStore::open(directory.path(), false), Err(StorageError::Corrupt { .. })));
+    assert!(matches!(SledStore::open(directory.path(), false, CACHE), Err(StorageError::Corrupt { .. })));
 }
 
 #[test]
 fn large_values_side_by_side_make_no_blobs() {
     let directory = tempfile::tempdir().unwrap();
-    let mut store = SledStore::open(directory.path(), false).unwrap();
+    let mut store = SledStore::open(directory.path(), false, CACHE).unwrap();
     let value = "x".repeat(STORED_BYTES_MAX - 1);
     for index in 1..=300 {
         let key = format!("q{index:03}");
