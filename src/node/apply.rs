@@ -56,7 +56,7 @@ impl<R: Rules> Replica<R> {
             member.tick_index = None;
         }
         if let Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Acked { id })), repeated: false } = &outcome {
-            member.checkpoints.acknowledged(*id);
+            member.checkpoints.acknowledged(step.now.mono_us, *id);
         }
         match member.waiting.remove(&entry.index) {
             Some(Waiter::Client { node, id }) => self.client_applied(step, node, id, outcome),

@@ -3,6 +3,9 @@
 //! When enough entries were applied, the records that changed go to the state store with the index they stand at. When
 //! they are durable there, the log may forget all but the newest part of what they cover. The bodies of messages that are
 //! still waiting are copied into the state store when compaction is about to overtake their entries, and only then.
+//!
+//! A body there goes with the first checkpoint after its message, and its room with it. So acknowledgements make a checkpoint due as
+//! enqueues do: by their bytes, and where there are few, by time ([`Timing::remove_us`](super::Timing)).
 
 use std::collections::BTreeMap;
 
@@ -33,6 +36,10 @@ pub(super) struct Checkpoints {
     maybe_stored_through: Index,
     /// Bodies in the state store whose messages are gone.
     dead_bodies: Vec<Index>,
+    /// Since when there are some.
+    dead_since_us: Option<u64>,
+    /// Bytes of all bodies at the last checkpoint.
+    body_bytes: u64,
     /// The next one is due at once, and is to have every body: somebody copies the state store.
     whole_wanted: bool,
 }
@@ -46,6 +53,8 @@ impl Checkpoints {
             bodies_through,
             maybe_stored_through: index,
             dead_bodies: Vec::new(),
+            dead_since_us: None,
+            body_bytes: 0,
             whole_wanted: false,
         }
     }
@@ -59,8 +68,9 @@ impl Checkpoints {
         self.bytes += entry.data.len();
     }
 
-    pub(super) fn acknowledged(&mut self, id: Index) {
+    pub(super) fn acknowledged(&mut self, now_us: u64, id: Index) {
         if id <= self.bodies_through.max(self.maybe_stored_through) {
+            self.dead_since_us.get_or_insert(now_us);
             self.dead_bodies.push(id);
         }
     }
@@ -73,9 +83,13 @@ impl<R: Rules> Replica<R> {
         let member = &mut self.member;
         let entries = member.machine.applied().index - member.checkpoints.index;
         let whole = member.checkpoints.whole_wanted;
+        let body_bytes = member.machine.queue().totals().bytes;
+        let removed = member.checkpoints.body_bytes.saturating_sub(body_bytes);
+        let waited = member.checkpoints.dead_since_us.is_some_and(|since| step.now.mono_us >= since + timing.remove_us);
+        let bytes = member.checkpoints.bytes.max(usize::try_from(removed).unwrap_or(usize::MAX));
         let due = whole
             || entries >= timing.checkpoint_entries
-            || (entries > 0 && member.checkpoints.bytes >= timing.checkpoint_bytes);
+            || (entries > 0 && (waited || bytes >= timing.checkpoint_bytes));
         if !due || member.checkpoints.in_flight.is_some() {
             return;
         }
@@ -96,6 +110,8 @@ impl<R: Rules> Replica<R> {
             bodies_through,
             maybe_stored_through: member.checkpoints.maybe_stored_through,
             dead_bodies: Vec::new(),
+            dead_since_us: None,
+            body_bytes,
             whole_wanted: false,
         };
         step.effects.checkpoint.push(Checkpoint { group: self.setup.group, meta: applied, changes, whole });

@@ -15,11 +15,11 @@ use crate::node::effect::{Checkpoint, Fetch, Input, Write};
 use crate::raft::Snapshot;
 use crate::storage::writer::{LogHandle, LogWriter, StateHandle, StateWriter};
 use crate::storage::{
-    Claim, DataDirectory, LogOptions, LogStore, Recovered, SegmentLog, StateDisk, StateStore, StorageError,
-    StorageStats,
+    BodyBytes, Claim, DataDirectory, LogStore, Recovered, SegmentLog, StateDisk, StateStore, StorageError, StorageStats,
 };
 
 use super::backup::{Backups, Tracker, Watched};
+use super::budget::Budget;
 use super::inbox::Inbox;
 use super::replica_task::Disk;
 
@@ -34,10 +34,10 @@ pub(super) struct Opened {
 }
 
 /// Opens the data directory, or makes it. Blocks.
-pub(super) fn open(config: &ServeConfig) -> Result<Opened, StorageError> {
+pub(super) fn open(config: &ServeConfig, budget: &Budget) -> Result<Opened, StorageError> {
     let claim = Claim { node: config.node, cluster: config.cluster_id, groups: config.groups, joins: config.join };
     let crate::storage::Opened { directory, log, state, recovered } =
-        crate::storage::open(&config.data_dir, &claim, LogOptions::default())?;
+        crate::storage::open(&config.data_dir, &claim, budget.storage())?;
     let cluster_id = directory.identity().cluster.ok_or_else(|| StorageError::Refused {
         what: format!("{}: a first start needs --cluster-id, the same on every node", config.data_dir.display()),
     })?;
@@ -71,7 +71,9 @@ impl Writers {
         // The threads say how large their files are after each round; until the first one it is what was found.
         stats.log_disk_bytes.store(log.bytes_on_disk(), Relaxed);
         stats.state_disk_bytes.store(state.bytes_on_disk(), Relaxed);
-        stats.body_disk_bytes.store(state.body_bytes_on_disk(), Relaxed);
+        let BodyBytes { disk, live } = state.body_bytes();
+        stats.body_disk_bytes.store(disk, Relaxed);
+        stats.body_live_bytes.store(live, Relaxed);
         let (persisted, done) = (inboxes.to_vec(), inboxes.to_vec());
         let fatal = move |error: StorageError| fatal(&error.to_string());
         let done = move |group: GroupId, input| {
@@ -196,8 +198,8 @@ impl<S: StateStore> StateStore for Measured<S> {
         self.0.bytes_on_disk()
     }
 
-    fn body_bytes_on_disk(&self) -> u64 {
-        self.0.body_bytes_on_disk()
+    fn body_bytes(&self) -> BodyBytes {
+        self.0.body_bytes()
     }
 }
 
@@ -206,5 +208,7 @@ pub(super) fn measure(stats: &StorageStats) {
     let gauges = metrics::storage();
     gauges.log_bytes.set(stats.log_disk_bytes.load(Relaxed) as f64);
     gauges.state_bytes.set(stats.state_disk_bytes.load(Relaxed) as f64);
+    gauges.queue_disk_bytes.set(stats.body_disk_bytes.load(Relaxed) as f64);
+    gauges.queue_live_bytes.set(stats.body_live_bytes.load(Relaxed) as f64);
     gauges.log_waiting.set(stats.log_waiting.load(Relaxed) as f64);
 }

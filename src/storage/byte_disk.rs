@@ -19,7 +19,7 @@ use crate::node::effect::{Checkpoint, Write};
 use crate::raft::{Snapshot, SnapshotMeta};
 
 use super::assemble::assemble_groups;
-use super::bodies::Bodies;
+use super::bodies::{Bodies, BodyBytes};
 use super::identity::{FORMAT_VERSION, Identity};
 use super::log::{LogsRecovered, Medium as _, segment_number};
 use super::sim_files::SimFiles;
@@ -152,8 +152,8 @@ impl StateStore for ByteDisk {
         self.state.tend()
     }
 
-    fn body_bytes_on_disk(&self) -> u64 {
-        self.state.body_bytes_on_disk()
+    fn body_bytes(&self) -> BodyBytes {
+        self.state.body_bytes()
     }
 }
 

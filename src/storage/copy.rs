@@ -9,6 +9,7 @@
 //!   not noticed. Either way the record was written meanwhile.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -25,8 +26,27 @@ use super::{ReadBeside, StorageError};
 #[derive(Clone, Debug)]
 pub struct StateReader {
     path: PathBuf,
-    tree: sled::Db,
+    tree: SharedTree,
     bodies: BodyReader,
+}
+
+/// The database in use, which another thread may replace by one with the same records.
+#[derive(Clone, Debug)]
+pub(super) struct SharedTree(Arc<RwLock<sled::Db>>);
+
+impl SharedTree {
+    pub(super) fn new(tree: &sled::Db) -> Self {
+        Self(Arc::new(RwLock::new(tree.clone())))
+    }
+
+    /// The database as of now. Not to be kept: the one in use may be another soon.
+    pub(super) fn get(&self) -> sled::Db {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn replace(&self, tree: &sled::Db) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tree.clone();
+    }
 }
 
 /// A record as it was found; None where it was being replaced just then.
@@ -36,7 +56,7 @@ pub type Seen = (Vec<u8>, Option<Bytes>);
 pub type Found = (Vec<u8>, Option<Option<Bytes>>);
 
 impl StateReader {
-    pub(super) fn new(path: &Path, tree: &sled::Db, bodies: BodyReader) -> Self {
+    pub(super) fn new(path: &Path, tree: &SharedTree, bodies: BodyReader) -> Self {
         Self { path: path.to_owned(), tree: tree.clone(), bodies }
     }
 
@@ -45,7 +65,8 @@ impl StateReader {
     /// # Errors
     /// Where the disk refuses.
     pub fn records(&self, group: GroupId, after: Option<&[u8]>, bytes: usize) -> Result<Vec<Seen>, StorageError> {
-        let generation = self.pointer(group)?.generation;
+        let tree = self.tree.get();
+        let generation = self.pointer(group, &tree)?.generation;
         let all = keys::records(group, generation);
         let start = match after {
             Some(key) if bodies::is_body(key) => keys::record(group, generation, &bodies::index_key(group, key)?),
@@ -58,10 +79,10 @@ impl StateReader {
             seen.push((key, value));
             total < bytes
         };
-        'reading: for pair in self.tree.range(start..all.end) {
+        'reading: for pair in tree.range(start..all.end) {
             let (full, stored) = pair.map_err(sled_failed("read", &self.path))?;
             let key = full[keys::RECORD_KEY_OFFSET..].to_vec();
-            let value = value(&self.tree, &self.path, group, generation, &key, &stored).ok();
+            let value = value(&tree, &self.path, group, generation, &key, &stored).ok();
             if !bodies::is_body(&key) {
                 if see(key, value) { continue } else { break }
             }
@@ -87,10 +108,11 @@ impl StateReader {
     /// The body of a message; None where it is gone.
     fn body(&self, group: GroupId, id: Index) -> Result<Option<Bytes>, StorageError> {
         self.bodies.read(group, id, |key| {
-            let generation = self.pointer(group)?.generation;
-            let stored = self.tree.get(keys::record(group, generation, key));
+            let tree = self.tree.get();
+            let generation = self.pointer(group, &tree)?.generation;
+            let stored = tree.get(keys::record(group, generation, key));
             let stored = stored.map_err(sled_failed("read", &self.path))?;
-            stored.map(|stored| value(&self.tree, &self.path, group, generation, key, &stored)).transpose()
+            stored.map(|stored| value(&tree, &self.path, group, generation, key, &stored)).transpose()
         })
     }
 
@@ -100,26 +122,26 @@ impl StateReader {
     /// # Errors
     /// Where the disk refuses.
     pub fn read_each(&self, group: GroupId, keys: Vec<Vec<u8>>) -> Result<Vec<Found>, StorageError> {
-        let generation = self.pointer(group)?.generation;
+        let tree = self.tree.get();
+        let generation = self.pointer(group, &tree)?.generation;
         let read = |key: Vec<u8>| {
             if bodies::is_body(&key) {
                 let body = self.body(group, bodies::id_of_key(group, &key)?)?;
                 return Ok((key, Some(body)));
             }
-            let stored =
-                self.tree.get(keys::record(group, generation, &key)).map_err(sled_failed("read", &self.path))?;
+            let stored = tree.get(keys::record(group, generation, &key)).map_err(sled_failed("read", &self.path))?;
             let found = match stored {
                 None => Some(None),
-                Some(stored) => value(&self.tree, &self.path, group, generation, &key, &stored).ok().map(Some),
+                Some(stored) => value(&tree, &self.path, group, generation, &key, &stored).ok().map(Some),
             };
             Ok((key, found))
         };
         keys.into_iter().map(read).collect()
     }
 
-    fn pointer(&self, group: GroupId) -> Result<Pointer, StorageError> {
+    fn pointer(&self, group: GroupId, tree: &sled::Db) -> Result<Pointer, StorageError> {
         let key = keys::pointer(group);
-        let found = self.tree.get(&key).map_err(sled_failed("read", &self.path))?;
+        let found = tree.get(&key).map_err(sled_failed("read", &self.path))?;
         let decoded = found.map(|value| record::decode(&key, &value)).transpose();
         let damaged =
             |bad: record::BadRecord| StorageError::Corrupt { what: format!("{}: {bad}", self.path.display()) };

@@ -59,7 +59,7 @@ pub mod writer;
 use bytes::Bytes;
 
 pub use assemble::{Opened, StorageOptions, assemble, open};
-pub use bodies::{Bodies, BodyReader};
+pub use bodies::{Bodies, BodyBytes, BodyReader};
 pub use byte_disk::ByteDisk;
 pub use copy::{Found, Seen, StateReader};
 pub use fold::{LogRecovered, Misfit};
@@ -170,9 +170,9 @@ pub trait StateStore {
         0
     }
 
-    /// Bytes of the files that bodies have to themselves.
-    fn body_bytes_on_disk(&self) -> u64 {
-        0
+    /// Bytes of the files that bodies have to themselves, and of the bodies that live there.
+    fn body_bytes(&self) -> BodyBytes {
+        BodyBytes::default()
     }
 }
 

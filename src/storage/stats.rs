@@ -60,6 +60,8 @@ pub struct StorageStats {
     pub state_disk_bytes: AtomicU64,
     /// Bytes of the files of bodies.
     pub body_disk_bytes: AtomicU64,
+    /// Bytes of the bodies in them that live.
+    pub body_live_bytes: AtomicU64,
 }
 
 /// Adds to a counter that others only read.

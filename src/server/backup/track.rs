@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::ids::GroupId;
 use crate::node::effect::Checkpoint;
 use crate::raft::{Snapshot, SnapshotMeta};
-use crate::storage::{StateStore, StorageError};
+use crate::storage::{BodyBytes, StateStore, StorageError};
 
 /// Records of one copy that are noted at a time; a group that changes faster is not copied.
 const NOTED_MAX: usize = 1_000_000;
@@ -248,7 +248,7 @@ impl<S: StateStore> StateStore for Watched<S> {
         self.store.bytes_on_disk()
     }
 
-    fn body_bytes_on_disk(&self) -> u64 {
-        self.store.body_bytes_on_disk()
+    fn body_bytes(&self) -> BodyBytes {
+        self.store.body_bytes()
     }
 }

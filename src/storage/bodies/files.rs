@@ -19,8 +19,8 @@ use crate::storage::StorageError;
 use crate::storage::files::failed;
 use crate::storage::log::{Medium, MediumFile as _};
 
-use super::FILES_SPARE;
 use super::index::{Living, Place, Turnover};
+use super::{BodyBytes, FILES_SPARE};
 
 /// Ending of a file's name.
 const ENDING: &str = ".bodies";
@@ -259,8 +259,8 @@ impl<M: Medium> BodyFiles<M> {
 
     /// The file to carry: where dead bytes are more than all live ones and [`FILES_SPARE`] files, that with the fewest live ones.
     pub(super) fn emptiest(&self) -> Option<u64> {
-        let live: u64 = self.counted.values().map(|counted| counted.living.bytes).sum();
-        if self.bytes_on_disk() <= 2 * live + FILES_SPARE * self.file_bytes {
+        let BodyBytes { disk, live } = self.body_bytes();
+        if disk <= 2 * live + FILES_SPARE * self.file_bytes {
             return None;
         }
         let active = self.active.as_ref().map(|active| active.number);
@@ -278,8 +278,9 @@ impl<M: Medium> BodyFiles<M> {
         read_body(&*self.medium, group, id, place)
     }
 
-    /// Bytes of all files.
-    pub(super) fn bytes_on_disk(&self) -> u64 {
-        self.counted.values().map(|counted| counted.bytes).sum()
+    /// What all bodies take.
+    pub(super) fn body_bytes(&self) -> BodyBytes {
+        let disk = self.counted.values().map(|counted| counted.bytes).sum();
+        BodyBytes { disk, live: self.counted.values().map(|counted| counted.living.bytes).sum() }
     }
 }

@@ -70,6 +70,15 @@ pub const FILES_SPARE: u64 = 4;
 /// Bytes that are carried at a time, at least one body.
 const CARRY_BYTES: usize = 2 * 1024 * 1024;
 
+/// What bodies take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BodyBytes {
+    /// Bytes of the files.
+    pub disk: u64,
+    /// Bytes of the bodies in them that live.
+    pub live: u64,
+}
+
 /// A store of records whose bodies are in files beside it. See the module.
 #[derive(Debug)]
 pub struct Bodies<S, M: Medium = Folder> {
@@ -260,17 +269,17 @@ impl<S: StateStore + StateLoad, M: Medium> StateStore for Bodies<S, M> {
         place.map(|place| self.files.read(group, id, place)).transpose()
     }
 
-    /// Carries where too much is dead.
+    /// Carries where too much is dead; then the records' own store has its turn.
     fn tend(&mut self) -> Result<bool, StorageError> {
-        self.attempt(Self::carry)
+        self.attempt(|bodies| Ok(bodies.carry()? || bodies.records.tend()?))
     }
 
     fn bytes_on_disk(&self) -> u64 {
         self.records.bytes_on_disk()
     }
 
-    fn body_bytes_on_disk(&self) -> u64 {
-        self.files.bytes_on_disk()
+    fn body_bytes(&self) -> BodyBytes {
+        self.files.body_bytes()
     }
 }
 

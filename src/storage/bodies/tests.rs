@@ -73,7 +73,7 @@ fn a_file_goes_when_nothing_lives_in_it_and_that_is_durable() {
     write(&mut layer, 160, (1..=60).map(gone).collect());
     assert_eq!(names(&files), full, "the removal could still be lost");
     layer.sync().unwrap();
-    assert_eq!((names(&files), layer.body_bytes_on_disk()), (Vec::<String>::new(), 0));
+    assert_eq!((names(&files), layer.body_bytes().disk), (Vec::<String>::new(), 0));
     durable(&mut layer, 161, vec![put(161, 0)]);
     assert_eq!(names(&files).len(), 1, "and it goes on with the next");
 }
@@ -91,7 +91,7 @@ fn one_message_that_nobody_acknowledges_does_not_hold_much() {
     }
     let live: usize = (0..40).map(|round| body(G, round * 100 + 1, 0).len()).sum();
     let most = 2 * live as u64 + FILES_SPARE * FILE_BYTES;
-    assert!(layer.body_bytes_on_disk() <= most, "{} bytes for {live}", layer.body_bytes_on_disk());
+    assert!(layer.body_bytes().disk <= most, "{} bytes for {live}", layer.body_bytes().disk);
     let layer = open(layer.records().clone(), &files);
     for round in 0..40 {
         let id = round * 100 + 1;
@@ -115,7 +115,7 @@ fn a_snapshot_replaces_every_body() {
     }
     assert_eq!(layer.load(G).unwrap().1.len(), 1, "bodies are not loaded");
     durable(&mut layer, 71, (30..=60).map(gone).collect());
-    assert_eq!(layer.body_bytes_on_disk(), 0);
+    assert_eq!(layer.body_bytes().disk, 0);
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn whatever_a_power_cut_takes_the_state_that_is_left_has_its_bodies() {
                 layer.sync().unwrap();
                 synced = index;
             }
-            let before = layer.body_bytes_on_disk();
+            let before = layer.body_bytes().disk;
             layer.tend().unwrap();
-            carried += u64::from(layer.body_bytes_on_disk() < before);
+            carried += u64::from(layer.body_bytes().disk < before);
             if random.below(12) == 0 {
                 let mut records = layer.records().clone();
                 records.crash(random.below(records.pending() as u64 + 1) as usize);

@@ -10,7 +10,7 @@ use crate::ids::GroupId;
 use crate::node::effect::{Checkpoint, Fetch, Input};
 use crate::raft::Snapshot;
 use crate::storage::stats::{add, set};
-use crate::storage::{ReadBeside, StateStore, StorageError, StorageStats};
+use crate::storage::{BodyBytes, ReadBeside, StateStore, StorageError, StorageStats};
 
 use super::inbox::{Ending, Inbox, Stopped};
 use super::reads::{Reads, ReadsHandle};
@@ -167,7 +167,9 @@ impl<S: StateStore> Worker<S> {
 
     fn measure(&self) {
         set(&self.stats.state_disk_bytes, self.state.bytes_on_disk());
-        set(&self.stats.body_disk_bytes, self.state.body_bytes_on_disk());
+        let BodyBytes { disk, live } = self.state.body_bytes();
+        set(&self.stats.body_disk_bytes, disk);
+        set(&self.stats.body_live_bytes, live);
     }
 
     fn next_round(&self) -> Option<Vec<Job>> {
