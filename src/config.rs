@@ -83,6 +83,10 @@ pub struct ServeArgs {
     /// the values themselves.
     #[arg(long, env = "TRINE_MAIN_MEMORY", hide_env_values = true, value_name = "URL")]
     pub main_memory: Option<String>,
+    /// Certificates (PEM) that a Redis behind rediss:// must have its own from; without it those that this machine trusts, or the
+    /// file that SSL_CERT_FILE names.
+    #[arg(long, env = "TRINE_MAIN_MEMORY_CA", value_name = "FILE", requires = "main_memory")]
+    pub main_memory_ca: Option<PathBuf>,
     /// Cache keys that begin so are written through: acknowledged when a majority has the value, not when this node's disk has. May be given
     /// more than once.
     #[arg(long, env = "TRINE_WRITE_THROUGH", value_name = "PREFIX", value_delimiter = ' ')]
@@ -248,6 +252,8 @@ pub struct ServeConfig {
     pub redirect_locks: bool,
     /// Redis as main memory; None where the nodes keep the values themselves.
     pub main_memory: Option<String>,
+    /// Whose certificates are trusted in Redis, a file.
+    pub main_memory_ca: Option<PathBuf>,
     /// Cache keys that begin so are written through.
     pub write_through: Vec<String>,
     /// MiB of memory that caches and buffers are sized for.
@@ -284,6 +290,7 @@ impl ServeConfig {
             join: args.join,
             redirect_locks: args.redirect_locks,
             main_memory: args.main_memory,
+            main_memory_ca: args.main_memory_ca,
             write_through: args.write_through,
             memory_mb: args.memory_mb,
             credentials: args.credentials.map(Bytes::from).unwrap_or_default(),

@@ -63,6 +63,22 @@ pub enum Rule {
     /// Leases count in the leader's wall clock.
     LeasesByWallClock,
 
+    // Locks.
+    /// A lock is handed on as soon as one is free, to whoever is first, also where that one's own time is over by then.
+    LapsedWaiterGranted,
+    /// Whoever asks at the right moment gets the lock, whoever waits.
+    LineJumped,
+    /// An acquire that closes a cycle waits like any other.
+    DeadlockSearch,
+    /// A cancelled acquire that arrives late waits all the same.
+    CancelledMayStillWait,
+    /// A waiter that nobody asks about any more stays.
+    SilentWaiterStays,
+    /// The grant of a waiter is told to who waits there, and not kept for who asks again.
+    GrantNotKept,
+    /// A write that demands a grant is done without looking at the lock.
+    TokenNotDemanded,
+
     // The cache.
     /// A home answers before it has applied what earlier terms left.
     HomeBeforeNoOp,
@@ -112,6 +128,12 @@ pub enum Rule {
     OwnerByName,
     /// A fill counts for whatever read is waiting.
     FillForAnyRequest,
+    /// A node says that a line is gone, or writes it, while clients of its may still read copies of it.
+    ClientCopiesNotWaitedFor,
+    /// A node that starts asks for a bus lease at once, although clients of its earlier life may still have copies.
+    CopiesOfAnEarlierLife,
+    /// The lease of a client's copies may end after the bus lease of the node that gave it.
+    CopyOutlivesBusLease,
 }
 
 /// Which rules hold.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trine::metrics::{Kind, TABLE};
+use trine_protocol::ErrorCode;
 use trine_protocol::client::{Client, ClientConfig};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,8 +100,25 @@ async fn work(client: &Client, other_node: &Client) {
         let token = client.acquire(&other, "me", 60_000).await.unwrap().token;
         client.renew(&other, "me", token, 60_000).await.unwrap();
         client.acquire(&other, "you", 60_000).await.unwrap_err();
+        // One waits and is granted it, one is gone before, and the holder would wait for itself.
+        let wait = |holder: &str| client.lock(&other).holder(holder).wait(Duration::from_millis(50));
+        assert_eq!(wait("late").acquire().await.unwrap_err().code, ErrorCode::LockTimeout);
+        assert_eq!(wait("me").acquire().await.unwrap_err().code, ErrorCode::Deadlock);
+        client.fence(&other, token).await.unwrap();
+        let waiting = tokio::spawn(client.lock(&other).holder("next").acquire());
+        while client.explain_lock(&other).await.unwrap().waiters_total == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         client.release(&other, "me", token).await.unwrap();
+        waiting.await.unwrap().unwrap().release().await.unwrap();
     }
+    // Somebody waits for as long as the test looks.
+    let held = client.acquire("a/lock", "you", 60_000).await.unwrap_err();
+    assert_eq!(held.code, ErrorCode::LockHeld);
+    let waiting = client.clone();
+    tokio::spawn(async move { waiting.lock("a/lock").holder("for ever").acquire().await });
+    client.acquire("forced", "me", 60_000).await.unwrap();
+    client.force_release("forced").await.unwrap();
     for _ in 0..2 {
         // Acknowledged by nobody the first time, so it comes again.
         client.enqueue("slow", "comes again").await.unwrap();

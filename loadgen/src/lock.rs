@@ -49,7 +49,8 @@ impl Locks {
     /// Asks for a lock. None where somebody else holds it, which is an answer like any other and has a row of its own.
     async fn acquire(&self, worker: &mut Worker<Client>, lock: &str, client: &str) -> Result<Option<Granted>, Failure> {
         let connection = worker.connection.clone();
-        let acquire = Acquire { lock: lock.to_owned(), client: client.to_owned(), lease_ms: LEASE_MS };
+        let acquire =
+            Acquire { lock: lock.to_owned(), client: client.to_owned(), lease_ms: LEASE_MS, ..Acquire::default() };
         let asking = async move {
             match connection.call(acquire).await {
                 Ok(Response::Acquire(granted)) => Ok(Some(granted)),
@@ -97,7 +98,7 @@ impl Workload for Locks {
             Err(failure) => {
                 if failure.unknown {
                     // It may be ours all the same, and nobody else could have it until the lease ends.
-                    let _ = worker.call(Release { lock: lock.clone(), client, token: 0 }).await;
+                    let _ = worker.call(Release { lock: lock.clone(), client, token: 0, ..Release::default() }).await;
                 }
                 return false;
             }
@@ -111,7 +112,7 @@ impl Workload for Locks {
         if let Some(ledger) = &self.ledger {
             ledger.releasing(index, worker.number, token);
         }
-        worker.request("release", Release { lock: lock.clone(), client, token }).await.is_ok()
+        worker.request("release", Release { lock: lock.clone(), client, token, ..Release::default() }).await.is_ok()
     }
 
     async fn verify(&self, _worker: &mut Worker<Client>) -> Checks {

@@ -64,12 +64,15 @@ impl Queues {
     async fn enqueue(&self, worker: &mut Worker<Client>, index: usize) -> Result<(), Failure> {
         let queue = self.names[index].clone();
         let Some(ledger) = &self.ledger else {
-            return worker.request("enqueue", Enqueue { queue, body: self.body.clone() }).await.map(|_| ());
+            return worker
+                .request("enqueue", Enqueue { queue, body: self.body.clone(), ..Enqueue::default() })
+                .await
+                .map(|_| ());
         };
         let tag = Tag { writer: worker.number, number: worker.rounds };
         ledger.sending(tag, number(index));
         let body = tag.bytes(self.run, self.value_bytes);
-        let result = worker.request("enqueue", Enqueue { queue, body }).await;
+        let result = worker.request("enqueue", Enqueue { queue, body, ..Enqueue::default() }).await;
         ledger.sent(tag, result.as_ref());
         result.map(|_| ())
     }
@@ -144,7 +147,7 @@ fn dequeue(queue: &str, count_max: u32) -> Dequeue {
 }
 
 fn acknowledge(queue: &str, delivery: &Delivery) -> Request {
-    Ack { queue: queue.to_owned(), which: AckWhich::from(delivery) }.into()
+    Ack { queue: queue.to_owned(), which: AckWhich::from(delivery), if_token: None }.into()
 }
 
 impl Workload for Queues {

@@ -1,11 +1,16 @@
 //! Messages of the cache. The node that is asked is the cache: these requests are never forwarded to another node.
 
+mod copies;
+
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::lock::IfToken;
+
+pub use copies::{CopiesDropped, CopiesGone, CopiesKept, CopyGot, CopyLease, DropCopies, GetCopy, KeepCopies};
 
 /// State of a line in the cache of the node that was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,6 +111,9 @@ pub struct Put {
     /// error is `StaleFill`.
     #[serde(default)]
     pub fill: u64,
+    /// The grant that must hold, where one must. A write with one is a write-through.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Removes a key; the same promise as [`Put`].
@@ -119,6 +127,9 @@ pub struct Delete {
     /// As in [`Put`].
     #[serde(default)]
     pub through: bool,
+    /// The grant that must hold, where one must. A write with one is a write-through.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Adds to a number, which a key holds in decimal; one that does not exist counts as 0. What else is there gets `NotANumber`, and so
@@ -132,6 +143,9 @@ pub struct Add {
     /// As in [`Put`].
     #[serde(default)]
     pub through: bool,
+    /// The grant that must hold, where one must. A write with one is a write-through.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Answer to [`Add`].

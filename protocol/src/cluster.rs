@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub struct OpenSession {
     /// The group, 0 to groups - 1.
     pub group: u32,
+    /// It ends after so many milliseconds of log time without a command, [`crate::limits::SESSION_MS_MIN`] to
+    /// [`crate::limits::SESSION_MS_MAX`]; 0 for the default, 60,000.
+    #[serde(default)]
+    pub timeout_ms: u32,
 }
 
 /// Answer to [`OpenSession`].

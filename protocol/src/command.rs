@@ -134,6 +134,13 @@ commands! {
     0x0302 Release: lock -> Released, InSession;
     0x0303 Renew: lock -> Granted, InSession;
     0x0304 Inspect: lock -> Inspected, Freely;
+    0x0305 Cancel: lock -> Cancelled, InSession;
+    0x0306 ForceRelease: lock -> ForceReleased, InSession;
+    0x0307 Fence: lock -> Fenced, Freely;
+    0x0308 ExplainLock: lock -> LockExplained, Freely;
+    0x0309 ExplainClient: lock -> ClientExplained, Freely;
+    0x030a ListLocks: lock -> LockPage, Freely;
+    0x030b Observe: lock -> Observed, Freely;
     0x0401 Get: cache -> Got, Freely;
     0x0402 Put: cache -> Written, Never;
     0x0403 Delete: cache -> Written, Never;
@@ -147,4 +154,7 @@ commands! {
     0x040b DeletePrefix: cache -> DeletedPrefix, Never;
     0x040c Explain: cache -> Explained, Freely;
     0x040d Evacuate: cache -> Evacuated, Freely;
+    0x040e GetCopy: cache -> CopyGot, Freely;
+    0x040f KeepCopies: cache -> CopiesKept, Freely;
+    0x0410 DropCopies: cache -> CopiesDropped, Freely;
 }

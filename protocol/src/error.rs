@@ -79,6 +79,10 @@ errors! {
     51 LockNotHeld Refused "Nobody holds the lock.";
     52 LockHeldByOther Refused "Another client holds the lock.";
     53 StaleToken Refused "A later grant of the lock exists.";
+    54 LockTimeout Refused "The lock could not be had within the time that the request was to wait; it does not wait any more.";
+    55 StillWaiting Unknown "Nothing to tell yet, and the request's own time is over: the same (session, sequence) goes on waiting, in the same place.";
+    56 Deadlock Refused "The client would wait for itself; the hint names the cycle of clients and locks.";
+    57 WaitCancelled Refused "The wait was ended by a cancellation, or because its sender was silent for too long.";
     60 BusLeaseLapsed NotDone "This node has no valid lease on the snoop bus of the key's group, so it serves no copy.";
     61 OwnerAway NotDone "The node that has the newest value of this key is away.";
     62 NotWrittenHere Refused "This node is not the one that wrote the line last.";

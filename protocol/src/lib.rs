@@ -15,8 +15,10 @@ pub mod handshake;
 pub mod limits;
 pub mod lock;
 pub mod placement;
+pub mod push;
 pub mod queue;
 mod validate;
 
 pub use command::{Command, Request, Response};
 pub use error::{Error, ErrorCode};
+pub use push::Push;

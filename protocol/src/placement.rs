@@ -121,6 +121,13 @@ impl Ring {
             Request::Release(release) => Some(self.group_of_lock(&release.lock)),
             Request::Renew(renew) => Some(self.group_of_lock(&renew.lock)),
             Request::Inspect(inspect) => Some(self.group_of_lock(&inspect.lock)),
+            Request::Cancel(cancel) => Some(self.group_of_lock(&cancel.lock)),
+            Request::ForceRelease(force) => Some(self.group_of_lock(&force.lock)),
+            Request::Fence(fence) => Some(self.group_of_lock(&fence.resource)),
+            Request::ExplainLock(explain) => Some(self.group_of_lock(&explain.lock)),
+            Request::ExplainClient(explain) => existing(explain.group),
+            Request::ListLocks(list) => existing(list.group),
+            Request::Observe(observe) => Some(self.group_of_lock(&observe.lock)),
             Request::Get(get) => Some(self.group_of_key(&get.key)),
             Request::Put(put) => Some(self.group_of_key(&put.key)),
             Request::Delete(delete) => Some(self.group_of_key(&delete.key)),
@@ -129,7 +136,42 @@ impl Ring {
             Request::ListKeys(list) => existing(list.group),
             Request::Explain(explain) => Some(self.group_of_key(&explain.key)),
             Request::Evacuate(evacuate) => existing(evacuate.group),
+            Request::GetCopy(get) => Some(self.group_of_key(&get.key)),
+            Request::KeepCopies(keep) => existing(keep.group),
+            Request::DropCopies(drop) => existing(drop.group),
             Request::WriteBack(write_back) => Some(self.group_of_key(&write_back.key)),
+        }
+    }
+
+    /// Looks whether all names of a request are of the group that it goes to.
+    ///
+    /// # Errors
+    /// `NotColocated`, with the first name that is not.
+    pub fn check_colocated(&self, request: &Request) -> Result<(), Error> {
+        let Some(group) = self.group_of_request(request) else { return Ok(()) };
+        let locks: Vec<&String> = match request {
+            Request::Acquire(acquire) => acquire.also.iter().collect(),
+            Request::Release(release) => release.also.iter().collect(),
+            Request::Renew(renew) => renew.also.iter().collect(),
+            Request::Cancel(cancel) => cancel.also.iter().collect(),
+            Request::Enqueue(enqueue) => enqueue.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Ack(ack) => ack.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Put(put) => put.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Delete(delete) => delete.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Add(add) => add.if_token.iter().map(|of| &of.lock).collect(),
+            _ => return Ok(()),
+        };
+        match locks.into_iter().find(|lock| self.group_of_lock(lock) != group) {
+            None => Ok(()),
+            Some(lock) => {
+                let other = self.group_of_lock(lock);
+                let message = format!(
+                    "lock '{lock}' is of group {other}, the request of group {group}: a tag in braces that all names share, as in \
+                     '{{{tag}}}', brings them together",
+                    tag = lock_placement_key(lock),
+                );
+                Err(Error::new(ErrorCode::NotColocated, message).with_hint(lock.as_str()))
+            }
         }
     }
 }

@@ -3,13 +3,18 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::lock::IfToken;
+
 /// Puts one message at the end of a queue. Answered by [`Enqueued`] once a majority has it on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enqueue {
     /// Name of the queue, 1 to [`crate::limits::NAME_BYTES_MAX`] bytes; made by its first message.
     pub queue: String,
     /// At most [`crate::limits::VALUE_BYTES_MAX`] bytes.
     pub body: Bytes,
+    /// The grant that must hold, where one must.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Answer to [`Enqueue`].
@@ -60,6 +65,9 @@ pub struct Ack {
     pub queue: String,
     /// Which delivery.
     pub which: AckWhich,
+    /// The grant that must hold, where one must.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// How an [`Ack`] names the delivery.

@@ -5,10 +5,14 @@ use crate::cluster::{NewNode, Reshaping};
 use crate::command::Request;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{
-    BATCH_MAX, CONTENT_TYPE_BYTES_MAX, FILL_MS_MAX, KEY_BYTES_MAX, LEASE_MS_MAX, MULTI_BYTES_MAX, MULTI_MAX,
-    NAME_BYTES_MAX, TTL_MS_MAX, VALUE_BYTES_MAX, VISIBILITY_MS_MAX,
+    BATCH_MAX, CONTENT_TYPE_BYTES_MAX, FILL_MS_MAX, KEY_BYTES_MAX, MULTI_BYTES_MAX, MULTI_MAX, NAME_BYTES_MAX,
+    SESSION_MS_MAX, SESSION_MS_MIN, TTL_MS_MAX, VALUE_BYTES_MAX, VISIBILITY_MS_MAX,
 };
 use crate::queue::AckWhich;
+
+use locks::if_token;
+
+mod locks;
 
 impl Request {
     /// Looks whether every field is in its range.
@@ -18,7 +22,9 @@ impl Request {
     /// out of its range. Both say which field, what it is and what it may be.
     pub fn check(&self) -> Result<(), Error> {
         match self {
-            Self::Status(_) | Self::OpenSession(_) | Self::KeepAlive(_) => Ok(()),
+            Self::Status(_) | Self::KeepAlive(_) => Ok(()),
+            Self::OpenSession(open) if open.timeout_ms == 0 => Ok(()),
+            Self::OpenSession(open) => in_range("timeout_ms", open.timeout_ms, SESSION_MS_MIN, SESSION_MS_MAX),
             Self::Backup(_) | Self::BackupRead(_) | Self::WriteBackAll(_) => Ok(()),
             Self::Reshape(reshape) => match &reshape.change {
                 Reshaping::Promote(node) | Reshaping::Forget(node) | Reshaping::Remove { node, .. } => {
@@ -28,9 +34,9 @@ impl Request {
                 Reshaping::Replace { node, by } => name("node", node).and_then(|()| new_node(by)),
             },
             Self::Transfer(transfer) => name("node", &transfer.node),
-            Self::Inspect(inspect) => name("lock", &inspect.lock),
             Self::Enqueue(enqueue) => {
                 name("queue", &enqueue.queue)?;
+                if_token(&enqueue.if_token)?;
                 at_most("body", enqueue.body.len(), VALUE_BYTES_MAX)
             }
             Self::Dequeue(dequeue) => {
@@ -40,29 +46,19 @@ impl Request {
             }
             Self::Ack(ack) => {
                 name("queue", &ack.queue)?;
+                if_token(&ack.if_token)?;
                 match &ack.which {
                     AckWhich::Receipt { .. } => Ok(()),
                     AckWhich::Body(body) => at_most("body", body.len(), VALUE_BYTES_MAX),
                 }
             }
-            Self::Acquire(acquire) => {
-                name("lock", &acquire.lock)?;
-                name("client", &acquire.client)?;
-                in_range("lease_ms", acquire.lease_ms, 1, LEASE_MS_MAX)
-            }
-            Self::Release(release) => {
-                name("lock", &release.lock)?;
-                name("client", &release.client)
-            }
-            Self::Renew(renew) => {
-                name("lock", &renew.lock)?;
-                name("client", &renew.client)?;
-                in_range("lease_ms", renew.lease_ms, 1, LEASE_MS_MAX)
-            }
+            Self::Acquire(_) | Self::Release(_) | Self::Renew(_) | Self::Inspect(_) => self.check_lock(),
+            Self::Cancel(_) | Self::ForceRelease(_) | Self::Fence(_) => self.check_lock(),
+            Self::ExplainLock(_) | Self::ExplainClient(_) | Self::ListLocks(_) | Self::Observe(_) => self.check_lock(),
             Self::Get(get) => key(&get.key),
             Self::Put(one) => put(one),
-            Self::Delete(delete) => key(&delete.key),
-            Self::Add(add) => key(&add.key),
+            Self::Delete(delete) => key(&delete.key).and_then(|()| if_token(&delete.if_token)),
+            Self::Add(add) => key(&add.key).and_then(|()| if_token(&add.if_token)),
             Self::GetOrFill(fill) => {
                 key(&fill.key)?;
                 in_range("lease_ms", fill.lease_ms, 1, FILL_MS_MAX)
@@ -88,11 +84,14 @@ impl Request {
             Self::Explain(explain) => key(&explain.key),
             Self::Evacuate(evacuate) => name("node", &evacuate.node),
             Self::WriteBack(write_back) => key(&write_back.key),
+            Self::GetCopy(get) => key(&get.key).and_then(|()| copies(get.copies)),
+            Self::KeepCopies(keep) => copies(keep.copies),
+            Self::DropCopies(drop) => copies(drop.copies),
         }
     }
 }
 
-fn name(field: &str, name: &str) -> Result<(), Error> {
+pub(super) fn name(field: &str, name: &str) -> Result<(), Error> {
     not_empty(field, name)?;
     at_most(field, name.len(), NAME_BYTES_MAX)
 }
@@ -109,8 +108,17 @@ fn key(key: &str) -> Result<(), Error> {
     at_most("key", key.len(), KEY_BYTES_MAX)
 }
 
+/// A client's number for its copies.
+fn copies(number: u64) -> Result<(), Error> {
+    match number {
+        0 => Err(Error::new(ErrorCode::InvalidArgument, "copies is 0, a random number is to be chosen")),
+        _ => Ok(()),
+    }
+}
+
 fn put(put: &Put) -> Result<(), Error> {
     key(&put.key)?;
+    if_token(&put.if_token)?;
     at_most("value", put.value.len(), VALUE_BYTES_MAX)?;
     at_most("content_type", put.content_type.len(), CONTENT_TYPE_BYTES_MAX)?;
     match put.ttl_ms > TTL_MS_MAX {
@@ -122,7 +130,7 @@ fn put(put: &Put) -> Result<(), Error> {
     }
 }
 
-fn as_u32(number: usize) -> u32 {
+pub(super) fn as_u32(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
@@ -141,7 +149,7 @@ pub(crate) fn at_most(field: &str, bytes: usize, bytes_max: usize) -> Result<(),
     }
 }
 
-fn in_range(field: &str, value: u32, min: u32, max: u32) -> Result<(), Error> {
+pub(super) fn in_range(field: &str, value: u32, min: u32, max: u32) -> Result<(), Error> {
     match (min..=max).contains(&value) {
         true => Ok(()),
         false => Err(Error::new(ErrorCode::InvalidArgument, format!("{field} is {value}, {min} to {max} are allowed"))),
@@ -154,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::cache::{Add, Delete, DeletePrefix, Get, GetOrFill, ListKeys, MultiGet, MultiPut, WriteBack};
+    use crate::limits::LEASE_MS_MAX;
     use crate::lock::{Acquire, Release, Renew};
     use crate::queue::{Ack, Dequeue, Enqueue};
 
@@ -167,15 +176,15 @@ mod tests {
         let fine = || "x".to_string();
         type Make<'a> = &'a dyn Fn(String) -> Request;
         let names: [Make<'_>; 9] = [
-            &|queue| Enqueue { queue, body: Bytes::new() }.into(),
+            &|queue| Enqueue { queue, body: Bytes::new(), ..Enqueue::default() }.into(),
             &|queue| Dequeue { queue, visibility_ms: 0, count_max: 0 }.into(),
-            &|queue| Ack { queue, which: AckWhich::Body(Bytes::new()) }.into(),
-            &|lock| Acquire { lock, client: fine(), lease_ms: 1 }.into(),
-            &|client| Acquire { lock: fine(), client, lease_ms: 1 }.into(),
-            &|lock| Release { lock, client: fine(), token: 0 }.into(),
-            &|client| Release { lock: fine(), client, token: 0 }.into(),
-            &|lock| Renew { lock, client: fine(), token: 0, lease_ms: 1 }.into(),
-            &|client| Renew { lock: fine(), client, token: 0, lease_ms: 1 }.into(),
+            &|queue| Ack { queue, which: AckWhich::Body(Bytes::new()), if_token: None }.into(),
+            &|lock| Acquire { lock, client: fine(), lease_ms: 1, ..Acquire::default() }.into(),
+            &|client| Acquire { lock: fine(), client, lease_ms: 1, ..Acquire::default() }.into(),
+            &|lock| Release { lock, client: fine(), token: 0, ..Release::default() }.into(),
+            &|client| Release { lock: fine(), client, token: 0, ..Release::default() }.into(),
+            &|lock| Renew { lock, client: fine(), token: 0, lease_ms: 1, ..Renew::default() }.into(),
+            &|client| Renew { lock: fine(), client, token: 0, lease_ms: 1, ..Renew::default() }.into(),
         ];
         let keys: [Make<'_>; 8] = [
             &|key| Get { key }.into(),
@@ -202,8 +211,8 @@ mod tests {
         let q = || "q".to_string();
         type Make<'a> = &'a dyn Fn(Bytes) -> Request;
         let values: [Make<'_>; 3] = [
-            &|body| Enqueue { queue: q(), body }.into(),
-            &|body| Ack { queue: q(), which: AckWhich::Body(body) }.into(),
+            &|body| Enqueue { queue: q(), body, ..Enqueue::default() }.into(),
+            &|body| Ack { queue: q(), which: AckWhich::Body(body), if_token: None }.into(),
             &|value| Put { key: q(), value, ..Put::default() }.into(),
         ];
         for make in values {
@@ -222,8 +231,12 @@ mod tests {
             (&|lease_ms| GetOrFill { key: x(), lease_ms }.into(), 1, FILL_MS_MAX),
             (&|keys| MultiGet { keys: vec![x(); keys.min(all + 1) as usize] }.into(), 1, all),
             (&|count| MultiPut { puts: puts(count.min(all + 1)) }.into(), 1, all),
-            (&|lease_ms| Acquire { lock: x(), client: x(), lease_ms }.into(), 1, LEASE_MS_MAX),
-            (&|lease_ms| Renew { lock: x(), client: x(), token: 0, lease_ms }.into(), 1, LEASE_MS_MAX),
+            (&|lease_ms| Acquire { lock: x(), client: x(), lease_ms, ..Acquire::default() }.into(), 1, LEASE_MS_MAX),
+            (
+                &|lease_ms| Renew { lock: x(), client: x(), token: 0, lease_ms, ..Renew::default() }.into(),
+                1,
+                LEASE_MS_MAX,
+            ),
             (&|visibility_ms| Dequeue { queue: x(), visibility_ms, count_max: 1 }.into(), 0, VISIBILITY_MS_MAX),
             (&|count_max| Dequeue { queue: x(), visibility_ms: 1, count_max }.into(), 0, BATCH_MAX),
         ];

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trine_protocol::cache::{OnlyIf, Version};
+use trine_protocol::lock::IfToken;
 use trine_protocol::{Error, ErrorCode};
 
 use super::message::Versioned;
@@ -22,6 +23,8 @@ pub struct Change {
     pub through: bool,
     /// The right to fill under which the value was made; 0 for none.
     pub fill: u64,
+    /// The grant of a lock that must hold, where one must.
+    pub if_token: Option<IfToken>,
 }
 
 /// What a change writes.
@@ -80,7 +83,7 @@ impl Change {
 
     /// Does this, whatever is there.
     pub fn of(what: What) -> Self {
-        Self { what, only_if: OnlyIf::Anything, through: false, fill: 0 }
+        Self { what, only_if: OnlyIf::Anything, through: false, fill: 0, if_token: None }
     }
 
     /// Whether what it comes to depends on what is there.
@@ -90,7 +93,7 @@ impl Change {
 
     /// Whether nobody may own the key afterwards: such a write goes by way of the home.
     pub fn is_through(&self) -> bool {
-        self.through || self.fill > 0 || matches!(self.what, What::Put { ttl_ms: 1.., .. })
+        self.through || self.fill > 0 || self.if_token.is_some() || matches!(self.what, What::Put { ttl_ms: 1.., .. })
     }
 
     /// Bytes that it carries.

@@ -70,6 +70,9 @@
 //! | an owner is known by its disk | `OwnerByName` | an empty disk says that main memory has it all | `Replaced` |
 //! | what its owner has is waited for | `OldValueWhileOwnerIsAway` | a read gets what main memory has | `OwnerAway` |
 //! | Redis takes the word of one home only | `RedisFence` | what a deposed home says late takes the place of a newer value | the simulator's bank |
+//! | a write waits for clients' copies | `ClientCopiesNotWaitedFor` | a client reads its copy of what was overwritten | the simulator's bank |
+//! | a node that starts waits for copies that it forgot | `CopiesOfAnEarlierLife` | a client's copy outlives the life of the node that gave it | the simulator's bank |
+//! | a copy's lease ends within the bus lease | `CopyOutlivesBusLease` | the home counts the node out, and its client reads on | the simulator's bank |
 //! | a dirty line goes by its write-back | `DirtyLineEvicted` | its owner says that it has nothing | `Cramped` |
 //!
 //! Two rules stand in the log's own machine and have no switch, because every replica must apply the same: an ownership is void where it
@@ -91,6 +94,7 @@
 mod agent;
 mod change;
 mod config;
+mod copies;
 mod eviction;
 mod home;
 mod journal;
@@ -101,6 +105,7 @@ mod message;
 pub use agent::{Agent, AgentOut, Counts, Operation, Stats, Turn};
 pub use change::{Change, Expires, What};
 pub use config::Config;
+pub use copies::{Copies, CopiesOut};
 pub use eviction::Visits;
 pub use home::{Committed, Fetched, Home, HomeOut, MemoryAnswer, MemoryCall, Proposal, Redis, Standing};
 pub use journal::JournalRecord;

@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use trine_protocol::Response;
 use trine_protocol::cache::{OnlyIf, Put, Source, Version};
+use trine_protocol::lock::IfToken;
 
 use super::client::{ClientArgs, text_member, value_or_input};
 use super::{Exit, Failure, explain};
@@ -36,6 +37,9 @@ pub(super) enum CacheCommand {
         /// What the value is, such as text/plain.
         #[arg(long, value_name = "TYPE", default_value = "")]
         content_type: String,
+        /// Only if this grant of a lock holds; acknowledged when a majority has it.
+        #[arg(long, value_name = "LOCK:TOKEN", value_parser = super::lock::if_token)]
+        if_token: Option<IfToken>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -88,14 +92,14 @@ impl CacheCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Get { key, client } => get(key, client).await,
-            Self::Put { key, value, if_absent, if_version, ttl_ms, through, content_type, client } => {
+            Self::Put { key, value, if_absent, if_version, ttl_ms, through, content_type, if_token, client } => {
                 let only_if = match if_version {
                     Some(version) => OnlyIf::Version(version),
                     None if if_absent => OnlyIf::Absent,
                     None => OnlyIf::Anything,
                 };
                 let value = value_or_input(value)?;
-                let put = Put { key: key.clone(), value, only_if, ttl_ms, through, content_type, fill: 0 };
+                let put = Put { key: key.clone(), value, only_if, ttl_ms, through, content_type, fill: 0, if_token };
                 let Response::Put(written) = client.connect().await?.call(put).await? else {
                     return Err(Failure::new(Exit::Failed, "the answer is none to a put"));
                 };

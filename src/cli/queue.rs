@@ -2,8 +2,10 @@
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
+use trine_protocol::Response;
 use trine_protocol::limits::BATCH_MAX;
-use trine_protocol::queue::{AckWhich, Delivery};
+use trine_protocol::lock::IfToken;
+use trine_protocol::queue::{AckWhich, Delivery, Enqueue};
 
 use crate::rest::receipt;
 
@@ -17,6 +19,9 @@ pub(super) enum QueueCommand {
         queue: String,
         /// The message; standard input where it is left out.
         message: Option<String>,
+        /// Only if this grant of a lock holds.
+        #[arg(long, value_name = "LOCK:TOKEN", value_parser = super::lock::if_token)]
+        if_token: Option<IfToken>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -52,9 +57,12 @@ pub(super) enum QueueCommand {
 impl QueueCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
-            Self::Push { queue, message, client } => {
-                let message = value_or_input(message)?;
-                let enqueued = client.connect().await?.enqueue(queue.as_str(), message).await?;
+            Self::Push { queue, message, if_token, client } => {
+                let enqueue =
+                    Enqueue { queue: queue.clone(), body: value_or_input(message)?, if_token, ..Enqueue::default() };
+                let Response::Enqueue(enqueued) = client.connect().await?.call(enqueue).await? else {
+                    return Err(Failure::new(Exit::Failed, "the answer is none to an enqueue"));
+                };
                 client.answer(
                     enqueued.id.to_string(),
                     &json!({ "status": "enqueued", "queue": queue, "id": enqueued.id }),

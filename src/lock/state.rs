@@ -1,189 +1,104 @@
-//! The locks of one group: what a command does to them.
+//! The locks of one group: the tables, and what an entry of the log does to them.
+//!
+//! An entry first lets its time do what is due ([`State::expire`]), then its command what it asks for ([`State::apply`]). Both end in
+//! the same way: whoever is first in the line of a lock that changed gets it, if nothing is in the way any more.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use trine_protocol::limits::{LEASE_MS_MAX, NAME_BYTES_MAX};
-use trine_protocol::lock::{Acquire, Granted, Release, Released, Renew};
+use trine_protocol::lock::{Ending, Granted, Mode};
 use trine_protocol::{Error, ErrorCode};
 
-use super::{Answer, Command, ENDED_MAX, LOCKS_MAX};
+use super::hold::{Held, Lock, NEVER_MS};
+use super::past::{Past, PastGrants};
+use super::stored::Record;
+use super::wait::Waiters;
+use super::{Answer, Bounds, Caller, Command, Counts, ENDED_MAX, Ended, Settled, Stats};
 use crate::ids::At;
-use crate::record::{self, BadRecord, Change};
+use crate::rules::{Rule, Rules};
 
-/// A lock that is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Who holds it.
-    pub client: Box<str>,
-    /// The fencing token of the grant.
-    pub token: u64,
-    /// Log time of the grant, in milliseconds. A renewal leaves it.
-    pub granted_ms: u64,
-    /// Log time at which the lease ends, in milliseconds.
-    pub deadline_ms: u64,
-}
-
-/// [`Held`] as it stands in a record.
-#[derive(Serialize, Deserialize)]
-struct StoredLock {
-    client: String,
-    token: u64,
-    granted_ms: u64,
-    deadline_ms: u64,
-}
-
-/// All locks of a group, summed up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Locks that are held.
-    pub held: u64,
-    /// Log time in milliseconds at which the one was granted that is held for longest.
-    pub oldest_granted_ms: Option<u64>,
-}
-
-/// What was done to the locks of a group since this state was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Locks granted.
-    pub granted: u64,
-    /// Leases begun anew.
-    pub renewed: u64,
-    /// Locks given back by their holders.
-    pub released: u64,
-    /// Locks whose lease ran out.
-    pub expired: u64,
-    /// Requests for a lock that was held.
-    pub contended: u64,
-}
-
-/// A lock that is held no longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// How long it was held, in milliseconds of log time.
-    pub held_ms: u64,
-    /// Whether its lease ran out.
-    pub expired: bool,
+/// What happens to a lock or a waiter when its time has come.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// The lease of the grants with this token ends.
+    Hold(Arc<str>, u64),
+    /// The waiter with this ticket gives up, or has been silent for too long.
+    Wait(u64),
+    /// The line of this lock is to be looked at.
+    Line(Arc<str>),
 }
 
 /// All locks of one group. Every replica applies the same commands to it and gets the same answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
-    /// How many it takes. A field only so that tests need not fill a million places.
-    pub(super) locks_max: usize,
-    locks: BTreeMap<Arc<str>, Held>,
-    /// The locks in the order of their grants: a token belongs to one entry and an entry grants one lock.
-    by_token: BTreeMap<u64, Arc<str>>,
-    /// (deadline, token) of each lock.
-    deadlines: BTreeSet<(u64, u64)>,
-    /// Locks that were touched since [`State::take_changes`], and whether each has a record.
-    dirty: BTreeMap<Arc<str>, bool>,
-    counts: Counts,
-    /// The locks that ended since [`State::take_ended`], at most [`ENDED_MAX`] of them.
+    pub(super) bounds: Bounds,
+    pub(super) locks: BTreeMap<Arc<str>, Lock>,
+    /// The grants in their order.
+    pub(super) by_token: BTreeSet<(u64, Arc<str>)>,
+    /// Who holds what; a semaphore may be held several times by one client, and stands here once.
+    pub(super) by_client: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Grants that end with a session: the session, the lock and the token.
+    pub(super) by_session: BTreeSet<(u64, Arc<str>, u64)>,
+    pub(super) deadlines: BTreeSet<(u64, Due)>,
+    pub(super) waiters: Waiters,
+    pub(super) past: PastGrants,
+    pub(super) fences: BTreeMap<Arc<str>, u64>,
+    /// Locks whose grant by the present entry has ended in the same entry: the next one must not get the same token.
+    spent: (u64, BTreeSet<Arc<str>>),
+    /// Records that were touched since [`State::take_changes`], and whether each is on disk.
+    pub(super) dirty: BTreeMap<Record, bool>,
+    pub(super) counts: Counts,
     ended: Vec<Ended>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            locks_max: LOCKS_MAX,
-            locks: BTreeMap::new(),
-            by_token: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            dirty: BTreeMap::new(),
-            counts: Counts::default(),
-            ended: Vec::new(),
-        }
-    }
+    pub(super) waited_ms: Vec<u64>,
+    pub(super) settled: Vec<Settled>,
+    /// Locks whose holders changed since [`State::take_changed`], if anybody wants to know.
+    pub(super) changed: BTreeSet<Arc<str>>,
 }
 
 impl State {
-    /// Applies one command. [`State::expire`] must have seen the entry's stamp before.
+    /// Applies one command. [`State::expire`] must have seen the entry before.
     ///
     /// # Errors
     /// Every one is an answer, the same on each replica: `InvalidArgument`, `TooLarge`, `Overloaded`, `LockHeld` with the
-    /// holder as its hint, `LockNotHeld`, `LockHeldByOther`, `StaleToken`.
-    pub fn apply(&mut self, at: At, command: &Command) -> Result<Answer, Error> {
+    /// holder as its hint, `LockNotHeld`, `LockHeldByOther`, `StaleToken`, `Deadlock` with the cycle as its hint.
+    pub fn apply<R: Rules>(&mut self, at: At, by: Caller, command: &Command) -> Result<Answer, Error> {
         match command {
-            Command::Acquire(acquire) => self.acquire(at, acquire).map(Answer::Granted),
-            Command::Release(release) => self.release(at, release).map(Answer::Released),
+            Command::Acquire(acquire) => self.acquire::<R>(at, by, acquire),
+            Command::Release(release) => self.release::<R>(at, release).map(Answer::Released),
             Command::Renew(renew) => self.renew(at, renew).map(Answer::Granted),
+            Command::Cancel(cancel) => Ok(Answer::Cancelled(self.cancel::<R>(at, by.session, cancel))),
+            Command::ForceRelease(force) => self.force_release::<R>(at, force).map(Answer::Forced),
+            Command::Fence(fence) => self.fence(at, fence).map(Answer::Fenced),
         }
     }
 
-    fn acquire(&mut self, at: At, acquire: &Acquire) -> Result<Granted, Error> {
-        check_names(&acquire.lock, &acquire.client)?;
-        check_lease(acquire.lease_ms)?;
-        if let Some(held) = self.locks.get(acquire.lock.as_str()) {
-            self.counts.contended += 1;
-            let message = format!("lock '{}' is held by '{}'", acquire.lock, held.client);
-            return Err(Error::new(ErrorCode::LockHeld, message).with_hint(&*held.client));
-        }
-        if self.locks.len() >= self.locks_max {
-            let message = format!("the group has {} locks held, as many as it may", self.locks_max);
-            return Err(Error::new(ErrorCode::Overloaded, message));
-        }
-        let token = at.token();
-        let last_token = self.by_token.last_key_value().map_or(0, |(token, _)| *token);
-        assert!(token > last_token, "token {token} after {last_token}");
-        let (client, lock) = (acquire.client.as_str().into(), Arc::from(acquire.lock.as_str()));
-        let deadline_ms = at.stamp_ms.saturating_add(u64::from(acquire.lease_ms));
-        self.touch(&lock);
-        self.put(lock, Held { client, token, granted_ms: at.stamp_ms, deadline_ms });
-        self.counts.granted += 1;
-        Ok(Granted { token, lease_ms: acquire.lease_ms })
-    }
-
-    fn release(&mut self, at: At, release: &Release) -> Result<Released, Error> {
-        check_names(&release.lock, &release.client)?;
-        let Some(held) = self.locks.get(release.lock.as_str()) else {
-            return Ok(Released { was_held: false });
-        };
-        check_holder(held, &release.lock, &release.client)?;
-        if release.token != 0 {
-            check_token(held, release.token)?;
-        }
-        let (token, held_ms) = (held.token, at.stamp_ms.saturating_sub(held.granted_ms));
-        self.remove(token);
-        self.counts.released += 1;
-        self.end(Ended { held_ms, expired: false });
-        Ok(Released { was_held: true })
-    }
-
-    fn renew(&mut self, at: At, renew: &Renew) -> Result<Granted, Error> {
-        check_names(&renew.lock, &renew.client)?;
-        check_lease(renew.lease_ms)?;
-        let Some((lock, held)) = self.locks.get_key_value(renew.lock.as_str()) else {
-            return Err(Error::new(ErrorCode::LockNotHeld, format!("nobody holds lock '{}'", renew.lock)));
-        };
-        check_holder(held, &renew.lock, &renew.client)?;
-        check_token(held, renew.token)?;
-        let lock = Arc::clone(lock);
-        self.touch(&lock);
-        let held = self.locks.get_mut(&lock).expect("looked up above");
-        self.deadlines.remove(&(held.deadline_ms, held.token));
-        held.deadline_ms = at.stamp_ms.saturating_add(u64::from(renew.lease_ms));
-        self.deadlines.insert((held.deadline_ms, held.token));
-        self.counts.renewed += 1;
-        Ok(Granted { token: held.token, lease_ms: renew.lease_ms })
-    }
-
-    /// Does what is due at this log time: a lock whose lease ran out is free. To be called with the stamp of every entry
-    /// before the entry is applied. Says how many leases ran out.
-    pub fn expire(&mut self, stamp_ms: u64) -> usize {
+    /// Does what is due at the time of this entry: what ran out ends, also with the sessions that ended with it, and whoever is next
+    /// gets what is free then. A waiter whose own time is over gets nothing. Says how many leases ran out.
+    pub fn expire<R: Rules>(&mut self, at: At, sessions: &[u64]) -> usize {
+        let mut changed = BTreeSet::new();
         let mut expired = 0;
-        while let Some(&(deadline_ms, token)) = self.deadlines.first() {
-            if deadline_ms > stamp_ms {
+        for session in sessions {
+            expired += self.end_session(at, *session, &mut changed);
+        }
+        while let Some((due_ms, _)) = self.deadlines.first() {
+            if *due_ms > at.stamp_ms {
                 break;
             }
-            // Held until its deadline, whenever that is noticed.
-            let held_ms = deadline_ms.saturating_sub(self.remove(token).granted_ms);
-            self.end(Ended { held_ms, expired: true });
-            expired += 1;
+            let (_, due) = self.deadlines.pop_first().expect("looked at above");
+            match due {
+                Due::Hold(lock, token) => {
+                    expired += self.end_leases(at, &lock, token);
+                    changed.insert(lock);
+                }
+                Due::Wait(ticket) => self.wait_is_over(at, ticket, &mut changed),
+                Due::Line(lock) => drop(changed.insert(lock)),
+            }
+            if R::without(Rule::LapsedWaiterGranted) {
+                self.hand_on::<R>(at, std::mem::take(&mut changed));
+            }
         }
         self.counts.expired += expired as u64;
+        self.hand_on::<R>(at, changed);
         expired
     }
 
@@ -192,32 +107,30 @@ impl State {
         self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
-    /// Who holds a lock, as of the last command and stamp.
+    /// Who holds a lock, as of the last entry: the one that was granted it first.
     pub fn holder(&self, lock: &str) -> Option<&Held> {
-        self.locks.get(lock)
+        self.locks.get(lock).and_then(|lock| lock.holds.first())
     }
 
-    /// All locks that are held, those granted first first.
+    /// All grants, those made first first; those of one lock and one token together.
     pub fn held(&self) -> impl Iterator<Item = (&str, &Held)> {
-        self.by_token.values().map(|lock| (&**lock, &self.locks[lock]))
+        self.by_token.iter().flat_map(|(token, lock)| {
+            let of_token = self.locks[lock].holds.iter().filter(move |held| held.token == *token);
+            of_token.map(move |held| (&**lock, held))
+        })
     }
 
     /// All locks summed up.
     pub fn stats(&self) -> Stats {
-        let oldest = self.by_token.values().next().and_then(|lock| self.locks.get(lock));
-        Stats { held: self.locks.len() as u64, oldest_granted_ms: oldest.map(|held| held.granted_ms) }
-    }
-
-    fn put(&mut self, lock: Arc<str>, held: Held) {
-        self.by_token.insert(held.token, Arc::clone(&lock));
-        self.deadlines.insert((held.deadline_ms, held.token));
-        self.locks.insert(lock, held);
-    }
-
-    /// Notes how long a lock was held. Where nobody takes the notes, as in the simulator, the first ones stay.
-    fn end(&mut self, ended: Ended) {
-        if self.ended.len() < ENDED_MAX {
-            self.ended.push(ended);
+        let oldest = self.by_token.first().and_then(|(token, lock)| {
+            self.locks.get(lock).and_then(|lock| lock.holds.iter().find(|held| held.token == *token))
+        });
+        Stats {
+            held: self.by_token.len() as u64,
+            waiting: self.waiters.len() as u64,
+            fences: self.fences.len() as u64,
+            oldest_granted_ms: oldest.map(|held| held.granted_ms),
+            oldest_waiting_ms: self.waiters.first().map(|(_, waiter)| waiter.since_ms),
         }
     }
 
@@ -226,146 +139,199 @@ impl State {
         self.counts
     }
 
-    /// The locks that ended since the last call.
+    /// The grants that ended since the last call.
     pub fn take_ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.ended)
     }
 
-    /// Frees the lock that was granted with this token.
-    fn remove(&mut self, token: u64) -> Held {
-        let lock = self.by_token.remove(&token).expect("every grant that stands is listed");
-        self.touch(&lock);
-        let held = self.locks.remove(&lock).expect("a listed grant has a lock");
-        self.deadlines.remove(&(held.deadline_ms, token));
-        held
+    /// How long each grant since the last call was waited for, in milliseconds.
+    pub fn take_waited(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.waited_ms)
     }
 
-    /// Notes that a lock is about to change. To be called before it does.
-    fn touch(&mut self, lock: &Arc<str>) {
-        let stored = self.locks.contains_key(lock);
-        self.dirty.entry(Arc::clone(lock)).or_insert(stored);
+    /// The waits that are over since the last call, and what each came to. To be called after every entry.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
     }
 
-    /// The records that changed since the last call, in key order. A lock that was taken and given back in between leaves no trace.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let changed = dirty.into_iter().filter_map(|(lock, stored)| {
-            let value = self.locks.get(&lock).map(encode);
-            (stored || value.is_some()).then(|| Change { key: key(&lock), value })
-        });
-        let mut changes: Vec<Change> = changed.collect();
-        changes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        changes
+    /// The locks whose holders changed since the last call. To be called after every entry.
+    pub fn take_changed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.changed)
     }
 
-    /// All records, in key order.
-    pub fn records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut records: Vec<_> = self.locks.iter().map(|(lock, held)| (key(lock), encode(held))).collect();
-        records.sort_unstable();
-        records
+    // ------------------------------------------------------------------------------------------ grants and their ends
+
+    /// Makes a grant of one lock. Everything was looked at before.
+    pub(super) fn put(&mut self, lock: &Arc<str>, held: Held) {
+        let last_token = self.by_token.last().map_or(0, |(token, _)| *token);
+        assert!(held.token >= last_token, "token {} after {last_token}", held.token);
+        self.touch(Record::Lock(Arc::clone(lock)));
+        self.list(lock, &held);
+        self.changed.insert(Arc::clone(lock));
+        let lock = self.locks.entry(Arc::clone(lock)).or_default();
+        if lock.holds.is_empty() {
+            lock.holds.reserve_exact(1);
+        }
+        lock.holds.push(held);
     }
 
-    /// Puts back one record of [`State::records`]. Into a fresh state, each once, in any order.
+    /// Notes a grant in every index.
+    pub(super) fn list(&mut self, lock: &Arc<str>, held: &Held) {
+        self.by_token.insert((held.token, Arc::clone(lock)));
+        self.by_client.insert((Arc::clone(&held.client), Arc::clone(lock)));
+        if held.session() != 0 {
+            self.by_session.insert((held.session(), Arc::clone(lock), held.token));
+        }
+        if held.deadline_ms != NEVER_MS {
+            self.deadlines.insert((held.deadline_ms, Due::Hold(Arc::clone(lock), held.token)));
+        }
+    }
+
+    /// Ends the grants of a lock that are chosen, and says which they were. The caller hands the lock on.
+    pub(super) fn end(&mut self, at: At, name: &Arc<str>, ending: Ending, chosen: impl Fn(&Held) -> bool) -> Vec<Held> {
+        if !self.locks.get(name).is_some_and(|lock| lock.holds.iter().any(&chosen)) {
+            return Vec::new();
+        }
+        self.touch(Record::Lock(Arc::clone(name)));
+        self.changed.insert(Arc::clone(name));
+        let lock = self.locks.get_mut(name).expect("looked up above");
+        let gone: Vec<Held> = lock.holds.extract_if(.., |held| chosen(held)).collect();
+        for held in &gone {
+            let same = |other: &Held| other.token == held.token;
+            let lock = &self.locks[name];
+            if !lock.holds.iter().any(same) {
+                self.by_token.remove(&(held.token, Arc::clone(name)));
+            }
+            if !lock.holds.iter().any(|other| other.client == held.client) {
+                self.by_client.remove(&(Arc::clone(&held.client), Arc::clone(name)));
+            }
+            if !lock.holds.iter().any(|other| same(other) && other.session() == held.session()) {
+                self.by_session.remove(&(held.session(), Arc::clone(name), held.token));
+            }
+            if !lock.holds.iter().any(|other| same(other) && other.deadline_ms == held.deadline_ms) {
+                self.deadlines.remove(&(held.deadline_ms, Due::Hold(Arc::clone(name), held.token)));
+            }
+            if held.token == at.token() {
+                self.spend(at, name);
+            }
+            self.note_end(at, name, ending, held);
+        }
+        self.drop_if_idle(name);
+        gone
+    }
+
+    fn spend(&mut self, at: At, name: &Arc<str>) {
+        if self.spent.0 != at.token() {
+            self.spent = (at.token(), BTreeSet::new());
+        }
+        self.spent.1.insert(Arc::clone(name));
+    }
+
+    /// Whether a grant of this lock by this entry would have the token of one that has ended in it.
+    pub(super) fn is_spent(&self, at: At, name: &str) -> bool {
+        self.spent.0 == at.token() && self.spent.1.contains(name)
+    }
+
+    fn note_end(&mut self, at: At, name: &Arc<str>, ending: Ending, held: &Held) {
+        // Held until its deadline, whenever that is noticed.
+        let ended_ms = match ending {
+            Ending::Expired => held.deadline_ms.min(at.stamp_ms),
+            Ending::Released | Ending::Forced => at.stamp_ms,
+        };
+        if self.ended.len() < ENDED_MAX {
+            // Where nobody takes the notes, as in the simulator, the first ones stay.
+            let held_ms = ended_ms.saturating_sub(held.granted_ms);
+            self.ended.push(Ended { held_ms, expired: ending == Ending::Expired });
+        }
+        if ending == Ending::Released {
+            return;
+        }
+        let past = Past { ending, client: held.client.to_string(), token: held.token, left: Vec::new(), ended_ms };
+        self.remember(name, past);
+        if held.delay_ms() > 0 {
+            let lock = self.locks.get_mut(name).expect("the caller looked it up");
+            let free_ms = lock.free_ms.max(ended_ms.saturating_add(held.delay_ms()));
+            self.deadlines.insert((free_ms, Due::Line(Arc::clone(name))));
+            lock.free_ms = free_ms;
+        }
+    }
+
+    /// A lock that is there for nothing goes. Where its delay is over, that is forgotten.
+    pub(super) fn drop_if_idle(&mut self, name: &Arc<str>) {
+        if self.locks.get(name).is_some_and(Lock::is_idle) {
+            self.locks.remove(name);
+        }
+    }
+
+    /// The leases of these grants end where their time has come.
+    fn end_leases(&mut self, at: At, lock: &Arc<str>, token: u64) -> usize {
+        let over = |held: &Held| held.token == token && held.deadline_ms <= at.stamp_ms;
+        self.end(at, lock, Ending::Expired, over).len()
+    }
+
+    fn end_session(&mut self, at: At, session: u64, changed: &mut BTreeSet<Arc<str>>) -> usize {
+        let from = (session, Arc::from(""), 0);
+        let of_session: Vec<_> = self.by_session.range(from..).take_while(|(of, ..)| *of == session).cloned().collect();
+        let mut ended = 0;
+        for (_, lock, token) in of_session {
+            let of = |held: &Held| held.token == token && held.session() == session;
+            ended += self.end(at, &lock, Ending::Expired, of).len();
+            changed.insert(lock);
+        }
+        for ticket in self.waiters.of_session(session) {
+            let waiter = self.stop_waiting(ticket, changed);
+            self.counts.abandoned += 1;
+            drop(waiter);
+        }
+        ended
+    }
+
+    /// Looks at the line of each of these locks, and at those that change with them.
+    pub(super) fn hand_on<R: Rules>(&mut self, at: At, mut changed: BTreeSet<Arc<str>>) {
+        while let Some(name) = changed.pop_first() {
+            if self.locks.get(&name).is_some_and(|lock| lock.free_ms != 0 && lock.free_ms <= at.stamp_ms) {
+                self.touch(Record::Lock(Arc::clone(&name)));
+                self.locks.entry(Arc::clone(&name)).or_default().free_ms = 0;
+            }
+            while let Some(ticket) = self.locks.get(&name).and_then(|lock| lock.line.first().copied()) {
+                if !self.may_have(at, ticket) {
+                    break;
+                }
+                self.grant_waiter(at, ticket, &mut changed);
+            }
+            self.drop_if_idle(&name);
+        }
+    }
+
+    /// Whether a client may have a lock now, apart from those who came before it.
+    pub(super) fn is_free(&self, at: At, name: &str, mode: Mode, client: &str) -> bool {
+        let free = |lock: &Lock| lock.free_ms <= at.stamp_ms && lock.admits(mode, client);
+        !self.is_spent(at, name) && self.locks.get(name).is_none_or(free)
+    }
+
+    /// Whether this grant of a lock holds now.
     ///
     /// # Errors
-    /// Where the record is none that this module writes. The state is then to be thrown away.
-    pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
-        let bad = |why: String| BadRecord { key: key.to_vec(), why };
-        let lock = name_of(key).map_err(bad)?;
-        let StoredLock { client, token, granted_ms, deadline_ms } = record::decode(key, value)?;
-        check_names(lock, &client).map_err(|error| bad(error.message))?;
-        if token == 0 || self.by_token.contains_key(&token) {
-            return Err(bad(format!("token {token} is no grant's, or another lock's")));
+    /// `StaleToken` where a later grant was made, `LockNotHeld` where nobody holds the lock under this token.
+    pub fn demand(&self, lock: &str, token: u64) -> Result<(), Error> {
+        let holds = self.locks.get(lock).map(|lock| lock.holds.as_slice()).unwrap_or_default();
+        if holds.iter().any(|held| held.token == token) {
+            return Ok(());
         }
-        match self.locks.entry(lock.into()) {
-            Entry::Occupied(_) => return Err(bad("the lock is there twice".into())),
-            Entry::Vacant(vacant) => {
-                self.by_token.insert(token, Arc::clone(vacant.key()));
-                self.deadlines.insert((deadline_ms, token));
-                vacant.insert(Held { client: client.into(), token, granted_ms, deadline_ms });
+        match holds.iter().map(|held| held.token).max() {
+            Some(newest) if newest > token => {
+                let message = format!("lock '{lock}' was granted anew, with token {newest}: {token} counts no more");
+                Err(Error::new(ErrorCode::StaleToken, message).with_hint(newest.to_string()))
+            }
+            _ => {
+                let message = format!("nobody holds lock '{lock}' with token {token}: its grant has ended");
+                Err(Error::new(ErrorCode::LockNotHeld, message))
             }
         }
-        Ok(())
-    }
-
-    /// Checks every invariant.
-    ///
-    /// # Panics
-    /// Where one does not hold: that is a bug of this module. Takes time in proportion to the locks; for tests and the simulator.
-    pub fn check_invariants(&self) {
-        assert!(self.locks.len() <= self.locks_max, "{} locks", self.locks.len());
-        assert_eq!(self.locks.len(), self.by_token.len(), "locks by their tokens");
-        assert_eq!(self.locks.len(), self.deadlines.len(), "locks by their deadlines");
-        for (lock, held) in &self.locks {
-            assert!(held.token > 0 && !held.client.is_empty(), "lock {lock}: {held:?}");
-            assert_eq!(self.by_token.get(&held.token), Some(lock), "lock {lock} by its token");
-            assert!(self.deadlines.contains(&(held.deadline_ms, held.token)), "lock {lock} never runs out");
-        }
     }
 }
 
-/// The key of a lock's record.
-fn key(lock: &str) -> Vec<u8> {
-    let name_bytes = u16::try_from(lock.len()).expect("the length of a name is bounded");
-    let mut key = Vec::with_capacity(3 + lock.len());
-    key.push(record::prefix::LOCK);
-    key.extend_from_slice(&name_bytes.to_be_bytes());
-    key.extend_from_slice(lock.as_bytes());
-    key
-}
-
-/// The lock that a key belongs to.
-fn name_of(key: &[u8]) -> Result<&str, String> {
-    let [record::prefix::LOCK, high, low, name @ ..] = key else {
-        return Err("the key is not 'l', a length and a name".into());
-    };
-    let name_bytes = usize::from(u16::from_be_bytes([*high, *low]));
-    if name_bytes != name.len() {
-        return Err(format!("the key says {name_bytes} bytes of a name and has {}", name.len()));
-    }
-    std::str::from_utf8(name).map_err(|error| error.to_string())
-}
-
-fn encode(held: &Held) -> Vec<u8> {
-    let Held { token, granted_ms, deadline_ms, .. } = *held;
-    record::encode(&StoredLock { client: held.client.to_string(), token, granted_ms, deadline_ms })
-}
-
-fn check_names(lock: &str, client: &str) -> Result<(), Error> {
-    for (what, name) in [("lock", lock), ("client", client)] {
-        if name.is_empty() {
-            return Err(Error::new(ErrorCode::InvalidArgument, format!("the {what}'s name is empty")));
-        }
-        if name.len() > NAME_BYTES_MAX {
-            let message = format!("the {what}'s name has {} bytes, at most {NAME_BYTES_MAX} are allowed", name.len());
-            return Err(Error::new(ErrorCode::TooLarge, message));
-        }
-    }
-    Ok(())
-}
-
-fn check_lease(lease_ms: u32) -> Result<(), Error> {
-    if (1..=LEASE_MS_MAX).contains(&lease_ms) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::InvalidArgument, format!("lease_ms is {lease_ms}, 1 to {LEASE_MS_MAX} is allowed")))
-}
-
-fn check_holder(held: &Held, lock: &str, client: &str) -> Result<(), Error> {
-    if *held.client == *client {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::LockHeldByOther, format!("lock '{lock}' is held by '{}'", held.client)))
-}
-
-fn check_token(held: &Held, token: u64) -> Result<(), Error> {
-    if token == held.token {
-        return Ok(());
-    }
-    if token < held.token {
-        let message = format!("token {token} is older than that of the grant, {}", held.token);
-        return Err(Error::new(ErrorCode::StaleToken, message));
-    }
-    let message = format!("token {token} was never given out, that of the grant is {}", held.token);
-    Err(Error::new(ErrorCode::InvalidArgument, message))
+/// What a grant is answered with.
+pub(super) fn granted(held: &Held, lease_ms: u32) -> Granted {
+    Granted { token: held.token, lease_ms, depth: held.depth(), previous: Vec::new() }
 }

@@ -128,7 +128,15 @@ table! {
     "trine_lock_renewed_total" Counter "renewals" ["group"] "Leases of locks begun anew.";
     "trine_lock_released_total" Counter "releases" ["group"] "Locks given back by their holders.";
     "trine_lock_expired_total" Counter "expirations" ["group"] "Locks whose lease ran out before they were given back.";
-    "trine_lock_contended_total" Counter "requests" ["group"] "Requests for a lock that somebody held.";
+    "trine_lock_contended_total" Counter "requests" ["group"] "Requests for a lock that could not be had at once.";
+    "trine_lock_forced_total" Counter "grants" ["group"] "Grants that a person ended by force.";
+    "trine_lock_waiters" Gauge "requests" ["group"] "Requests that wait for a lock.";
+    "trine_lock_oldest_waiter_seconds" Gauge "seconds" ["group"] "How long the request has waited that has waited for longest, in log time; 0 where none does.";
+    "trine_lock_waits_total" Counter "requests" ["group"] "Requests that began to wait for a lock.";
+    "trine_lock_waits_ended_total" Counter "requests" ["group", "end"] "Waits that ended without a grant, by why: timeout, cancelled, abandoned (the client or its session is gone).";
+    "trine_lock_deadlocks_total" Counter "requests" ["group"] "Requests refused because their client would have waited for itself.";
+    "trine_lock_fences" Gauge "resources" ["group"] "Resources whose highest token is kept.";
+    "trine_lock_wait_seconds" Histogram "seconds" ["group"] in HOLD "How long each grant was waited for, in log time; those that came at once are not in it.";
     "trine_lock_hold_seconds" Histogram "seconds" ["group", "end"] in HOLD "How long locks were held, in log time, by how that ended: released, expired.";
     // The cache.
     "trine_cache_hits_total" Counter "reads" ["state"] "Reads answered from this node's own cache, by the state of the line.";

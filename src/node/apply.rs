@@ -50,7 +50,7 @@ impl<R: Rules> Replica<R> {
     /// Applies one committed entry.
     pub(super) fn apply(&mut self, step: &mut Step, entry: &Entry) {
         let member = &mut self.member;
-        let (_, outcome) = member.machine.apply::<R>(entry);
+        let (command, outcome) = member.machine.apply::<R>(entry);
         member.checkpoints.applied(entry);
         if member.tick_index.is_some_and(|index| index <= entry.index) {
             member.tick_index = None;
@@ -58,8 +58,14 @@ impl<R: Rules> Replica<R> {
         if let Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Acked { id })), repeated: false } = &outcome {
             member.checkpoints.acknowledged(step.now.mono_us, *id);
         }
-        match member.waiting.remove(&entry.index) {
-            Some(Waiter::Client { node, id }) => self.client_applied(step, node, id, outcome),
+        self.tell_parked(step);
+        match self.member.waiting.remove(&entry.index) {
+            Some(Waiter::Client { node, id }) => match (command, &outcome) {
+                (Some(Command::Once(once)), Outcome::Once { result: Ok(Answer::Lock(lock::Answer::Waiting)), .. }) => {
+                    self.park(step, (node, id), once.session, once.sequence);
+                }
+                _ => self.client_applied(step, node, id, outcome),
+            },
             Some(Waiter::Home(proposal)) => {
                 let committed = home_result(outcome);
                 self.home_committed(step, &proposal, committed);
@@ -74,7 +80,10 @@ impl<R: Rules> Replica<R> {
 
     fn client_applied(&mut self, step: &mut Step, node: Option<NodeId>, id: u64, outcome: Outcome) {
         let result = match outcome {
-            Outcome::Session(result) => result.map(session_opened),
+            Outcome::Session(result) => result.map(|session| {
+                let timeout_ms = self.member.machine.sessions().timeout_ms(session).unwrap_or_default();
+                session_opened(session, timeout_ms)
+            }),
             Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Delivered(handed))), .. } => {
                 return self.deliver(step, node, id, handed, &BTreeMap::new());
             }
@@ -165,15 +174,18 @@ fn home_result(outcome: Outcome) -> Committed {
 }
 
 /// A result as the client gets it.
-fn response(result: Stored) -> Result<Response, Error> {
+pub(super) fn response(result: Stored) -> Result<Response, Error> {
     Ok(match result? {
         Answer::Queue(queue::Answer::Enqueued { id }) => Response::Enqueue(Enqueued { id }),
         Answer::Queue(queue::Answer::Acked { id }) => Response::Ack(Acked { id }),
         Answer::Lock(lock::Answer::Granted(granted)) => Response::Acquire(granted),
         Answer::Lock(lock::Answer::Released(released)) => Response::Release(released),
+        Answer::Lock(lock::Answer::Cancelled(cancelled)) => Response::Cancel(cancelled),
+        Answer::Lock(lock::Answer::Forced(forced)) => Response::ForceRelease(forced),
+        Answer::Lock(lock::Answer::Fenced(fenced)) => Response::Fence(fenced),
         Answer::Reshaped(version) => Response::Reshape(trine_protocol::cluster::Reshaped { version }),
         Answer::Kept => Response::KeepAlive(trine_protocol::cluster::Kept {}),
-        Answer::Queue(queue::Answer::Delivered(_)) | Answer::Own(_) => {
+        Answer::Queue(queue::Answer::Delivered(_)) | Answer::Own(_) | Answer::Lock(lock::Answer::Waiting) => {
             return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients"));
         }
     })

@@ -144,6 +144,7 @@ impl<R: Rules> Replica<R> {
                 }
                 member.reads.clear();
                 member.streams.clear();
+                member.parked.clear();
                 member.tick_index = None;
                 self.pending.lost_leader();
             }
@@ -151,6 +152,7 @@ impl<R: Rules> Replica<R> {
             member.waiting.clear();
             member.reads.clear();
             member.streams.clear();
+            member.parked.clear();
             member.tick_index = None;
             member.home = Some(Home::new(self.setup.node, term, self.setup.cache(), step.now.mono_us));
         }
@@ -174,6 +176,7 @@ impl<R: Rules> Replica<R> {
     pub(super) fn deliver_bus(&mut self, step: &mut Step) {
         loop {
             if let Some(message) = step.to_home.pop_front() {
+                let Some(message) = self.pass_copies(step, message) else { continue };
                 match self.home_node() {
                     Some(home) if home == self.setup.node => self.hand_to_home(step, home, message),
                     Some(home) => step.send(home, GroupMessage::Bus(BusMessage::ToHome(message))),
@@ -232,18 +235,20 @@ impl<R: Rules> Replica<R> {
 pub(super) fn operation_of(request: &Request) -> Option<(String, cache::Operation)> {
     let (key, operation) = match request {
         Request::Get(get) => (&get.key, cache::Operation::Get),
+        Request::GetCopy(get) => (&get.key, cache::Operation::Get),
         Request::GetOrFill(get) => (&get.key, cache::Operation::GetOrFill(get.lease_ms)),
         Request::Put(put) => {
-            let Put { value, only_if, ttl_ms, through, content_type, fill, .. } = put.clone();
+            let Put { value, only_if, ttl_ms, through, content_type, fill, if_token, .. } = put.clone();
             let what = What::Put { value, content_type, ttl_ms };
-            (&put.key, cache::Operation::Write(Change { what, only_if, through, fill }))
+            (&put.key, cache::Operation::Write(Change { what, only_if, through, fill, if_token }))
         }
         Request::Delete(delete) => {
-            let Delete { only_if, through, .. } = delete.clone();
-            (&delete.key, cache::Operation::Write(Change { only_if, through, ..Change::delete() }))
+            let Delete { only_if, through, if_token, .. } = delete.clone();
+            (&delete.key, cache::Operation::Write(Change { only_if, through, if_token, ..Change::delete() }))
         }
         Request::Add(add) => {
-            let change = Change { through: add.through, ..Change::of(What::Add(add.by)) };
+            let if_token = add.if_token.clone();
+            let change = Change { through: add.through, if_token, ..Change::of(What::Add(add.by)) };
             (&add.key, cache::Operation::Write(change))
         }
         Request::WriteBack(write_back) => (&write_back.key, cache::Operation::WriteBack),

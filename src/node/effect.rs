@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use trine_protocol::{Error, Request, Response};
+use trine_protocol::{Error, Push, Request, Response};
 
 use crate::cache::{JournalRecord, LineChange};
 use crate::ids::{GroupId, Index, NodeId, Term};
@@ -63,7 +63,9 @@ pub struct Effects {
     pub publish: Vec<LineChange>,
     /// 4. Send to the same group's replica on these nodes. Losing one is allowed.
     pub send: Vec<(NodeId, Arc<GroupMessage>)>,
-    /// 5. Answer these requests.
+    /// 5. Push to the clients with these numbers for their copies.
+    pub push: Vec<(u64, Push)>,
+    /// 6. Answer these requests.
     pub reply: Vec<(RequestId, Result<Response, Error>)>,
     /// Hand to the state store; [`Input::Checkpointed`] follows.
     pub checkpoint: Vec<Checkpoint>,

@@ -24,6 +24,7 @@ use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
+use super::park::{self, without_session};
 use super::stream::Outgoing;
 use super::{Replica, Step};
 
@@ -53,13 +54,33 @@ struct Entry {
     kind: Kind,
 }
 
+/// What a client's request to the agent is answered as.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// As the agent does.
+    Plain,
+    /// A deletion, which is a write to the agent.
+    Delete,
+    /// A read whose value the client with this number wants to keep.
+    Copy { client: u64, key: String },
+}
+
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
-    /// The agent has it. A deletion is a write to the agent, and has an answer of its own.
-    Cache { deletes: bool },
+    /// The agent has it.
+    Cache { asked: Asked },
     /// For the log.
-    Log { request: Request, place: Option<Place>, at: Option<Position>, client_session: bool, sends: u32, send_us: u64 },
+    Log {
+        request: Request,
+        place: Option<Place>,
+        at: Option<Position>,
+        client_session: bool,
+        sends: u32,
+        send_us: u64,
+        /// The leader has said that it waits, and will answer by itself.
+        waits: bool,
+    },
 }
 
 /// Where a command stands in a session.
@@ -136,7 +157,7 @@ impl<R: Rules> Replica<R> {
         id: RequestId,
         session: Option<SessionRef>,
         deadline_us: u64,
-        request: Request,
+        mut request: Request,
     ) {
         let refusal = if self.draining_since_us.is_some() {
             Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
@@ -156,17 +177,30 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         if let Request::WriteBackAll(_) = request {
-            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes: false } });
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { asked: Asked::Plain } });
             return self.with_agent(step, |agent, turn| agent.write_back_all(turn, caller));
+        }
+        if let Some(answer) = self.copies_request(step, &request) {
+            return step.effects.reply.push((id, Ok(answer)));
         }
         if let Request::Explain(explain) = &request {
             let explained = self.explain(step, &explain.key);
             return step.effects.reply.push((id, Ok(Response::Explain(explained))));
         }
         if let Some((key, operation)) = operation_of(&request) {
-            let deletes = matches!(request, Request::Delete(_));
-            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { deletes } });
-            return self.with_agent(step, |agent, turn| agent.operation(turn, caller, &key, operation));
+            let asked = match request {
+                Request::Delete(_) => Asked::Delete,
+                Request::GetCopy(get) => Asked::Copy { client: get.copies, key: get.key },
+                _ => Asked::Plain,
+            };
+            let caller = self.pending.insert(Entry { client, deadline_us, kind: Kind::Cache { asked } });
+            return self.begin_operation(step, caller, &key, operation);
+        }
+        let remaining_us = deadline_us.saturating_sub(step.now.mono_us);
+        if session.is_none()
+            && let Err(error) = without_session(&mut request, remaining_us)
+        {
+            return step.effects.reply.push((id, Err(error)));
         }
         let client_session = session.is_some() || matches!(request, Request::OpenSession(_));
         let place = match (&request, session) {
@@ -174,7 +208,8 @@ impl<R: Rules> Replica<R> {
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
             (_, None) => self.take_place(),
         };
-        let kind = Kind::Log { request, place, at: None, client_session, sends: 0, send_us: step.now.mono_us };
+        let send_us = step.now.mono_us;
+        let kind = Kind::Log { request, place, at: None, client_session, sends: 0, send_us, waits: false };
         let id = self.pending.insert(Entry { client, deadline_us, kind });
         self.dispatch(step, id);
     }
@@ -289,7 +324,7 @@ impl<R: Rules> Replica<R> {
         let (request, place) = match self.sequences.session() {
             None => {
                 let place = Place { session: 0, sequence: 0, acked_below: 0 };
-                (Request::OpenSession(OpenSession { group }), Some(place))
+                (Request::OpenSession(OpenSession { group, timeout_ms: 0 }), Some(place))
             }
             Some(_) => {
                 self.pending.session_used_us = now_us;
@@ -297,7 +332,8 @@ impl<R: Rules> Replica<R> {
             }
         };
         let opens = matches!(request, Request::OpenSession(_));
-        let kind = Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us };
+        let kind =
+            Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us: now_us, waits: false };
         let deadline_us = now_us + 4 * self.setup.timing.resend_us;
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         if opens {
@@ -309,22 +345,43 @@ impl<R: Rules> Replica<R> {
     /// The time of a request is over.
     fn give_up(&mut self, step: &mut Step, id: u64) {
         let Some(entry) = self.pending.remove(id) else { return };
+        let mut taken_back = None;
         let error = match &entry.kind {
+            Kind::Log { waits: true, client_session, request, .. }
+                if *client_session || matches!(request, Request::Observe(_)) =>
+            {
+                Error::new(ErrorCode::StillWaiting, "it waits; send the same (session, sequence) again")
+            }
             Kind::Log { sends: 0, .. } => {
                 let what = format!("{} has had no leader for the whole time of the request", self.setup.group);
                 Error::new(ErrorCode::NoLeader, what).retry_after(500)
             }
-            _ => {
+            kind => {
+                if let Kind::Log { request, place: Some(place), client_session: false, .. } = kind {
+                    taken_back = park::taken_back(request, place.sequence);
+                }
                 Error::new(ErrorCode::DeadlineExceeded, "no answer within the request's time; it may still be executed")
             }
         };
+        if let Some(request) = taken_back {
+            self.ask_for_itself(step, request);
+        }
         self.release_place(&entry);
-        if matches!(entry.kind, Kind::Cache { .. }) {
+        if matches!(entry.kind, Kind::Cache { .. }) && !self.copies.forget(id) {
             self.with_agent(step, |agent, turn| agent.expire(turn, id));
         }
         if let Some(client) = entry.client {
             step.effects.reply.push((client, Err(error)));
         }
+    }
+
+    /// The node itself has something for the log.
+    fn ask_for_itself(&mut self, step: &mut Step, request: Request) {
+        let (place, send_us) = (self.take_place(), step.now.mono_us);
+        let kind = Kind::Log { request, place, at: None, client_session: false, sends: 0, send_us, waits: false };
+        let deadline_us = send_us + 4 * self.setup.timing.resend_us;
+        let id = self.pending.insert(Entry { client: None, deadline_us, kind });
+        self.dispatch(step, id);
     }
 
     fn release_place(&mut self, entry: &Entry) {
@@ -339,7 +396,10 @@ impl<R: Rules> Replica<R> {
         self.release_place(&entry);
         let Some(client) = entry.client else { return };
         let result = match (result, &entry.kind) {
-            (Ok(Response::Put(written)), Kind::Cache { deletes: true }) => Ok(Response::Delete(written)),
+            (Ok(Response::Put(written)), Kind::Cache { asked: Asked::Delete }) => Ok(Response::Delete(written)),
+            (Ok(Response::Get(got)), Kind::Cache { asked: Asked::Copy { client, key } }) => {
+                Ok(self.got_copy(step, *client, key, got))
+            }
             (Ok(Response::Acquire(granted)), Kind::Log { request: Request::Renew(_), .. }) => {
                 Ok(Response::Renew(granted))
             }
@@ -358,6 +418,14 @@ impl<R: Rules> Replica<R> {
         let (once, own, opens) = (*sends <= 1, !*client_session, matches!(request, Request::OpenSession(_)));
         let code = result.as_ref().err().map(|error| error.code);
         match code {
+            Some(ErrorCode::StillWaiting) => {
+                let Some(Entry { kind: Kind::Log { request, waits, .. }, .. }) = self.pending.table.get_mut(&id) else {
+                    return;
+                };
+                *waits = true;
+                let again_us = now_us + park::again_us(request);
+                return self.pending.send_at(id, again_us);
+            }
             Some(ErrorCode::NotLeader | ErrorCode::NoLeader) => {
                 return self.pending.send_at(id, now_us + self.setup.timing.resend_us / 10);
             }
@@ -415,15 +483,18 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let reads =
-            |request: &Request| matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_));
+        let reads = |request: &Request| {
+            matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_) | Request::ListLocks(_))
+                || matches!(request, Request::ExplainLock(_) | Request::ExplainClient(_) | Request::Observe(_))
+        };
         if reads(&forward.request) || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_)) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
         let sender = from.unwrap_or(self.setup.node);
         let command = match request {
-            Request::OpenSession(_) => Some(Command::OpenSession),
+            Request::OpenSession(OpenSession { timeout_ms: 0, .. }) => Some(Command::OpenSession),
+            Request::OpenSession(open) => Some(Command::OpenSessionFor(open.timeout_ms)),
             request => Operation::of(request)
                 .map(|operation| Command::Once(Once { session, sequence, acked_below, operation })),
         };
@@ -514,7 +585,11 @@ impl<R: Rules> Replica<R> {
 
     /// A read may be answered from the state as it is now.
     pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
-        let Some(Read { node, id, request }) = self.member.reads.remove(&ticket) else { return };
+        let Some(read) = self.member.reads.remove(&ticket) else { return };
+        if self.read_locks(step, &read).is_some() {
+            return;
+        }
+        let Read { node, id, request } = read;
         if let Request::Backup(_) = request {
             let index = self.member.machine.applied().index;
             self.member.checkpoints.want_whole();
@@ -554,6 +629,6 @@ impl<R: Rules> Replica<R> {
 }
 
 /// The answer to a request that opened a session.
-pub(super) fn session_opened(session: u64) -> Response {
-    Response::OpenSession(SessionOpened { session, timeout_ms: super::SESSION_TIMEOUT_MS })
+pub(super) fn session_opened(session: u64, timeout_ms: u32) -> Response {
+    Response::OpenSession(SessionOpened { session, timeout_ms })
 }

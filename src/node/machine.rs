@@ -3,6 +3,9 @@
 //! Deterministic: every replica that applied the same entries has the same [`Machine`], byte for byte in its records. What is
 //! due by log time (leases, visibility timeouts, sessions) happens before the entry that carries the time is applied.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trine_protocol::cluster::Reshape;
@@ -13,6 +16,7 @@ use crate::raft::{Entry, SnapshotMeta};
 use crate::record::{self, BadRecord, Change, prefix};
 use crate::rules::{Rule, Rules};
 use crate::{cache, lock, queue};
+use trine_protocol::lock::IfToken;
 
 use super::roster::Roster;
 use super::session::{Admission, Sessions, Stored};
@@ -30,6 +34,8 @@ pub enum Command {
     Bus(cache::Command),
     /// The nodes that the cluster was made of; the first one counts, in group 0.
     Found(Roster),
+    /// A new session that ends after so many milliseconds without a command.
+    OpenSessionFor(u32),
 }
 
 /// See [`Command::Once`].
@@ -108,6 +114,7 @@ pub struct Machine {
     memory: cache::Memory,
     roster: Roster,
     roster_changed: bool,
+    settled: Vec<(u64, u64, Stored)>,
 }
 
 impl Operation {
@@ -120,10 +127,23 @@ impl Operation {
             Request::Acquire(acquire) => Self::Lock(lock::Command::Acquire(acquire)),
             Request::Release(release) => Self::Lock(lock::Command::Release(release)),
             Request::Renew(renew) => Self::Lock(lock::Command::Renew(renew)),
+            Request::Cancel(cancel) => Self::Lock(lock::Command::Cancel(cancel)),
+            Request::ForceRelease(force) => Self::Lock(lock::Command::ForceRelease(force)),
+            Request::Fence(fence) => Self::Lock(lock::Command::Fence(fence)),
             Request::KeepAlive(_) => Self::KeepAlive,
             Request::Reshape(reshape) => Self::Reshape(reshape),
             _ => return None,
         })
+    }
+
+    /// The grant that must hold for it to be done.
+    fn demands(&self) -> Option<&IfToken> {
+        match self {
+            Self::Queue(queue::Command::Enqueue(enqueue)) => enqueue.if_token.as_ref(),
+            Self::Queue(queue::Command::Ack(ack)) => ack.if_token.as_ref(),
+            Self::Own(own) => own.if_token.as_ref(),
+            _ => None,
+        }
     }
 }
 
@@ -171,17 +191,19 @@ impl Machine {
         let stamp_ms = if R::without(Rule::LeasesByWallClock) { wall_ms } else { stamp_ms };
         let at = At { index, stamp_ms, wall_ms, generation: self.generation };
         self.memory.advance(index);
-        self.sessions.expire(stamp_ms);
+        let ended = self.sessions.expire(stamp_ms);
         self.queue.expire(stamp_ms);
-        self.lock.expire(stamp_ms);
+        self.lock.expire::<R>(at, &ended);
+        self.settle::<R>();
         if entry.data.is_empty() {
             return (None, Outcome::Nothing);
         }
         let Ok(command) = record::decode::<Command>(&[], &entry.data) else { return (None, Outcome::Unreadable) };
         let outcome = match &command {
             Command::Tick => Outcome::Nothing,
-            Command::OpenSession => Outcome::Session(self.sessions.open(at)),
-            Command::Once(once) => self.once(at, once),
+            Command::OpenSession => Outcome::Session(self.sessions.open(at, 0)),
+            Command::OpenSessionFor(timeout_ms) => Outcome::Session(self.sessions.open(at, *timeout_ms)),
+            Command::Once(once) => self.once::<R>(at, once),
             Command::Bus(command) => Outcome::Bus(self.memory.apply(at, command)),
             Command::Found(roster) => {
                 if self.roster.version == 0 {
@@ -194,24 +216,99 @@ impl Machine {
         (Some(command), outcome)
     }
 
-    fn once(&mut self, at: At, once: &Once) -> Outcome {
-        match self.sessions.admit(at, once.session, once.sequence, once.acked_below) {
-            Admission::Refused(error) => return Outcome::Once { result: Err(error), repeated: false },
-            Admission::Repeated(result) => return Outcome::Once { result, repeated: true },
-            Admission::New => {}
+    fn once<R: Rules>(&mut self, at: At, once: &Once) -> Outcome {
+        let admission = self.sessions.admit(at, once.session, once.sequence, once.acked_below);
+        let by = lock::Caller { session: once.session, sequence: once.sequence };
+        for (session, sequence) in self.sessions.take_given_up() {
+            self.lock.give_up::<R>(at, lock::Caller { session, sequence });
         }
-        let result = match &once.operation {
+        let outcome = match admission {
+            Admission::Refused(error) => Outcome::Once { result: Err(error), repeated: false },
+            Admission::Repeated(result) => {
+                if result == Ok(Answer::Lock(lock::Answer::Waiting)) {
+                    self.lock.keep_waiting(at, by);
+                }
+                Outcome::Once { result, repeated: true }
+            }
+            Admission::New => {
+                let result = self.execute::<R>(at, by, &once.operation);
+                // An ownership that found its ground changed did not happen, and may be tried again under the same number.
+                if result != Ok(Answer::Own(cache::Applied::Void)) {
+                    self.sessions.keep(once.session, once.sequence, result.clone());
+                }
+                Outcome::Once { result, repeated: false }
+            }
+        };
+        self.settle::<R>();
+        outcome
+    }
+
+    fn execute<R: Rules>(&mut self, at: At, by: lock::Caller, operation: &Operation) -> Stored {
+        if let Some(demanded) = operation.demands()
+            && !R::without(Rule::TokenNotDemanded)
+        {
+            self.lock.demand(&demanded.lock, demanded.token)?;
+        }
+        match operation {
             Operation::Queue(command) => self.queue.apply(at, command).map(Answer::Queue),
-            Operation::Lock(command) => self.lock.apply(at, command).map(Answer::Lock),
+            Operation::Lock(command) => self.execute_lock::<R>(at, by, command).map(Answer::Lock),
             Operation::Own(own) => Ok(Answer::Own(self.memory.apply(at, &cache::Command::Own(own.clone())))),
             Operation::KeepAlive => Ok(Answer::Kept),
             Operation::Reshape(reshape) => self.reshape(at, reshape).map(Answer::Reshaped),
-        };
-        // An ownership that found its ground changed did not happen, and may be tried again under the same number.
-        if result != Ok(Answer::Own(cache::Applied::Void)) {
-            self.sessions.keep(once.session, once.sequence, result.clone());
         }
-        Outcome::Once { result, repeated: false }
+    }
+
+    /// A lock's command. A cancellation is about another command of its session, which may have been executed or not have come yet.
+    fn execute_lock<R: Rules>(
+        &mut self,
+        at: At,
+        by: lock::Caller,
+        command: &lock::Command,
+    ) -> Result<lock::Answer, Error> {
+        let answer = self.lock.apply::<R>(at, by, command)?;
+        let (lock::Command::Cancel(cancel), lock::Answer::Cancelled(cancelled)) = (command, &answer) else {
+            return Ok(answer);
+        };
+        if cancelled.was_waiting {
+            return Ok(answer);
+        }
+        let before = self.sessions.result(by.session, cancel.sequence).cloned();
+        let mut cancelled = cancelled.clone();
+        match before {
+            Some(Ok(Answer::Lock(lock::Answer::Granted(granted)))) if cancel.give_back => {
+                self.lock.give_back::<R>(at, cancel, granted.token);
+            }
+            Some(Ok(Answer::Lock(lock::Answer::Granted(granted)))) => cancelled.token = granted.token,
+            Some(_) => {}
+            None if R::without(Rule::CancelledMayStillWait) => {}
+            None => {
+                let what = format!("the wait for lock '{}' was cancelled before it came", cancel.lock);
+                let error = Error::new(ErrorCode::WaitCancelled, what);
+                self.sessions.forestall(by.session, cancel.sequence, Err(error));
+            }
+        }
+        Ok(lock::Answer::Cancelled(cancelled))
+    }
+
+    /// What waits have come to takes the place of the answers that said so.
+    fn settle<R: Rules>(&mut self) {
+        for lock::Settled { session, sequence, result } in self.lock.take_settled() {
+            let result = result.map(Answer::Lock);
+            if !R::without(Rule::GrantNotKept) {
+                self.sessions.settle(session, sequence, result.clone());
+            }
+            self.settled.push((session, sequence, result));
+        }
+    }
+
+    /// The waits that are over since the last call: whose they were, and what each came to. To be called after every entry.
+    pub fn take_settled(&mut self) -> Vec<(u64, u64, Stored)> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// The locks whose holders changed since the last call. To be called after every entry.
+    pub fn take_changed_locks(&mut self) -> BTreeSet<Arc<str>> {
+        self.lock.take_changed()
     }
 
     fn reshape(&mut self, at: At, reshape: &Reshape) -> Result<Index, Error> {
@@ -221,6 +318,19 @@ impl Machine {
         }
         self.roster_changed = true;
         self.roster.apply(at.index, reshape)
+    }
+
+    /// Checks what must be true of the parts together: who waits for a lock is who its session says waits.
+    ///
+    /// # Panics
+    /// Where it is not: that is a bug of this module, or of one below. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        self.lock.check_invariants();
+        let waiting: Vec<(u64, u64)> = self.sessions.waiting().collect();
+        assert_eq!(waiting.len() as u64, self.lock.stats().waiting, "{waiting:?} wait by the table of sessions");
+        for (session, sequence) in waiting {
+            assert!(self.lock.waits(session, sequence), "command {sequence} of session {session} waits for nothing");
+        }
     }
 
     /// The list of nodes; group 0's is the cluster's.
@@ -259,6 +369,11 @@ impl Machine {
     /// The locks that ended since the last call.
     pub fn take_ended_locks(&mut self) -> Vec<lock::Ended> {
         self.lock.take_ended()
+    }
+
+    /// How long each grant since the last call was waited for, in milliseconds.
+    pub fn take_waited(&mut self) -> Vec<u64> {
+        self.lock.take_waited()
     }
 
     /// The cache's main memory.

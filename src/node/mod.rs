@@ -25,10 +25,12 @@ mod apply;
 pub mod behind;
 mod bus;
 mod checkpoint;
+mod copies;
 pub mod effect;
 mod forward;
 pub mod machine;
 pub mod message;
+mod park;
 mod reconcile;
 mod recovered;
 pub mod roster;
@@ -40,7 +42,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use trine_protocol::cluster::{GroupStatus, Role};
 
-use crate::cache::{Agent, Home, Standing};
+use crate::cache::{Agent, Copies, Home, Standing};
 use crate::ids::{Index, NodeId, Now, ReplicaId, Term};
 use crate::lock;
 use crate::raft::{self, Raft, Restart};
@@ -65,6 +67,8 @@ pub struct Replica<R: Rules = Faithful> {
     setup: Setup,
     member: Member<R>,
     agent: Agent<R>,
+    /// What clients of this node keep of its lines.
+    copies: Copies<R>,
     /// The node's own session in the group: for its clients' commands, and for its cache writes.
     sequences: Sequences,
     pending: Pending,
@@ -101,6 +105,8 @@ struct Member<R: Rules> {
     reads: BTreeMap<u64, Read>,
     /// What it has taken of each node's commands; only while this node leads.
     streams: stream::Incoming,
+    /// Whom to tell what comes of a wait; only while this node leads.
+    parked: park::Parked,
     checkpoints: Checkpoints,
     fetches: BTreeMap<u64, FetchFor>,
     next_ticket: u64,
@@ -151,6 +157,7 @@ impl<R: Rules> Replica<R> {
                 waiting: BTreeMap::new(),
                 reads: BTreeMap::new(),
                 streams: stream::Incoming::default(),
+                parked: park::Parked::default(),
                 checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
                 fetches: BTreeMap::new(),
                 next_ticket: 0,
@@ -159,11 +166,13 @@ impl<R: Rules> Replica<R> {
                 caught_up: false,
             }
         };
+        let copies = Copies::new(setup.group, setup.timing.drift_ppm, now.mono_us, setup.lived_before);
         let mut replica = Self {
             roster: setup.roster.clone(),
             setup,
             member,
             agent,
+            copies,
             sequences: Sequences::default(),
             pending: Pending::new(now.mono_us),
             hint: None,
@@ -210,8 +219,10 @@ impl<R: Rules> Replica<R> {
         self.member.raft.tick(step.now);
         self.follow_leader(step);
         self.tick_bus(step);
+        self.tick_copies(step);
         self.tick_pending(step);
         self.tick_log_time(step);
+        self.tick_parked(step);
         self.tend_roster(step);
         self.reconcile(step);
         self.give_office_back(step);
@@ -418,6 +429,11 @@ impl<R: Rules> Replica<R> {
     /// The locks that ended since the last call, for the shell's measurements.
     pub fn take_ended_locks(&mut self) -> Vec<lock::Ended> {
         self.member.machine.take_ended_locks()
+    }
+
+    /// How long each grant since the last call was waited for, in milliseconds, for the same.
+    pub fn take_waited(&mut self) -> Vec<u64> {
+        self.member.machine.take_waited()
     }
 
     /// How the group stands on this node.

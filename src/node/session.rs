@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use trine_protocol::{Error, ErrorCode};
 
 use crate::ids::At;
+use crate::lock;
 use crate::marks::{Rare, mark};
 use crate::record::{self, BadRecord, Change, prefix};
 
 use super::machine::Answer;
 
-/// A session without a command for this long ends, in milliseconds of log time. Longer than any failover.
+/// A session without a command for this long ends, in milliseconds of log time, unless it was opened with another time. Longer than any
+/// failover.
 pub const SESSION_TIMEOUT_MS: u32 = 60_000;
 /// Sessions of one group; one more gets `Overloaded`. Each costs about 200 bytes when idle.
 pub const SESSIONS_MAX: usize = 100_000;
@@ -31,14 +33,30 @@ struct Session {
     used_ms: u64,
     acked_below: u64,
     results: BTreeMap<u64, Stored>,
+    /// It ends after so many milliseconds without a command.
+    #[serde(default = "usual_timeout_ms")]
+    timeout_ms: u32,
+}
+
+fn usual_timeout_ms() -> u32 {
+    SESSION_TIMEOUT_MS
+}
+
+impl Session {
+    fn ends_ms(&self) -> u64 {
+        self.used_ms.saturating_add(u64::from(self.timeout_ms))
+    }
 }
 
 /// The sessions of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sessions {
     table: BTreeMap<u64, Session>,
-    by_use: BTreeSet<(u64, u64)>,
+    /// When each ends, if nothing comes before.
+    by_end: BTreeSet<(u64, u64)>,
     changed: BTreeSet<u64>,
+    /// Commands whose answer was still to come when their sender gave their number up.
+    given_up: Vec<(u64, u64)>,
 }
 
 /// Whether a command is to be executed.
@@ -53,18 +71,19 @@ pub enum Admission {
 }
 
 impl Sessions {
-    /// Opens a session.
+    /// Opens a session that ends after so many milliseconds without a command; 0 for the usual time.
     ///
     /// # Errors
     /// `Overloaded` where there are too many.
-    pub fn open(&mut self, at: At) -> Result<u64, Error> {
+    pub fn open(&mut self, at: At, timeout_ms: u32) -> Result<u64, Error> {
         if self.table.len() >= SESSIONS_MAX {
             let what = format!("the group has {SESSIONS_MAX} sessions; unused ones end after {SESSION_TIMEOUT_MS} ms");
             return Err(Error::new(ErrorCode::Overloaded, what).retry_after(1_000));
         }
-        let session = Session { used_ms: at.stamp_ms, acked_below: 1, results: BTreeMap::new() };
+        let timeout_ms = if timeout_ms == 0 { SESSION_TIMEOUT_MS } else { timeout_ms };
+        let session = Session { used_ms: at.stamp_ms, acked_below: 1, results: BTreeMap::new(), timeout_ms };
+        self.by_end.insert((session.ends_ms(), at.index));
         self.table.insert(at.index, session);
-        self.by_use.insert((at.stamp_ms, at.index));
         self.changed.insert(at.index);
         Ok(at.index)
     }
@@ -75,13 +94,16 @@ impl Sessions {
             let what = format!("session {id} has ended or never was; open another");
             return Admission::Refused(Error::new(ErrorCode::SessionExpired, what));
         };
-        self.by_use.remove(&(session.used_ms, id));
+        self.by_end.remove(&(session.ends_ms(), id));
         session.used_ms = at.stamp_ms;
-        self.by_use.insert((at.stamp_ms, id));
+        self.by_end.insert((session.ends_ms(), id));
         self.changed.insert(id);
         if acked_below > session.acked_below {
             session.acked_below = acked_below;
-            session.results = session.results.split_off(&acked_below);
+            let kept = session.results.split_off(&acked_below);
+            let gone = std::mem::replace(&mut session.results, kept);
+            let waits = |stored: &Stored| matches!(stored, Ok(Answer::Lock(lock::Answer::Waiting)));
+            self.given_up.extend(gone.iter().filter(|(_, stored)| waits(stored)).map(|(gone, _)| (id, *gone)));
         }
         if let Some(result) = session.results.get(&sequence) {
             mark(Rare::CommandRepeated);
@@ -106,22 +128,66 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions whose time is over.
-    pub fn expire(&mut self, stamp_ms: u64) {
-        while let Some((used_ms, id)) = self.by_use.first().copied() {
-            if used_ms + u64::from(SESSION_TIMEOUT_MS) > stamp_ms {
-                break;
-            }
-            mark(Rare::SessionExpired);
-            self.by_use.pop_first();
-            self.table.remove(&id);
+    /// A command that waited has come to something: that takes the place of what was kept, unless it was given up.
+    pub fn settle(&mut self, id: u64, sequence: u64, result: Stored) {
+        let kept = self.table.get_mut(&id).and_then(|session| session.results.get_mut(&sequence));
+        if let Some(kept) = kept {
+            *kept = result;
             self.changed.insert(id);
         }
     }
 
+    /// What a command of a session came to, as far as it is kept.
+    pub fn result(&self, id: u64, sequence: u64) -> Option<&Stored> {
+        self.table.get(&id)?.results.get(&sequence)
+    }
+
+    /// A command that has not arrived is not to be executed when it does: this is its answer. One that was given up needs none.
+    pub fn forestall(&mut self, id: u64, sequence: u64, result: Stored) {
+        let Some(session) = self.table.get_mut(&id) else { return };
+        if sequence >= session.acked_below && session.results.len() < WINDOW_MAX {
+            session.results.entry(sequence).or_insert(result);
+        }
+    }
+
+    /// The commands that waited for something when their numbers were given up, since the last call.
+    pub fn take_given_up(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Ends the sessions whose time is over, and says which they were.
+    pub fn expire(&mut self, stamp_ms: u64) -> Vec<u64> {
+        let mut ended = Vec::new();
+        while let Some((ends_ms, id)) = self.by_end.first().copied() {
+            if ends_ms > stamp_ms {
+                break;
+            }
+            mark(Rare::SessionExpired);
+            self.by_end.pop_first();
+            self.table.remove(&id);
+            self.changed.insert(id);
+            ended.push(id);
+        }
+        ended
+    }
+
     /// When the next session ends, in log time.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.by_use.first().map(|(used_ms, _)| used_ms + u64::from(SESSION_TIMEOUT_MS))
+        self.by_end.first().map(|(ends_ms, _)| *ends_ms)
+    }
+
+    /// After how many milliseconds without a command a session ends.
+    pub fn timeout_ms(&self, id: u64) -> Option<u32> {
+        self.table.get(&id).map(|session| session.timeout_ms)
+    }
+
+    /// The commands that wait for something, in order.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.table.iter().flat_map(|(id, session)| {
+            let waits =
+                session.results.iter().filter(|(_, stored)| **stored == Ok(Answer::Lock(lock::Answer::Waiting)));
+            waits.map(move |(sequence, _)| (*id, *sequence))
+        })
     }
 
     /// Sessions that are open.
@@ -153,7 +219,7 @@ impl Sessions {
         let id = bytes.get(1..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
         let id = id.ok_or_else(|| BadRecord { key: bytes.to_vec(), why: "no session id".to_owned() })?;
         let session: Session = record::decode(bytes, value)?;
-        self.by_use.insert((session.used_ms, id));
+        self.by_end.insert((session.ends_ms(), id));
         self.table.insert(id, session);
         Ok(())
     }
@@ -173,7 +239,7 @@ mod tests {
 
     fn open() -> (Sessions, u64) {
         let mut sessions = Sessions::default();
-        let id = sessions.open(at(5, 1_000)).unwrap();
+        let id = sessions.open(at(5, 1_000), 0).unwrap();
         (sessions, id)
     }
 

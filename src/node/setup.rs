@@ -16,6 +16,8 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// The node was not there when the cluster began, or has lost its disk since: it takes part when it is let in.
     pub joins: bool,
+    /// The node may have been there before, and clients may have copies that an earlier life of its process gave them.
+    pub lived_before: bool,
     /// The newest list of nodes that this node knows.
     pub roster: Roster,
     /// The nodes that the group began with, the one that is to lead first; none where the node joins.

@@ -24,6 +24,7 @@ impl Follower {
             node: nodes[1],
             incarnation: Incarnation(1),
             joins: false,
+            lived_before: false,
             roster: roster::testing::of(&nodes),
             founders: nodes,
             generation: 0,
@@ -49,7 +50,7 @@ impl Follower {
     }
 
     fn asked(&mut self, id: u64, session: Option<SessionRef>) -> Vec<Forward> {
-        let request = Enqueue { queue: "q".into(), body: "body".into() }.into();
+        let request = Enqueue { queue: "q".into(), body: "body".into(), ..Enqueue::default() }.into();
         let deadline_us = self.now.mono_us + 60_000_000;
         forwards(&self.replica.handle(self.now, Input::Request { id: RequestId(id), session, deadline_us, request }))
     }
@@ -96,6 +97,7 @@ fn whoever_joins_takes_no_list_before_the_first_that_names_it() {
         node: nodes[1],
         incarnation: life,
         joins: true,
+        lived_before: false,
         roster: roster.clone(),
         founders: Vec::new(),
         generation: 0,

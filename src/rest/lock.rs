@@ -39,7 +39,7 @@ pub(crate) async fn acquire<G: Gateway>(
     let (lock, client) = (arguments.text("lock_name"), arguments.text("client_id"));
     let lease_ms = u32::try_from(arguments.integer("timeout_sec") * 1000).expect("the route's table bounds it");
     redirect(door, &lock, head)?;
-    match door.call(Acquire { lock: lock.clone(), client: client.clone(), lease_ms }).await? {
+    match door.call(Acquire { lock: lock.clone(), client: client.clone(), lease_ms, ..Acquire::default() }).await? {
         Response::Acquire(granted) => Ok(Reply::ok(&AcquiredBody {
             status: "acquired",
             lock: &lock,
@@ -60,7 +60,7 @@ pub(crate) async fn release<G: Gateway>(
     let (lock, client) = (arguments.text("lock_name"), arguments.text("client_id"));
     let token = arguments.integer_if("fencing_token").unwrap_or(0);
     redirect(door, &lock, head)?;
-    let status = match door.call(Release { lock: lock.clone(), client, token }).await {
+    let status = match door.call(Release { lock: lock.clone(), client, token, ..Release::default() }).await {
         Ok(Response::Release(released)) => {
             if released.was_held {
                 "released"

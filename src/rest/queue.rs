@@ -60,7 +60,7 @@ pub(crate) async fn enqueue<G: Gateway>(door: &Door<G>, mut arguments: Arguments
         return Err(Failure::TooLarge { bytes_max: VALUE_BYTES_MAX });
     }
     let body = Bytes::from(message.clone());
-    match door.call(Enqueue { queue: queue.clone(), body }).await? {
+    match door.call(Enqueue { queue: queue.clone(), body, ..Enqueue::default() }).await? {
         Response::Enqueue(enqueued) => Ok(Reply::ok(&EnqueuedBody {
             status: "enqueued",
             node: &node,
@@ -118,7 +118,7 @@ pub(crate) async fn ack<G: Gateway>(door: &Door<G>, mut arguments: Arguments) ->
             return Err(Failure::Invalid(vec![Problem::missing(&[Part::Name("body"), Part::Name("message")])]));
         }
     };
-    match door.call(Ack { queue, which }).await? {
+    match door.call(Ack { queue, which, if_token: None }).await? {
         Response::Ack(acked) => {
             Ok(Reply::ok(&AckedBody { status: "acknowledged", node: &node, message: message.as_deref(), id: acked.id }))
         }

@@ -201,6 +201,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         E::NotInFlight | E::StaleReceipt => StatusCode::NOT_FOUND,
         E::LockHeld | E::LockNotHeld | E::StaleToken | E::VersionMismatch => StatusCode::CONFLICT,
         E::ConditionFailed | E::NotANumber | E::StaleFill => StatusCode::CONFLICT,
+        E::LockTimeout | E::Deadlock | E::WaitCancelled => StatusCode::CONFLICT,
         E::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         E::InvalidArgument => StatusCode::UNPROCESSABLE_ENTITY,
         E::TooManyConnections
@@ -216,6 +217,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         | E::OutcomeUnknown
         | E::QueueFull
         | E::BusLeaseLapsed
+        | E::StillWaiting
         | E::MainMemoryAway
         | E::OwnerAway => StatusCode::SERVICE_UNAVAILABLE,
         E::BadFrame

@@ -34,6 +34,7 @@ use super::disk;
 use super::gateway::{CallOptions, Gateway};
 use super::inbox::{Inbox, Queued};
 use super::lines::SharedLines;
+use super::listeners::Pushes;
 use super::nodes::{self, Nodes};
 use super::pending::{Pending, Place, RETRY_AFTER_MS};
 use super::replica_task::Standing;
@@ -144,6 +145,7 @@ impl Shared {
             return Err(Error::new(ErrorCode::ShuttingDown, "the node is about to stop"));
         }
         check(&request, &options)?;
+        self.ring.check_colocated(&request)?;
         let group = self.ring.group_of_request(&request).ok_or_else(|| {
             let groups = self.groups.len();
             Error::new(ErrorCode::InvalidArgument, format!("there is no such group: 0 to {} are", groups - 1))
@@ -271,6 +273,10 @@ impl Gateway for NodeGateway {
             metrics::node().answered(command, &result, Duration::from_micros(took_us));
             result
         }
+    }
+
+    fn listen(&self, client: u64) -> Option<Pushes> {
+        self.shared.pending.listeners.listen(client)
     }
 
     fn status(&self) -> NodeStatus {

@@ -8,6 +8,8 @@ use trine_protocol::{Error, Request, Response};
 
 use crate::node::effect::SessionRef;
 
+use super::listeners::Pushes;
+
 /// What goes with a request.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOptions {
@@ -28,6 +30,9 @@ pub trait Gateway: Clone + Send + Sync + 'static {
     /// Executes one request. Always answers, soon after the deadline at the latest. The request has its place in the order of
     /// things when the future has been polled once: who polls two in turn has them executed in turn, if they meet in one group.
     fn call(&self, request: Request, options: CallOptions) -> impl Future<Output = Result<Response, Error>> + Send;
+    /// Begins to take what this node says unasked to the client that gave itself this number. None where another connection has it, or
+    /// there is nothing to be said.
+    fn listen(&self, client: u64) -> Option<Pushes>;
     /// What the node is and how it stands; no message is sent for it.
     fn status(&self) -> NodeStatus;
     /// Whether the node can serve all it is for; if not, why.

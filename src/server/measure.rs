@@ -117,6 +117,15 @@ impl Meter {
         lock.released.at(counts.released);
         lock.expired.at(counts.expired);
         lock.contended.at(counts.contended);
+        lock.forced.at(counts.forced);
+        lock.waiters.set(sample.locks.waiting as f64);
+        lock.oldest_waiter_seconds.set(age_seconds(sample.log_time_ms, sample.locks.oldest_waiting_ms));
+        lock.waits.at(counts.waited);
+        lock.wait_timeouts.at(counts.timeouts);
+        lock.waits_cancelled.at(counts.cancelled);
+        lock.waits_abandoned.at(counts.abandoned);
+        lock.deadlocks.at(counts.deadlocks);
+        lock.fences.set(sample.locks.fences as f64);
     }
 
     fn measure_cache(&mut self, now: Now, lease: bool, lines: ByState, sample: &Sample) {
@@ -137,6 +146,13 @@ impl Meter {
         cache.violations.at(stats.counts.violations);
         cache.lease.set(one_if(lease));
         cache.lease_lapses.at(stats.counts.lapses);
+    }
+
+    /// Notes how long locks were waited for.
+    pub(super) fn waited(&self, waited_ms: Vec<u64>) {
+        for waited_ms in waited_ms {
+            self.handles.lock.wait_seconds.record(Duration::from_millis(waited_ms));
+        }
     }
 
     /// Notes how long locks were held.

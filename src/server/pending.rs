@@ -15,6 +15,8 @@ use trine_protocol::{Error, ErrorCode, Request, Response};
 use crate::metrics;
 use crate::node::effect::RequestId;
 
+use super::listeners::Listeners;
+
 /// Requests that wait: eight times what a group's inbox holds, and some hundred bytes each.
 pub(super) const PENDING_MAX: usize = 65_536;
 /// Bytes of queue bodies and cache values that wait with them.
@@ -35,6 +37,8 @@ struct State {
 pub(super) struct Pending {
     state: Mutex<State>,
     next: AtomicU64,
+    /// The connections that are told something unasked.
+    pub(super) listeners: Arc<Listeners>,
 }
 
 /// One place among those who wait; given back when it is dropped.

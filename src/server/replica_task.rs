@@ -59,6 +59,8 @@ pub(super) trait Replicated: Send + 'static {
     fn commit_of_leader(&self) -> Option<Index>;
     /// The locks that ended since the last call.
     fn take_ended_locks(&mut self) -> Vec<Ended>;
+    /// How long each lock granted since the last call was waited for, in milliseconds.
+    fn take_waited(&mut self) -> Vec<u64>;
 }
 
 impl Replicated for Replica<Faithful> {
@@ -88,6 +90,10 @@ impl Replicated for Replica<Faithful> {
 
     fn take_ended_locks(&mut self) -> Vec<Ended> {
         Replica::take_ended_locks(self)
+    }
+
+    fn take_waited(&mut self) -> Vec<u64> {
+        Replica::take_waited(self)
     }
 }
 
@@ -159,6 +165,7 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
             shell.perform(effects).await;
         }
         shell.meter.ended(replica.take_ended_locks());
+        shell.meter.waited(replica.take_waited());
         if ticked {
             let now = clock::now();
             let (drained, released) = (replica.is_drained(now), replica.is_released());
@@ -173,7 +180,7 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
 impl<D: Disk> Shell<D> {
     /// Performs effects in the order of their fields.
     async fn perform(&self, effects: Effects) {
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
+        let Effects { retract, persist, publish, send, push, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
             effects;
         self.lines.apply(self.group, retract);
         for write in persist {
@@ -182,6 +189,9 @@ impl<D: Disk> Shell<D> {
         self.lines.apply(self.group, publish);
         for (to, message) in send {
             self.outbox.send(to, self.group, message);
+        }
+        for (client, push) in push {
+            self.pending.listeners.tell(client, push);
         }
         for (id, outcome) in reply {
             self.pending.answer(id, outcome);

@@ -164,7 +164,9 @@ impl Node {
         let (outbox, backups) = (Outbox::default(), writers.backups());
         let lines = Arc::new(SharedLines::new(config.groups));
         let pending = Arc::new(Pending::default());
-        let redis = config.main_memory.as_deref().map(|url| redis::Server::new(url, cluster_id)).transpose();
+        let authority = config.main_memory_ca.as_ref().map(std::fs::read).transpose();
+        let authority = authority.map_err(|error| ServeError::MainMemory(format!("--main-memory-ca: {error}")))?;
+        let redis = config.main_memory.as_deref().map(|url| redis::Server::new(url, cluster_id, authority)).transpose();
         let redis = redis.map_err(ServeError::MainMemory)?;
         let (inboxes_, lines_, pending_) = (&inboxes, &lines, &pending);
         let (outbox_, heard_) = (&outbox, &heard);
@@ -353,6 +355,8 @@ fn make_replicas(
     Budget::new(config.memory_mb, config.groups).divide(&mut timing);
     // The groups began with what every first node was started with, whatever the list of nodes says today.
     let founders = config.roster();
+    // A group that this node takes no part in leaves no trace on its disk, so there it cannot know.
+    let lived = joins || recovered.values().any(|found| found.hard_state.term > 0);
     let make = |number: u32| {
         let group = GroupId(number);
         let mut seed = [0; 8];
@@ -363,6 +367,7 @@ fn make_replicas(
             node: config.node,
             incarnation,
             joins,
+            lived_before: lived || !founders.placement(group, false).iter().any(|id| id.node == config.node),
             roster: roster.clone(),
             founders: if joins {
                 Vec::new()

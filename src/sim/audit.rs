@@ -89,8 +89,8 @@ impl Audit {
         let request = match questions.last()?.clone() {
             Question::Read { key } => Get { key }.into(),
             Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64 }.into(),
-            Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000 }.into(),
-            Question::Free { lock, token } => Release { lock, client, token }.into(),
+            Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000, ..Acquire::default() }.into(),
+            Question::Free { lock, token } => Release { lock, client, token, ..Release::default() }.into(),
         };
         Some(Wish { group: *group, request, session: None })
     }

@@ -106,6 +106,9 @@ bank! {
     ShownBeforeJournal 79 10 as_drawn "write-behind caches: seen and then lost";
     OwnerByName 380 10 as_drawn "Trine's model of ownership: an owner that lost its disk answers for what it had";
     FillForAnyRequest 23 10 as_drawn "Redis' client side caching: a late answer to an older read";
+    ClientCopiesNotWaitedFor 0 10 copies_in_clients "Hazelcast 25304: near caches that a lost invalidation leaves stale";
+    CopiesOfAnEarlierLife 0 10 copies_and_restarts "Gray and Cheriton, 1989: leases that a server forgot";
+    CopyOutlivesBusLease 0 10 copies_cut_off "Gray and Cheriton, 1989: a lease given on lasts no longer than one's own";
 }
 
 /// Rules that no seed has been found for: 400 of one key under late messages or quick restarts pass without. What their absence does is shown
@@ -207,6 +210,28 @@ fn late_redis(swarm: &mut Swarm) {
     swarm.weights = [1, 1, 8];
     swarm.names = 1;
     swarm.redis = Some(RedisFaults { late_per_mille: 200, late_us_max: 4_000_000, outage: None, reset: Some(700_000) });
+}
+
+/// Clients that keep copies of one key.
+fn copies_in_clients(swarm: &mut Swarm) {
+    swarm.nodes = 3;
+    swarm.groups = 1;
+    swarm.weights = [1, 1, 8];
+    swarm.names = 1;
+}
+
+/// The same, and nodes that are back at once.
+fn copies_and_restarts(swarm: &mut Swarm) {
+    copies_in_clients(swarm);
+    swarm.process.down_us = (1_000, 60_000);
+    swarm.process.new_leader_dies_per_mille = 0;
+}
+
+/// The same, and nodes that are cut off from the home.
+fn copies_cut_off(swarm: &mut Swarm) {
+    copies_in_clients(swarm);
+    swarm.network.in_order = false;
+    swarm.network.loss_per_mille = 300;
 }
 
 /// Many who ask who holds one lock.

@@ -78,8 +78,11 @@ impl<R: Rules> Cluster<R> {
             Some(audit) if client >= self.workload.clients() => audit.place(client - self.workload.clients()),
             _ => self.workload.place(client),
         };
-        let sending = self.flights.send(number, place);
+        let sending = self.flights.send(self.schedule.now_us(), number, place);
         let (id, sent_us) = (sending.id, self.schedule.now_us());
+        if let Request::GetCopy(get) = &sending.request {
+            self.near.sent(sent_us, client, place, id, get);
+        }
         if !self.nodes[place].is_up() {
             let refused = Error::new(ErrorCode::NotReady, "connection refused");
             self.schedule.after(1_000, Event::Reply { id, result: Err(refused) });
@@ -101,9 +104,16 @@ impl<R: Rules> Cluster<R> {
             },
         };
         let now_us = self.schedule.now_us();
-        let operation = self.flights.begin(now_us, client, wish.group, wish.request, wish.session);
+        let request = self.near_request(client, wish.request);
+        let operation = self.flights.begin(now_us, client, wish.group, request, wish.session);
         self.note(|| format!("c{client} begins o{} {}", operation.number, debug_short(&operation.request)));
         self.services.sent(&operation);
+        if let Request::GetCopy(get) = &operation.request
+            && let Some(copy) = self.near_read(client, get)
+        {
+            let id = self.flights.send(now_us, operation.number, self.workload.place(client)).id;
+            return self.schedule.after(0, Event::Reply { id, result: Ok(Response::GetCopy(copy)) });
+        }
         self.send(operation.number);
     }
 
@@ -120,7 +130,11 @@ impl<R: Rules> Cluster<R> {
     }
 
     pub(crate) fn replied(&mut self, id: RequestId, result: Result<Response, Error>) -> Check {
+        if self.near_replied(id, &result) {
+            return Ok(());
+        }
         let Some(client) = self.flights.client(id) else { return Ok(()) };
+        self.near.answered(client, id, result.as_ref().ok());
         let code = result.as_ref().err().map(|error| error.code);
         self.record(&[7, id.0, code.map_or(0, |code| u64::from(u16::from(code)))], || {
             format!("c{client} r{} gets {}", id.0, debug_short(&result))
@@ -130,7 +144,7 @@ impl<R: Rules> Cluster<R> {
         if !auditing && code.is_some() && (silent || self.random.chance(200)) {
             self.workload.move_on(&mut self.random, client);
         }
-        match self.flights.answered(id, result) {
+        match self.flights.answered(self.schedule.now_us(), id, result) {
             Step::Ignored => Ok(()),
             Step::Again(number) => {
                 let delay_us = self.random.between(1_000, 200_000);

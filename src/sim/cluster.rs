@@ -6,12 +6,13 @@ use trine_protocol::{Error, Response};
 
 use super::audit::Audit;
 use super::checker::raft::{NewLeader, RaftChecker};
-use super::checker::{Check, Services, bus};
+use super::checker::{Check, Services};
 use super::counts::Counts;
 use super::disk::{Finished, NodeDisk, Thread};
 use super::faults::Fault;
 use super::flights::{Flights, Sending};
 use super::kinds;
+use super::near::{Near, NearEvent};
 use super::network::{Network, Passage, Place};
 use super::node::{Clock, Node};
 use super::random::{Random, split_mix};
@@ -19,7 +20,7 @@ use super::redis::{Redis, RedisEvent};
 use super::swarm::{Options, Swarm};
 use super::trace::Trace;
 use super::workload::Workload;
-use crate::cache::{Found, LineChange};
+use crate::cache::Found;
 use crate::ids::{GroupId, NodeId};
 use crate::node::effect::{Effects, Input, RequestId};
 use crate::node::message::GroupMessage;
@@ -55,6 +56,8 @@ pub(crate) enum Event {
     Again { number: u64 },
     /// A client does something new.
     Wake { client: usize },
+    /// Something happens to copies in clients.
+    Near(NearEvent),
     /// Something happens to Redis, or on the way to it.
     Redis(RedisEvent),
     /// Something breaks.
@@ -133,6 +136,7 @@ pub(crate) struct Cluster<R: Rules> {
     pub(crate) counts: Counts,
     pub(crate) operator: super::churn::Operator,
     pub(crate) redis: Redis,
+    pub(crate) near: Near,
     seed: u64,
 }
 
@@ -148,7 +152,7 @@ impl<R: Rules> Cluster<R> {
             let roster = super::node::founding_roster(swarm.nodes, swarm.replicas);
             Node::new(NodeId::numbered(place), random, clock, NodeDisk::new(swarm.disk.clone()), roster)
         };
-        let places = swarm.nodes + swarm.spares;
+        let (places, clients) = (swarm.nodes + swarm.spares, swarm.clients);
         let mut nodes: Vec<_> = (0..places).map(|place| node(place, &mut random)).collect();
         nodes[swarm.nodes..].iter_mut().for_each(|spare| spare.absent = true);
         Self {
@@ -168,6 +172,7 @@ impl<R: Rules> Cluster<R> {
             counts: Counts::default(),
             operator: super::churn::Operator::default(),
             redis: Redis::default(),
+            near: Near::new(seed, clients),
             seed,
         }
     }
@@ -187,6 +192,7 @@ impl<R: Rules> Cluster<R> {
         }
         self.schedule_faults();
         self.schedule_redis();
+        self.schedule_near();
         self.schedule_operator();
         self.schedule.at(self.options.faulty_us, Event::Heal);
         let events_max = u64::from(self.swarm.groups.max(4)) * EVENTS_PER_GROUP_MAX;
@@ -237,6 +243,7 @@ impl<R: Rules> Cluster<R> {
                 self.wake(client);
                 Ok(())
             }
+            Event::Near(event) => self.near(event),
             Event::Redis(event) => self.redis(event),
             Event::Fault(fault) => self.break_something(fault),
             Event::Operator => self.operate(),
@@ -257,6 +264,7 @@ impl<R: Rules> Cluster<R> {
             Event::Deliver { to, .. } => Some(*to),
             Event::Tick { place, .. } | Event::Disk { place, .. } | Event::Input { place, .. } => Some(*place),
             Event::Request { sending, .. } | Event::Reader { sending, .. } => Some(sending.place),
+            Event::Near(NearEvent::Request { place, .. }) => Some(*place),
             _ => None,
         }
     }
@@ -295,6 +303,7 @@ impl<R: Rules> Cluster<R> {
             node: node.id,
             incarnation: node.incarnation,
             joins: node.joins,
+            lived_before: boot > 1 || node.joins,
             roster: node.roster.clone(),
             founders: if node.joins { Vec::new() } else { founders },
             generation: 1,
@@ -405,9 +414,13 @@ impl<R: Rules> Cluster<R> {
         let now = node.clock.at(now_us);
         let Some(replica) = node.replicas.get_mut(&group) else { return Ok(()) };
         let was_changing = replica.raft().is_some_and(Raft::change_under_way);
+        let applied = replica.machine().map_or(0, |machine| machine.applied().index);
         let effects = replica.handle(now, input);
         let begins_a_change = !was_changing && replica.raft().is_some_and(Raft::change_under_way);
         replica.agent().check_stats();
+        if let Some(machine) = replica.machine().filter(|machine| machine.applied().index != applied) {
+            machine.check_invariants();
+        }
         if let Some(raft) = replica.raft() {
             raft.check_invariants();
             let new_leader = self.consensus.observe(group, place, raft)?;
@@ -471,7 +484,7 @@ impl<R: Rules> Cluster<R> {
         if !self.nodes[place].is_up() {
             return Ok(());
         }
-        let Effects { retract, persist, publish, send, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
+        let Effects { retract, persist, publish, send, push, reply, checkpoint, fetch, main_memory, roster, fatal: _ } =
             effects;
         for change in retract {
             self.change_lines(place, group, change)?;
@@ -488,6 +501,7 @@ impl<R: Rules> Cluster<R> {
         for (to, message) in send {
             self.post(place, to, group, &message)?;
         }
+        push.into_iter().for_each(|(number, push)| self.push_to_client(number, push));
         for (id, result) in reply {
             if !self.nodes[place].unanswered.remove(&id) {
                 return Err(format!("node {place} {group} answered {id:?} twice, or unasked: {result:?}"));
@@ -507,30 +521,6 @@ impl<R: Rules> Cluster<R> {
         self.ask_redis(place, group, main_memory);
         self.compare_states(place, group)?;
         self.begin_storage(place)
-    }
-
-    /// One change of what readers see on a node, and the check of what they may see now.
-    fn change_lines(&mut self, place: Place, group: GroupId, change: LineChange) -> Check {
-        let touched = match &change {
-            LineChange::Put(key, line) => {
-                self.services.cache.shown(group, key, line.value.version, line.value.value.as_ref())?;
-                vec![key.clone()]
-            }
-            LineChange::Lease(..) => self.nodes[place].lines[&group].iter().map(|(key, _)| key.clone()).collect(),
-            LineChange::Drop(_) | LineChange::DropAll => Vec::new(),
-        };
-        self.note(|| format!("n{place} {group} lines {}", debug_short(&change)));
-        self.nodes[place].lines.get_mut(&group).expect("an up node has lines").apply(change);
-        touched.into_iter().try_for_each(|key| self.check_key(group, &key))
-    }
-
-    /// What the readers of all nodes would get for a key now.
-    pub(crate) fn check_key(&self, group: GroupId, key: &str) -> Check {
-        let now_us = self.schedule.now_us();
-        let readers = self.nodes.iter().enumerate().filter_map(|(place, node)| {
-            Some(bus::Reader { place, mono_us: node.clock.at(now_us).mono_us, lines: node.lines.get(&group)? })
-        });
-        bus::check(readers, key, self.services.cache.floor(group, key)).map_err(|what| format!("{group}: {what}"))
     }
 
     fn post(&mut self, from: Place, to: NodeId, group: GroupId, message: &Arc<GroupMessage>) -> Check {

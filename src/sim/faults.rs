@@ -254,6 +254,7 @@ impl<R: Rules> Cluster<R> {
         node.stop(&mut self.random, power);
         node.disturbed_us = node.disturbed_us.max(now_us);
         self.network.break_connections(place);
+        self.near_lost(place);
         for id in self.flights.waiting_for(place) {
             self.schedule.after(1_000, Event::GiveUp { id, sent_us: now_us });
         }

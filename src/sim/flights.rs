@@ -53,8 +53,8 @@ struct Flight {
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     flights: BTreeMap<u64, Flight>,
-    /// The last send of each: which operation, and where it went.
-    sends: BTreeMap<RequestId, (u64, Place)>,
+    /// The last send of each: which operation, where it went, and when.
+    sends: BTreeMap<RequestId, (u64, Place, u64)>,
     operations: u64,
     requests: u64,
 }
@@ -70,36 +70,44 @@ impl Flights {
         session: Option<SessionRef>,
     ) -> Operation {
         self.operations += 1;
-        let operation = Operation { number: self.operations, client, group, request, sent_us: now_us };
+        let operation = Operation {
+            number: self.operations,
+            client,
+            group,
+            request,
+            sent_us: now_us,
+            from_us: now_us,
+            waiting_us: None,
+        };
         let flight = Flight { operation: operation.clone(), session, sends: 0, doubtful: false };
         self.flights.insert(operation.number, flight);
         operation
     }
 
     /// Sends an operation, for the first time or again.
-    pub(crate) fn send(&mut self, number: u64, place: Place) -> Sending {
+    pub(crate) fn send(&mut self, now_us: u64, number: u64, place: Place) -> Sending {
         let flight = self.flights.get_mut(&number).expect("an operation without a verdict");
         flight.sends += 1;
         self.requests += 1;
         let id = RequestId(self.requests);
-        self.sends.insert(id, (number, place));
+        self.sends.insert(id, (number, place, now_us));
         let Operation { group, request, .. } = &flight.operation;
         Sending { id, number, place, group: *group, session: flight.session, request: request.clone() }
     }
 
     /// Where a request is, if its client still waits for it.
     pub(crate) fn place(&self, id: RequestId) -> Option<Place> {
-        self.sends.get(&id).map(|(_, place)| *place)
+        self.sends.get(&id).map(|(_, place, _)| *place)
     }
 
     /// The requests that wait for an answer from that node.
     pub(crate) fn waiting_for(&self, place: Place) -> Vec<RequestId> {
-        self.sends.iter().filter(|(_, (_, at))| *at == place).map(|(id, _)| *id).collect()
+        self.sends.iter().filter(|(_, (_, at, _))| *at == place).map(|(id, _)| *id).collect()
     }
 
     /// Whose operation waits for that request.
     pub(crate) fn client(&self, id: RequestId) -> Option<usize> {
-        let (number, _) = self.sends.get(&id)?;
+        let (number, ..) = self.sends.get(&id)?;
         self.flights.get(number).map(|flight| flight.operation.client)
     }
 
@@ -119,9 +127,14 @@ impl Flights {
     }
 
     /// The answer to a request arrives, or the client gives it up: then it is as good as `OutcomeUnknown`.
-    pub(crate) fn answered(&mut self, id: RequestId, result: Result<Response, Error>) -> Step {
-        let Some((number, _)) = self.sends.remove(&id) else { return Step::Ignored };
+    pub(crate) fn answered(&mut self, now_us: u64, id: RequestId, result: Result<Response, Error>) -> Step {
+        let Some((number, _, sent_us)) = self.sends.remove(&id) else { return Step::Ignored };
         let flight = self.flights.get_mut(&number).expect("a request belongs to an operation");
+        if result.as_ref().is_err_and(|error| error.code == ErrorCode::StillWaiting) {
+            // It waited when this send came: a grant comes after that.
+            flight.operation.from_us = sent_us;
+            flight.operation.waiting_us.get_or_insert(now_us);
+        }
         let verdict = match result {
             Ok(response) => Verdict::Answered(response),
             Err(error) => match flight.judge(error.code) {
@@ -164,8 +177,8 @@ mod tests {
     }
 
     fn answer(flights: &mut Flights, number: u64, code: ErrorCode) -> Step {
-        let id = flights.send(number, 0).id;
-        flights.answered(id, Err(Error::new(code, "")))
+        let id = flights.send(0, number, 0).id;
+        flights.answered(1, id, Err(Error::new(code, "")))
     }
 
     fn verdict(step: Step) -> Verdict {
@@ -205,7 +218,7 @@ mod tests {
         let last = steps.by_ref().last().unwrap();
         assert_eq!(verdict(last), Verdict::NotExecuted(ErrorCode::NoLeader));
         assert!(flights.is_empty());
-        let late = flights.answered(RequestId(1), Err(Error::new(ErrorCode::NoLeader, "")));
+        let late = flights.answered(2, RequestId(1), Err(Error::new(ErrorCode::NoLeader, "")));
         assert!(matches!(late, Step::Ignored));
     }
 }

@@ -39,12 +39,12 @@ use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameError, Kind};
 use trine_protocol::handshake::Role;
 use trine_protocol::limits::{DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, IN_FLIGHT_MAX};
-use trine_protocol::{Error, ErrorCode, Response};
+use trine_protocol::{Error, ErrorCode, Push, Request, Response};
 
 use crate::clock;
 use crate::metrics::{self, Refused};
 use crate::node::effect::SessionRef;
-use crate::server::{CallOptions, Gateway, log_limit};
+use crate::server::{CallOptions, Gateway, Pushes, log_limit};
 
 use super::greeting::greet;
 use super::limits::{IDLE_MAX, IN_FLIGHT_BYTES_MAX, LOOK_EVERY, PING_AFTER, WRITE_BUFFER_BYTES_MAX, WRITE_DEADLINE};
@@ -92,6 +92,8 @@ struct Session<G, S> {
     gateway: G,
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     in_flight_bytes: usize,
+    /// What the node says unasked, once the client has said that it takes it.
+    pushes: Option<Pushes>,
     /// The client sends nothing more, or nothing more is taken from it.
     ended: Option<End>,
     heard_us: u64,
@@ -107,6 +109,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             gateway,
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
+            pushes: None,
             ended: None,
             heard_us: clock::mono_us(),
             pinged: false,
@@ -128,6 +131,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             let answers = !self.in_flight.is_empty() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
             tokio::select! {
                 Some(answer) = self.in_flight.next(), if answers => self.answer_with_others(answer),
+                Some(push) = next_push(&mut self.pushes), if self.may_put() => self.put(&push.to_frame()),
                 progress = self.connection.progress(read) => match progress {
                     Ok(progress) => self.note(progress),
                     Err(error) => return End::Failed(error),
@@ -155,6 +159,11 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     /// Whether another frame may be taken: the bounds that the connection's reading stops at.
     fn may_take(&self) -> bool {
         self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Whether more may be put into the buffer of what is written.
+    fn may_put(&self) -> bool {
+        self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX
     }
 
     fn take_frames(&mut self) -> Result<(), Error> {
@@ -194,6 +203,9 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             Ok(decoded) => decoded,
             Err(error) => return self.put(&Frame::error(id, command, &error)),
         };
+        if let Err(error) = self.take_pushes(&request) {
+            return self.put(&Frame::error(id, command, &error));
+        }
         let call = self.gateway.clone();
         let request_bytes = frame.body.len();
         let mut answer: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move {
@@ -208,6 +220,25 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
                 self.in_flight.push(answer);
             }
         }
+    }
+
+    /// From the first request on that speaks of a client's copies, the connection takes what is said of them.
+    fn take_pushes(&mut self, request: &Request) -> Result<(), Error> {
+        let Some(client) = copies_of(request) else { return Ok(()) };
+        let what = match &self.pushes {
+            Some(pushes) if pushes.client() == client => return Ok(()),
+            Some(pushes) => {
+                format!("copies is {client}, and was {} before: a connection has one number", pushes.client())
+            }
+            None => match self.gateway.listen(client) {
+                Some(pushes) => {
+                    self.pushes = Some(pushes);
+                    return Ok(());
+                }
+                None => format!("copies is {client}, which another connection has: it is to be random"),
+            },
+        };
+        Err(Error::new(ErrorCode::InvalidArgument, what))
     }
 
     /// Takes an answer that is ready, and all that are ready besides: they share one write.
@@ -279,6 +310,25 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
         };
         self.connection.close_with(&Frame::goodbye(&error)).await;
     }
+}
+
+/// What the node says next unasked; where the client takes nothing of the kind, this never is.
+async fn next_push(pushes: &mut Option<Pushes>) -> Option<Push> {
+    match pushes {
+        Some(pushes) => pushes.next().await,
+        None => None,
+    }
+}
+
+/// The number that a client gave its copies, in a request about them. 0 is none, which the gateway will say.
+fn copies_of(request: &Request) -> Option<u64> {
+    let copies = match request {
+        Request::GetCopy(get) => get.copies,
+        Request::KeepCopies(keep) => keep.copies,
+        Request::DropCopies(drop) => drop.copies,
+        _ => 0,
+    };
+    (copies != 0).then_some(copies)
 }
 
 /// A request's header as the gateway gets it.

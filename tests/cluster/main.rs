@@ -12,6 +12,7 @@
 //! | `owner` | a dirty line of a dead node is refused, and back with the node |
 //! | `explain` | what a key is on each node and why is told; what a dead node has is given up by a person alone |
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
+//! | `locks` | those who wait are served in order over nodes and leaders; cycles are refused; a holder that overslept is refused by queue and cache |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
 //! | `rejoin` | any one node may die; it comes back with everything |
 //! | `redis` | values lie in Redis: outside writes are seen by every node, and what is written while Redis is away is there when it is back |
@@ -26,7 +27,9 @@ mod failover;
 mod hits;
 mod http;
 mod load;
+mod locks;
 mod membership;
+mod near;
 mod operations;
 mod owner;
 mod ports;

@@ -96,7 +96,20 @@ async fn lock_round(client: &Client, round: u64) -> Result<(), Error> {
         client.renew(&name, "me", token, 10_000).await?;
         // It is held.
         let _ = client.acquire(&name, "you", 10_000).await;
-        client.release(&name, "me", token).await?;
+        // One gives up, one would wait for itself, one is granted it when it is given back, and it takes a while.
+        let wait = |holder: &str, ms| client.lock(&name).holder(holder).wait(Duration::from_millis(ms));
+        let _ = wait("late", 20).acquire().await;
+        let _ = wait("me", 1_000).acquire().await;
+        let _ = client.fence(&name, token).await;
+        let (waited, _) = tokio::join!(wait("next", 5_000).acquire(), async {
+            tokio::time::sleep(10 * PAUSE).await;
+            client.release(&name, "me", token).await
+        });
+        if let Ok(guard) = waited {
+            let _ = guard.release().await;
+        }
+        client.acquire(format!("hangs-{name}"), "me", 10_000).await?;
+        client.force_release(format!("hangs-{name}")).await?;
         if round % 8 == 0 {
             let _ = client.acquire(format!("forgotten-{name}-{round}"), "me", 50).await;
             let _ = client.acquire(format!("kept-{name}"), "me", 600_000).await;

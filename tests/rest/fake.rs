@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use trine::server::{CallOptions, Gateway};
+use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Granted, Released};
@@ -117,6 +117,10 @@ impl Gateway for Fake {
         answer
     }
 
+    fn listen(&self, _: u64) -> Option<Pushes> {
+        None
+    }
+
     fn status(&self) -> NodeStatus {
         self.0.lock().unwrap().status.clone()
     }
@@ -146,6 +150,15 @@ impl World {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
+            Request::Cancel(_) | Request::ForceRelease(_) | Request::Fence(_) | Request::Observe(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::ExplainLock(_) | Request::ExplainClient(_) | Request::ListLocks(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
@@ -179,15 +192,15 @@ impl World {
                 }
                 let token = 40 << 48 | index;
                 self.locks.insert(acquire.lock, (acquire.client, token));
-                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms })
+                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() })
             }
             Request::Release(release) => match self.locks.get(&release.lock) {
-                None => Response::Release(Released { was_held: false }),
+                None => Response::Release(Released { was_held: false, ..Released::default() }),
                 Some((client, _)) if *client != release.client => return refuse(ErrorCode::LockHeldByOther),
                 Some((_, token)) if ![0, *token].contains(&release.token) => return refuse(ErrorCode::StaleToken),
                 Some(_) => {
                     self.locks.remove(&release.lock);
-                    Response::Release(Released { was_held: true })
+                    Response::Release(Released { was_held: true, ..Released::default() })
                 }
             },
             Request::Get(get) => self.get(&get.key),
@@ -204,7 +217,7 @@ impl World {
             },
             Request::Renew(renew) => match self.locks.get(&renew.lock) {
                 Some((client, token)) if *client == renew.client && *token == renew.token => {
-                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms })
+                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
                 }
                 Some(_) => return refuse(ErrorCode::StaleToken),
                 None => return refuse(ErrorCode::LockNotHeld),

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trine::ids::{Incarnation, NodeId};
-use trine::server::{CallOptions, Gateway};
+use trine::server::{CallOptions, Gateway, Pushes};
 use trine::transport::{Connection, Local, Permits, listener, session};
 use trine_protocol::cache::{Got, LineState, Source, Version};
 use trine_protocol::cluster::NodeStatus;
@@ -88,6 +88,10 @@ impl Gateway for Held {
             released.await.map_err(|_| Error::new(ErrorCode::Internal, "the test is over"))?;
         }
         Ok(answer)
+    }
+
+    fn listen(&self, _: u64) -> Option<Pushes> {
+        None
     }
 
     fn status(&self) -> NodeStatus {

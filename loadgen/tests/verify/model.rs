@@ -194,12 +194,12 @@ impl Model {
         self.tokens.insert(acquire.lock.clone(), token);
         let until = now + Duration::from_millis(acquire.lease_ms.into());
         self.locks.insert(acquire.lock.clone(), Holder { client: acquire.client.clone(), token, since: now, until });
-        Ok(Response::Acquire(Granted { token, lease_ms: acquire.lease_ms }))
+        Ok(Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() }))
     }
 
     fn release(&mut self, release: &Release) -> Result<Response, Error> {
         let Some(holder) = self.locks.get(&release.lock) else {
-            return Ok(Response::Release(Released { was_held: false }));
+            return Ok(Response::Release(Released { was_held: false, ..Released::default() }));
         };
         if holder.client != release.client {
             return Err(Error::new(ErrorCode::LockHeldByOther, "another's"));
@@ -208,7 +208,7 @@ impl Model {
             return Err(Error::new(ErrorCode::StaleToken, "a later grant"));
         }
         self.locks.remove(&release.lock);
-        Ok(Response::Release(Released { was_held: true }))
+        Ok(Response::Release(Released { was_held: true, ..Released::default() }))
     }
 
     fn get(&mut self, key: &str) -> Got {

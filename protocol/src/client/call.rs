@@ -31,6 +31,8 @@ use super::route;
 use super::session::Sequenced;
 use super::shared::Shared;
 
+pub(super) mod wait;
+
 /// What follows from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {

@@ -33,6 +33,7 @@ use crate::error::{Error, ErrorCode};
 use crate::frame::{Frame, FrameCodec, FrameError, Kind};
 use crate::handshake::{Hello, Welcome};
 use crate::limits::{DEADLINE_MS_MAX, HANDSHAKE_MS_MAX, IN_FLIGHT_MAX};
+use crate::push::Push;
 
 use super::clock;
 
@@ -47,6 +48,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 const CONTROL_PLACES: usize = 16;
 /// How long after the deadline the node's own word is waited for: it may know that nothing was done.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// What is done with a push.
+pub(super) type OnPush = Box<dyn Fn(Push) + Send + Sync>;
 
 /// Why a request got no answer that it wanted.
 #[derive(Debug)]
@@ -100,14 +104,27 @@ impl Connection {
     /// # Errors
     /// The node's own where it refuses; `Unreachable` where there is none; `BadFrame` where it is no node of Trine.
     pub(super) async fn open(address: &str, hello: &Hello, until: Instant) -> Result<Self, Error> {
+        Self::open_with(address, hello, until, None).await
+    }
+
+    /// The same, where pushes are handed to `on_push` in the order in which they come, before what comes after them is looked at.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub(super) async fn open_with(
+        address: &str,
+        hello: &Hello,
+        until: Instant,
+        on_push: Option<OnPush>,
+    ) -> Result<Self, Error> {
         let until = until.min(clock::now() + Duration::from_millis(HANDSHAKE_MS_MAX));
-        match timeout_at(until, Self::shake_hands(address, hello)).await {
+        match timeout_at(until, Self::shake_hands(address, hello, on_push)).await {
             Ok(result) => result,
             Err(_) => Err(Error::new(ErrorCode::Unreachable, format!("{address} did not answer in time"))),
         }
     }
 
-    async fn shake_hands(address: &str, hello: &Hello) -> Result<Self, Error> {
+    async fn shake_hands(address: &str, hello: &Hello, on_push: Option<OnPush>) -> Result<Self, Error> {
         let unreachable = |error: std::io::Error| Error::new(ErrorCode::Unreachable, format!("{address}: {error}"));
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
@@ -121,16 +138,16 @@ impl Connection {
             Err(FrameError::Io(error)) => return Err(unreachable(error)),
             Err(error) => return Err(Error::new(ErrorCode::BadFrame, format!("{address}: {error}"))),
         };
-        Ok(Self::start(Welcome::from_frame(&frame)?, reader, write))
+        Ok(Self::start(Welcome::from_frame(&frame)?, reader, write, on_push))
     }
 
-    fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf) -> Self {
+    fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf, on_push: Option<OnPush>) -> Self {
         let in_flight_max = (welcome.limits.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
         let (sender, receiver) = mpsc::channel(in_flight_max + CONTROL_PLACES);
         let flight = Arc::new(Flight { requests: Mutex::default(), closed: CancellationToken::new() });
         let tasks = [
             tokio::spawn(write_all(receiver, write, flight.clone())),
-            tokio::spawn(read_all(reader, sender.downgrade(), flight.clone())),
+            tokio::spawn(read_all(reader, sender.downgrade(), flight.clone(), on_push)),
         ];
         let permits = Arc::new(Semaphore::new(in_flight_max));
         Self { welcome, ids: 1.into(), permits, sender, flight, tasks }
@@ -153,9 +170,20 @@ impl Connection {
     /// Sends one request and waits for its answer, a little longer than `until`.
     pub(super) async fn call(
         &self,
+        header: RequestHeader,
+        request: &Request,
+        until: Instant,
+    ) -> Result<Response, Failure> {
+        self.call_patiently(header, request, until, GRACE).await
+    }
+
+    /// The same, and waits for so much longer than `until` for the node's own word.
+    pub(super) async fn call_patiently(
+        &self,
         mut header: RequestHeader,
         request: &Request,
         until: Instant,
+        grace: Duration,
     ) -> Result<Response, Failure> {
         let full = || {
             let message = format!("{} requests are in flight on this connection", self.in_flight_max());
@@ -173,7 +201,7 @@ impl Connection {
         let outgoing = Outgoing::Request(Frame::request(id, &header, request), waiting);
         // There is a place for each permit, so the channel is not full; it is closed where the connection is.
         self.sender.try_send(outgoing).map_err(|_| not_sent(self.flight.why_lost()))?;
-        match timeout_at(until + GRACE, answer).await {
+        match timeout_at(until + grace, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Failure::CutOff(self.flight.why_lost())),
             Err(_) => Err(Failure::CutOff(Error::new(ErrorCode::DeadlineExceeded, "no answer came in time"))),
@@ -317,12 +345,24 @@ fn put(outgoing: Outgoing, buffer: &mut BytesMut, flight: &Flight) {
 }
 
 /// The reader task: hands answers to who waits for them, until the connection is lost.
-async fn read_all(mut reader: Reader, sender: mpsc::WeakSender<Outgoing>, flight: Arc<Flight>) {
+async fn read_all(
+    mut reader: Reader,
+    sender: mpsc::WeakSender<Outgoing>,
+    flight: Arc<Flight>,
+    on_push: Option<OnPush>,
+) {
     let mut quiet_spells = 0;
     let reason = loop {
         let bytes_before = reader.buffer.len();
         match timeout(Duration::from_millis(QUIET_MS_MAX), reader.next()).await {
             Ok(Ok(Some(frame))) if frame.kind == Kind::Goodbye => break goodbye(&frame),
+            Ok(Ok(Some(frame))) if frame.kind == Kind::Push => {
+                quiet_spells = 0;
+                // One that a newer node says is skipped.
+                if let (Some(on_push), Ok(Some(push))) = (&on_push, Push::decode(frame.command, &frame.body)) {
+                    on_push(push);
+                }
+            }
             Ok(Ok(Some(frame))) => {
                 quiet_spells = 0;
                 receive(frame, &sender, &flight);
@@ -363,7 +403,7 @@ fn receive(frame: Frame, sender: &mpsc::WeakSender<Outgoing>, flight: &Flight) {
             let result = read_answer(&frame, waiting.command);
             let _ = waiting.reply.send(result.map_err(Failure::Node));
         }
-        // Pushes of newer versions are skipped; the other kinds have no business here and do no harm.
+        // The other kinds have no business here and do no harm.
         _ => {}
     }
 }

@@ -28,13 +28,15 @@
 //! - Dropping the future of a call does not take its request back.
 //! - The order of calls holds as long as they go to one node: it may be lost when a group's leader changes meanwhile.
 //! - The hint of a `NotLeader` is followed to wherever it points, with the credentials: the cluster is trusted.
-//! - Nothing tells the holder of a lock that its lease has run out: it counts for itself, from before its first send.
+//! - [`Client::acquire`] gives a bare grant: who takes it counts its lease alone, from before the call. [`Client::lock`] gives a guard that does.
 
 mod backoff;
 mod call;
 mod clock;
 mod connection;
 mod endpoint;
+pub mod lock;
+pub mod near;
 mod route;
 mod session;
 mod shared;
@@ -52,8 +54,13 @@ use crate::cache::{
 use crate::cluster::{NodeStatus, Status, Transfer, Transferring};
 use crate::command::{Request, Response};
 use crate::error::{Error, ErrorCode};
-use crate::limits::{CREDENTIALS_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, NAME_BYTES_MAX};
-use crate::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
+use crate::limits::{
+    CREDENTIALS_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, NAME_BYTES_MAX, SESSION_MS_MAX, SESSION_MS_MIN,
+};
+use crate::lock::{
+    Acquire, ClientExplained, ExplainClient, ExplainLock, Fence, Fenced, ForceRelease, ForceReleased, Granted, Inspect,
+    Inspected, ListLocks, LockExplained, LockPage, Release, Released, Renew,
+};
 use crate::placement::Ring;
 use crate::queue::{Ack, AckWhich, Acked, Dequeue, Dequeued, Enqueue, Enqueued};
 
@@ -79,6 +86,9 @@ pub struct ClientConfig {
     pub retry: bool,
     /// Whether queue and lock commands get a session, so that a retry is not executed twice. Costs one command per group.
     pub session: bool,
+    /// The cluster ends a session, and what is held through it, when it has heard nothing of it for so long; the client sends a sign of
+    /// life three times as often. [`SESSION_MS_MIN`] to [`SESSION_MS_MAX`] milliseconds.
+    pub session_timeout: Duration,
     /// Whether a cache request may go on to another node when the chosen one does not answer.
     pub cache_any: bool,
 }
@@ -93,11 +103,13 @@ impl ClientConfig {
             deadline: Duration::from_millis(DEADLINE_MS_DEFAULT.into()),
             retry: true,
             session: true,
+            session_timeout: Duration::from_secs(60),
             cache_any: false,
         }
     }
 
     fn check(&self) -> Result<(), Error> {
+        let sessions = Duration::from_millis(SESSION_MS_MIN.into())..=Duration::from_millis(SESSION_MS_MAX.into());
         let deadlines = Duration::from_millis(1)..=Duration::from_millis(DEADLINE_MS_MAX.into());
         let wrong = if self.endpoints.is_empty() || self.endpoints.len() > ENDPOINTS_MAX {
             format!("{} endpoints are given, 1 to {ENDPOINTS_MAX} are allowed", self.endpoints.len())
@@ -106,6 +118,13 @@ impl ClientConfig {
         } else if self.credentials.len() > CREDENTIALS_BYTES_MAX {
             let bytes = self.credentials.len();
             format!("the credentials have {bytes} bytes, {CREDENTIALS_BYTES_MAX} are allowed")
+        } else if !sessions.contains(&self.session_timeout) {
+            format!(
+                "the session's timeout is {:?}, {:?} to {:?} are allowed",
+                self.session_timeout,
+                sessions.start(),
+                sessions.end()
+            )
         } else if !deadlines.contains(&self.deadline) {
             format!("the deadline is {:?}, {:?} to {:?} are allowed", self.deadline, deadlines.start(), deadlines.end())
         } else {
@@ -118,7 +137,7 @@ impl ClientConfig {
 impl fmt::Debug for ClientConfig {
     /// Without the credentials: they are not for logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoints, name, credentials, deadline, retry, session, cache_any } = self;
+        let Self { endpoints, name, credentials, deadline, retry, session, session_timeout, cache_any } = self;
         formatter
             .debug_struct("ClientConfig")
             .field("endpoints", endpoints)
@@ -127,6 +146,7 @@ impl fmt::Debug for ClientConfig {
             .field("deadline", deadline)
             .field("retry", retry)
             .field("session", session)
+            .field("session_timeout", session_timeout)
             .field("cache_any", cache_any)
             .finish()
     }
@@ -161,7 +181,7 @@ macro_rules! answers {
 answers! {
     /// Puts a message at the end of a queue.
     enqueue(queue: impl Into<String>, body: impl Into<Bytes>) -> Enqueued {
-        Enqueue Enqueue { queue: queue.into(), body: body.into() }
+        Enqueue Enqueue { queue: queue.into(), body: body.into(), ..Enqueue::default() }
     }
     /// Takes up to `count_max` messages from the front of a queue and hides them from others for `visibility_ms`; 0 means the
     /// defaults. Does not wait for messages.
@@ -170,19 +190,39 @@ answers! {
     }
     /// Removes a message that is being processed: that of a [`Delivery`](crate::queue::Delivery), or one with a body.
     ack(queue: impl Into<String>, which: impl Into<AckWhich>) -> Acked {
-        Ack Ack { queue: queue.into(), which: which.into() }
+        Ack Ack { queue: queue.into(), which: which.into(), if_token: None }
     }
     /// Takes a lock for `client`, or says who holds it.
     acquire(lock: impl Into<String>, client: impl Into<String>, lease_ms: u32) -> Granted {
-        Acquire Acquire { lock: lock.into(), client: client.into(), lease_ms }
+        Acquire Acquire { lock: lock.into(), client: client.into(), lease_ms, ..Acquire::default() }
     }
     /// Gives a lock back; token 0 means whatever `client` holds.
     release(lock: impl Into<String>, client: impl Into<String>, token: u64) -> Released {
-        Release Release { lock: lock.into(), client: client.into(), token }
+        Release Release { lock: lock.into(), client: client.into(), token, ..Release::default() }
     }
     /// Says who holds a lock.
     inspect(lock: impl Into<String>) -> Inspected {
         Inspect Inspect { lock: lock.into() }
+    }
+    /// Ends every grant of a lock, whoever holds it.
+    force_release(lock: impl Into<String>) -> ForceReleased {
+        ForceRelease ForceRelease { lock: lock.into() }
+    }
+    /// Shows a token for a resource that cannot keep tokens itself.
+    fence(resource: impl Into<String>, token: u64) -> Fenced {
+        Fence Fence { resource: resource.into(), token }
+    }
+    /// Says why a lock is as it is.
+    explain_lock(lock: impl Into<String>) -> LockExplained {
+        ExplainLock ExplainLock { lock: lock.into() }
+    }
+    /// Says what a client holds and waits for in one group.
+    explain_client(group: u32, client: impl Into<String>) -> ClientExplained {
+        ExplainClient ExplainClient { group, client: client.into() }
+    }
+    /// Lists locks of a group.
+    list_locks(group: u32, prefix: impl Into<String>, after: impl Into<String>) -> LockPage {
+        ListLocks ListLocks { group, prefix: prefix.into(), after: after.into() }
     }
     /// Hands the leadership of a group to one of its voters.
     transfer(group: u32, node: impl Into<String>) -> Transferring {
@@ -190,7 +230,7 @@ answers! {
     }
     /// Starts the lease of a held lock anew.
     renew(lock: impl Into<String>, client: impl Into<String>, token: u64, lease_ms: u32) -> Granted {
-        Renew Renew { lock: lock.into(), client: client.into(), token, lease_ms }
+        Renew Renew { lock: lock.into(), client: client.into(), token, lease_ms, ..Renew::default() }
     }
     /// Reads a key through the cache of the chosen node.
     get(key: impl Into<String>) -> Got {

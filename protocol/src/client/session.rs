@@ -19,10 +19,13 @@
 //!   unknown and stays so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::command::RequestHeader;
 use crate::limits::SESSION_WINDOW_MAX;
@@ -32,6 +35,11 @@ pub(super) struct Session {
     id: u64,
     numbers: Mutex<Numbers>,
     freed: Notify,
+    /// It lives for at least its timeout from here on: before the last command was sent that was answered.
+    alive: Mutex<Instant>,
+    timeout: Duration,
+    /// Set when the cluster has said that it has ended.
+    ended: AtomicBool,
     keep_alive: Mutex<Option<AbortHandle>>,
 }
 
@@ -53,9 +61,32 @@ pub(super) struct Sequenced {
 }
 
 impl Session {
-    pub(super) fn new(id: u64) -> Arc<Self> {
+    /// One that was opened by a request sent at `sent`, and ends after `timeout` without a command.
+    pub(super) fn new(id: u64, sent: Instant, timeout: Duration) -> Arc<Self> {
         let numbers = Mutex::new(Numbers { next: 1, wanted: BTreeSet::new() });
-        Arc::new(Self { id, numbers, freed: Notify::new(), keep_alive: Mutex::default() })
+        let (freed, alive, ended) = (Notify::new(), Mutex::new(sent), AtomicBool::new(false));
+        Arc::new(Self { id, numbers, freed, alive, timeout, ended, keep_alive: Mutex::default() })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// A command that was sent then was executed: it began the session's time anew.
+    pub(super) fn heard_of(&self, sent: Instant) {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        *alive = sent.max(*alive);
+    }
+
+    /// The cluster says that it has ended.
+    pub(super) fn has_ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Since when it is certainly alive for its timeout; None where it has ended.
+    pub(super) fn alive(&self) -> Option<(Instant, Duration)> {
+        let alive = *self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.ended.load(Ordering::Relaxed)).then_some((alive, self.timeout))
     }
 
     fn numbers(&self) -> MutexGuard<'_, Numbers> {
@@ -106,6 +137,10 @@ impl Sequenced {
         RequestHeader { remaining_ms: 0, session: self.session.id, sequence: self.sequence, acked_below }
     }
 
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
     pub(super) fn session(&self) -> &Arc<Session> {
         &self.session
     }
@@ -146,6 +181,10 @@ impl Sessions {
 mod tests {
     use super::*;
 
+    fn session(id: u64) -> Arc<Session> {
+        Session::new(id, crate::client::clock::now(), Duration::from_secs(60))
+    }
+
     fn seen(number: &Sequenced) -> (u64, u64) {
         let header = number.header();
         (header.sequence, header.acked_below)
@@ -153,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn numbers_are_given_once_and_acknowledged_from_below() {
-        let session = Session::new(77);
+        let session = session(77);
         let first = session.begin().await;
         let second = session.begin().await;
         assert_eq!((seen(&first), seen(&second)), ((1, 1), (2, 1)));
@@ -169,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_window_waits_for_its_lowest_number() {
-        let session = Session::new(1);
+        let session = session(1);
         let lowest = session.begin().await;
         for _ in 1..SESSION_WINDOW_MAX {
             drop(session.begin().await);
@@ -184,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_session_that_expired_is_forgotten() {
         let sessions = Sessions::default();
-        let (old, new) = (Session::new(1), Session::new(2));
+        let (old, new) = (session(1), session(2));
         *sessions.place(0).lock().await = Some(new.clone());
         sessions.expired(0, &old).await;
         assert!(sessions.place(0).lock().await.is_some());

@@ -9,6 +9,7 @@ use crate::cluster::{KeepAlive, OpenSession, Status};
 use crate::command::{Request, RequestHeader, Response};
 use crate::error::{Error, ErrorCode, Outcome};
 use crate::handshake::Hello;
+use crate::limits::SESSION_MS_MAX;
 use crate::placement::Ring;
 
 use super::ClientConfig;
@@ -132,11 +133,13 @@ impl Shared {
         if let Some(session) = &*place {
             return Ok(session.clone());
         }
-        let request = OpenSession { group }.into();
+        let timeout_ms = u32::try_from(self.config.session_timeout.as_millis()).unwrap_or(SESSION_MS_MAX);
+        let request = OpenSession { group, timeout_ms }.into();
+        let sent = clock::now();
         match connection.call(RequestHeader::default(), &request, until).await {
             Ok(Response::OpenSession(opened)) => {
-                let session = Session::new(opened.session);
                 let timeout = Duration::from_millis(opened.timeout_ms.into());
+                let session = Session::new(opened.session, sent, timeout);
                 let task = tokio::spawn(keep_alive(Arc::downgrade(self), Arc::downgrade(&session), group, timeout));
                 session.kept_alive_by(task.abort_handle());
                 Ok(place.insert(session).clone())
@@ -155,7 +158,8 @@ async fn keep_alive(shared: Weak<Shared>, session: Weak<Session>, group: u32, ti
     loop {
         sleep(pause).await;
         let (Some(shared), Some(session)) = (shared.upgrade(), session.upgrade()) else { return };
-        let until = clock::now() + pause;
+        let sent = clock::now();
+        let until = sent + pause;
         // A full window means that commands are under way, which keep the session alive themselves.
         let Ok(number) = timeout_at(until, session.begin()).await else { continue };
         let endpoint = shared.routes.leader_or_preferred(Some(group));
@@ -164,8 +168,9 @@ async fn keep_alive(shared: Weak<Shared>, session: Weak<Session>, group: u32, ti
             Err(error) => Err(Failure::NotSent(error)),
         };
         match kept {
-            Ok(_) => {}
+            Ok(_) => session.heard_of(sent),
             Err(Failure::Node(error)) if error.code == ErrorCode::SessionExpired => {
+                session.has_ended();
                 shared.sessions.expired(group, &session).await;
                 return;
             }

@@ -47,7 +47,7 @@ fn old_readers_skip_what_is_new_and_new_readers_fill_it_in() {
 fn cases_with_fields_grow_too() {
     // ["q", {"Receipt": [1, 2, 3]}]: a receipt with one field more.
     let body = b"\x92\xa1q\x81\xa7Receipt\x93\x01\x02\x03";
-    let ack = Ack { queue: "q".into(), which: AckWhich::Receipt { id: 1, token: 2 } };
+    let ack = Ack { queue: "q".into(), which: AckWhich::Receipt { id: 1, token: 2 }, if_token: None };
     assert_eq!(decode::<Ack>("Ack", body).unwrap(), ack);
 }
 
@@ -72,7 +72,7 @@ fn a_struct_as_a_map_is_refused() {
 
 #[test]
 fn bytes_behind_the_message_are_refused_whatever_they_are() {
-    let body = encode(&Enqueue { queue: "q".into(), body: Bytes::new() });
+    let body = encode(&Enqueue { queue: "q".into(), body: Bytes::new(), ..Enqueue::default() });
     for byte in 0..=u8::MAX {
         let longer = [&body[..], &[byte]].concat();
         assert!(error_of::<Enqueue>(&longer).contains("bytes follow"), "{byte:#04x}");
@@ -110,7 +110,7 @@ fn a_complaint_does_not_send_everything_back() {
 #[test]
 fn commands_are_found_by_their_codes() {
     let header = RequestHeader { remaining_ms: 1, session: 2, sequence: 3, acked_below: 4 };
-    let request = Request::from(Enqueue { queue: "q".into(), body: Bytes::from_static(b"b") });
+    let request = Request::from(Enqueue { queue: "q".into(), body: Bytes::from_static(b"b"), ..Enqueue::default() });
     let decoded = decode_request(Command::Enqueue.code(), &request.encode_body(&header)).unwrap();
     assert_eq!(decoded, (header, request));
     assert_eq!(decode_request(0x7777, b"").unwrap_err().code, ErrorCode::UnknownCommand);

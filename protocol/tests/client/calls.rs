@@ -48,16 +48,16 @@ async fn every_method_sends_its_command_and_returns_its_answer() {
         }};
     }
     let request = exchange!(client.enqueue("q", "b"), Enqueue Enqueued { id: 7 });
-    assert_eq!(request, Enqueue { queue: "q".into(), body: "b".into() }.into());
+    assert_eq!(request, Enqueue { queue: "q".into(), body: "b".into(), ..Enqueue::default() }.into());
     let delivery = Delivery { id: 7, token: 9, deliveries: 1, body: "b".into() };
     let request = exchange!(client.dequeue("q", 5, 6), Dequeue Dequeued { deliveries: vec![delivery.clone()] });
     assert_eq!(request, Dequeue { queue: "q".into(), visibility_ms: 5, count_max: 6 }.into());
     let request = exchange!(client.ack("q", &delivery), Ack Acked { id: 7 });
-    assert_eq!(request, Ack { queue: "q".into(), which: AckWhich::Receipt { id: 7, token: 9 } }.into());
-    let granted = Granted { token: 3, lease_ms: 50 };
+    assert_eq!(request, Ack { queue: "q".into(), which: AckWhich::Receipt { id: 7, token: 9 }, if_token: None }.into());
+    let granted = Granted { token: 3, lease_ms: 50, ..Granted::default() };
     exchange!(client.acquire("l", "c", 50), Acquire granted.clone());
     exchange!(client.renew("l", "c", 3, 50), Renew granted);
-    exchange!(client.release("l", "c", 3), Release Released { was_held: true });
+    exchange!(client.release("l", "c", 3), Release Released { was_held: true, ..Released::default() });
     let version = Version { epoch: 4, count: 1 };
     let got = Got {
         value: Some("v".into()),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use trine_protocol::frame::{Frame, Kind};
-use trine_protocol::{Command, ErrorCode};
+use trine_protocol::{Command, ErrorCode, Push};
 
 use super::pieces::{elements, end, with_elements};
 use super::samples::{self, Sample};
@@ -12,6 +12,7 @@ use super::samples::{self, Sample};
 fn arrays(frame: &Frame) -> Vec<usize> {
     match frame.kind {
         Kind::Request => elements(&frame.body, 0).iter().map(|place| place.start).collect(),
+        Kind::Push if Push::ALL.iter().any(|(code, ..)| *code == frame.command) => vec![0],
         Kind::Push | Kind::Ping | Kind::Pong | Kind::Peer => vec![],
         _ => vec![0],
     }
@@ -21,9 +22,14 @@ fn arrays(frame: &Frame) -> Vec<usize> {
 fn defaults(frame: &Frame) -> usize {
     match (frame.kind, Command::from_code(frame.command)) {
         (Kind::Request, Some(Command::Dequeue)) => 2,
-        (Kind::Request, Some(Command::Release | Command::Reshape | Command::Add | Command::ListKeys)) => 1,
-        (Kind::Request, Some(Command::Put)) => 5,
-        (Kind::Request, Some(Command::Delete)) => 2,
+        (Kind::Request, Some(Command::Reshape | Command::ListKeys | Command::Renew | Command::Cancel)) => 1,
+        (Kind::Request, Some(Command::Enqueue | Command::Ack | Command::OpenSession)) => 1,
+        (Kind::Request, Some(Command::Add)) => 2,
+        (Kind::Request, Some(Command::Delete | Command::Release)) => 3,
+        (Kind::Request, Some(Command::Put)) => 6,
+        (Kind::Request, Some(Command::Acquire)) => 7,
+        (Kind::Response, Some(Command::Acquire | Command::Renew)) => 2,
+        (Kind::Response, Some(Command::Release)) => 1,
         (Kind::Response, Some(Command::Get)) => 1,
         (Kind::Response, Some(Command::Status)) => 2,
         (Kind::Error | Kind::Goodbye, _) => 2,
@@ -85,11 +91,13 @@ fn a_missing_field_is_zero_or_empty() {
     for (name, missing, says) in [
         ("dequeue", 1, "visibility_ms: 30000, count_max: 0"),
         ("dequeue", 2, "visibility_ms: 0, count_max: 0"),
-        ("release", 1, "token: 0"),
-        ("put: everything", 1, "content_type: \"text/plain\", fill: 0"),
-        ("put: everything", 5, "only_if: Anything, ttl_ms: 0, through: false, content_type: \"\", fill: 0"),
-        ("delete: everything", 2, "only_if: Anything, through: false"),
-        ("add", 1, "by: -3, through: false"),
+        ("release", 3, "token: 0"),
+        ("acquire", 7, "mode: Exclusive, wait_ms: 0, also: [], reenter: 0, through_session: false, delay_ms: 0"),
+        ("enqueue", 1, "if_token: None"),
+        ("put: everything", 2, "content_type: \"text/plain\", fill: 0, if_token: None"),
+        ("put: everything", 6, "only_if: Anything, ttl_ms: 0, through: false, content_type: \"\", fill: 0"),
+        ("delete: everything", 3, "only_if: Anything, through: false"),
+        ("add", 2, "by: -3, through: false"),
         ("list keys", 1, "after: \"\""),
         ("answer to get", 1, "content_type: \"\""),
         ("reshape: replace", 1, "at_version: None"),

@@ -12,7 +12,7 @@ use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::Kind;
 use trine_protocol::handshake::{Hello, Limits, Welcome};
 use trine_protocol::placement::{Ring, hash, lock_placement_key, placement_key};
-use trine_protocol::{Command, Error, ErrorCode, cache, cluster, handshake, limits, lock, queue};
+use trine_protocol::{Command, Error, ErrorCode, Push, cache, cluster, handshake, limits, lock, queue};
 
 use super::pieces::{Type, elements, head};
 use super::samples;
@@ -53,6 +53,13 @@ fn commands() -> String {
         ]
     };
     table(&["code", "command", "about", "answer", "repeat"], Command::ALL.iter().map(row))
+}
+
+fn pushes() -> String {
+    let row = |(code, name, module): &(u16, &str, &str)| {
+        vec![format!("{code:#06x}"), format!("`{name}`"), (*module).to_string()]
+    };
+    table(&["code", "push", "about"], Push::ALL.iter().map(row))
 }
 
 fn errors() -> String {
@@ -104,6 +111,7 @@ fn generated_tables_are_what_the_code_says() {
     let tables = [
         ("kinds", kinds()),
         ("commands", commands()),
+        ("pushes", pushes()),
         ("errors", errors()),
         ("limits", all_limits()),
         ("placement", placement()),
@@ -235,23 +243,32 @@ fn every_struct_and_enum_is_described_as_it_is() {
         cluster::Transfer cluster::Transferring cluster::Backup cluster::BackupBegun cluster::BackupRead cluster::BackupPart
         cluster::BackupStands
         queue::Enqueue queue::Enqueued queue::Dequeue queue::Dequeued queue::Delivery queue::Ack queue::Acked
-        lock::Acquire lock::Granted lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
+        lock::Acquire lock::Granted lock::Previous lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
+        lock::Cancel lock::Cancelled lock::ForceRelease lock::ForceReleased lock::Fence lock::Fenced
+        lock::ExplainLock lock::LockExplained lock::HolderView lock::WaiterView lock::ExplainClient lock::ClientExplained
+        lock::ClientHold lock::ClientWait lock::ListLocks lock::LockPage lock::LockView lock::Observe lock::Observed
         cache::Get cache::Got cache::Version cache::Put cache::Written cache::Delete cache::WriteBack cache::WrittenBack
         cache::WriteBackAll cache::AllWrittenBack cache::Add cache::Added cache::GetOrFill cache::Filling
         cache::MultiGet cache::MultiGot cache::MultiPut cache::MultiWritten cache::ListKeys cache::Keys
         cache::DeletePrefix cache::DeletedPrefix cache::Explain cache::Explained cache::Transition cache::HomeView
-        cache::Evacuate cache::Evacuated
+        cache::Evacuate cache::Evacuated cache::GetCopy cache::CopyGot cache::CopyLease cache::KeepCopies cache::CopiesKept
+        cache::DropCopies cache::CopiesDropped cache::CopiesGone
     }
     for command in Command::ALL {
         assert!(described.contains(command.name()), "{command:?} is not described");
         assert!(described.contains(command.answer_name()), "the answer of {command:?} is not described");
         assert!(text.contains(&format!("\n### {:#06x} {}\n", command.code(), command.name())), "{command:?}");
     }
+    for (_, push, _) in Push::ALL {
+        assert!(described.contains(push), "{push} is not described");
+    }
     check_cases::<handshake::Role>(&text, " in a hello");
     check_cases::<cluster::Role>(&text, " in a status");
     check_cases::<cluster::NodeStanding>(&text, "");
     check_cases::<cluster::Reshaping>(&text, "");
     check_cases::<queue::AckWhich>(&text, "");
+    check_cases::<lock::Mode>(&text, "");
+    check_cases::<lock::Ending>(&text, "");
     check_cases::<cache::LineState>(&text, "");
     check_cases::<cache::Source>(&text, "");
     check_cases::<cache::OnlyIf>(&text, "");
@@ -268,10 +285,11 @@ fn fits(documented: &str, found: Type) -> bool {
         "bool" => found == Type::Bool,
         "text" => found == Type::Text,
         "bytes" => found == Type::Bytes,
-        "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
+        "`Ending`" | "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
         "`AckWhich`" | "`Reshaping`" => found == Type::Map(1),
-        "`OnlyIf`" => matches!(found, Type::Text | Type::Map(1)),
-        "`Got`" | "`HomeView`" | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
+        "`OnlyIf`" | "`Mode`" => matches!(found, Type::Text | Type::Map(1)),
+        "`IfToken`" | "`Previous`" | "`HolderView`" | "`WaiterView`" | "`Got`" | "`CopyLease`" | "`HomeView`"
+        | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
             matches!(found, Type::Array(_))
         }
         list if list.starts_with("list of ") => matches!(found, Type::Array(_)),
@@ -289,6 +307,10 @@ fn every_field_has_the_type_that_goes_over_the_wire() {
             (Kind::Hello, _) => ("Hello", 0),
             (Kind::Welcome, _) => ("Welcome", 0),
             (Kind::Error | Kind::Goodbye, _) => ("Error", 0),
+            (Kind::Push, _) => match Push::ALL.iter().find(|(code, ..)| *code == sample.frame.command) {
+                Some((_, push, _)) => (*push, 0),
+                None => continue,
+            },
             _ => continue,
         };
         let (rows, places) = (rows_of(&text, name), elements(&sample.frame.body, at));

@@ -3,9 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
 use trine_protocol::cache::{
-    Add, Added, AllWrittenBack, Delete, DeletePrefix, DeletedPrefix, Evacuate, Evacuated, Explain, Explained, Filling,
-    Get, GetOrFill, Got, HomeView, Keys, LineState, ListKeys, MultiGet, MultiGot, MultiPut, MultiWritten, OnlyIf, Put,
-    Source, Transition, Version, WriteBack, WriteBackAll, Written, WrittenBack,
+    Add, Added, AllWrittenBack, CopiesDropped, CopiesGone, CopiesKept, CopyGot, CopyLease, Delete, DeletePrefix,
+    DeletedPrefix, DropCopies, Evacuate, Evacuated, Explain, Explained, Filling, Get, GetCopy, GetOrFill, Got,
+    HomeView, KeepCopies, Keys, LineState, ListKeys, MultiGet, MultiGot, MultiPut, MultiWritten, OnlyIf, Put, Source,
+    Transition, Version, WriteBack, WriteBackAll, Written, WrittenBack,
 };
 use trine_protocol::cluster::{
     Backup, BackupBegun, BackupPart, BackupRead, BackupStands, GroupStatus, KeepAlive, Kept, NewNode, NodeAddresses,
@@ -15,9 +16,11 @@ use trine_protocol::cluster::{
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, Inspect, Inspected, Release, Released, Renew};
+use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
-use trine_protocol::{Error, ErrorCode, Request, Response, codec};
+use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
+
+mod locks;
 
 /// A frame with its name in the golden files.
 pub(crate) struct Sample {
@@ -74,7 +77,11 @@ pub(crate) fn read_body(frame: &Frame) -> Result<String, Error> {
         }
         Kind::Response => format!("{:?}", codec::decode_response(frame.command, &frame.body)?),
         Kind::Error | Kind::Goodbye => format!("{:?}", frame.decode_error()?),
-        Kind::Push | Kind::Ping | Kind::Pong | Kind::Peer => format!("{:?}", frame.body),
+        Kind::Push => match Push::decode(frame.command, &frame.body)? {
+            Some(push) => format!("{push:?}"),
+            None => format!("{:?}", frame.body),
+        },
+        Kind::Ping | Kind::Pong | Kind::Peer => format!("{:?}", frame.body),
     })
 }
 
@@ -103,13 +110,17 @@ fn others() -> Vec<Sample> {
     let sample = |name: &str, frame: Frame, says: String| Sample { file: "frames", name: name.into(), frame, says };
     let empty = || format!("{:?}", Bytes::new());
     let opaque = Bytes::from_static(b"\x00opaque\xff");
+    let gone = Push::from(CopiesGone { group: 2, notice: 17, keys: vec!["user:123".into()] });
+    let all_gone = Push::from(CopiesGone { group: 2, notice: 18, keys: Vec::new() });
     let push = Frame { kind: Kind::Push, id: 0, command: 0x0901, body: Bytes::from_static(b"\x90") };
     let held = Error::new(ErrorCode::LockHeld, "lock 'demo' is held by 'c1'").with_hint("c1").retry_after(250);
     let bare = Error::new(ErrorCode::UnknownCommand, "");
     vec![
         sample("ping", Frame::ping(7), empty()),
         sample("pong", Frame::pong(7), empty()),
-        sample("push", push.clone(), format!("{:?}", push.body)),
+        sample("push of a newer node", push.clone(), format!("{:?}", push.body)),
+        sample("push: copies gone", gone.to_frame(), format!("{gone:?}")),
+        sample("push: copies gone, all", all_gone.to_frame(), format!("{all_gone:?}")),
         sample("peer", Frame::peer(opaque.clone()), format!("{opaque:?}")),
         sample("error", Frame::error(7, 0x0301, &held), format!("{held:?}")),
         sample("error to an unknown command", Frame::error(u64::MAX, 0xffff, &bare), format!("{bare:?}")),
@@ -127,11 +138,12 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         through: true,
         content_type: text("text/plain"),
         fill: 5 << 32 | 7,
+        if_token: Some(IfToken { lock: text("{user:123}"), token: 99 }),
         ..put.clone()
     };
     let list: Vec<(&str, RequestHeader, Request)> = vec![
         ("status", none, Status {}.into()),
-        ("open session", cache, OpenSession { group: 2 }.into()),
+        ("open session", cache, OpenSession { group: 2, timeout_ms: 0 }.into()),
         ("keep alive", HEADER, KeepAlive { group: 2 }.into()),
         ("reshape: add", HEADER, Reshape { change: Reshaping::Add(new_node()), at_version: None }.into()),
         (
@@ -155,29 +167,54 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
         ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
-        ("enqueue", HEADER, Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello") }.into()),
+        (
+            "enqueue",
+            HEADER,
+            Enqueue { queue: text("orders"), body: Bytes::from_static(b"hello"), ..Enqueue::default() }.into(),
+        ),
         (
             "enqueue nothing",
             RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
-            Enqueue { queue: text("{é}"), body: Bytes::new() }.into(),
+            Enqueue { queue: text("{é}"), body: Bytes::new(), ..Enqueue::default() }.into(),
         ),
         ("dequeue", HEADER, Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10 }.into()),
-        ("ack", HEADER, Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 } }.into()),
+        (
+            "ack",
+            HEADER,
+            Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 }, if_token: None }.into(),
+        ),
         (
             "ack by body",
             HEADER,
-            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")) }.into(),
+            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")), if_token: None }.into(),
         ),
-        ("acquire", HEADER, Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000 }.into()),
-        ("release", HEADER, Release { lock: text("billing/7"), client: text("c1"), token: 99 }.into()),
-        ("renew", HEADER, Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000 }.into()),
+        (
+            "acquire",
+            HEADER,
+            Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000, ..Acquire::default() }.into(),
+        ),
+        (
+            "release",
+            HEADER,
+            Release { lock: text("billing/7"), client: text("c1"), token: 99, ..Release::default() }.into(),
+        ),
+        (
+            "renew",
+            HEADER,
+            Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000, ..Renew::default() }
+                .into(),
+        ),
         ("get", cache, Get { key: text("user:123") }.into()),
         ("put", cache, put.clone().into()),
         ("put: everything", cache, everything.into()),
         ("put: absent", cache, Put { only_if: OnlyIf::Absent, ..put.clone() }.into()),
         ("delete", cache, Delete { key: text("user:123"), ..Delete::default() }.into()),
-        ("delete: everything", cache, Delete { key: text("user:123"), only_if: OnlyIf::Present, through: true }.into()),
-        ("add", cache, Add { key: text("visits"), by: -3, through: true }.into()),
+        (
+            "delete: everything",
+            cache,
+            Delete { key: text("user:123"), only_if: OnlyIf::Present, through: true, ..Delete::default() }.into(),
+        ),
+        ("add", cache, Add { key: text("visits"), by: -3, through: true, ..Add::default() }.into()),
         ("get or fill", cache, GetOrFill { key: text("user:123"), lease_ms: 2_000 }.into()),
         ("multi-get", cache, MultiGet { keys: vec![text("a"), text("b")] }.into()),
         ("multi-put", cache, MultiPut { puts: vec![put.clone(), Put { key: text("b"), ..put }] }.into()),
@@ -185,10 +222,14 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("delete prefix", cache, DeletePrefix { prefix: text("user:") }.into()),
         ("explain", cache, Explain { key: text("user:123") }.into()),
         ("evacuate", cache, Evacuate { group: 2, node: text("node2") }.into()),
+        ("get copy", cache, GetCopy { key: text("user:123"), copies: 0x1122_3344 }.into()),
+        ("keep copies", cache, KeepCopies { group: 2, copies: 0x1122_3344, number: 41 }.into()),
+        ("drop copies", cache, DropCopies { group: 2, copies: 0x1122_3344, notice: 17 }.into()),
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    list.into_iter().map(|(name, header, request)| (name.to_string(), header, request)).collect()
+    let list = list.into_iter().chain(locks::requests(HEADER, cache));
+    list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {
@@ -203,6 +244,7 @@ fn responses() -> Vec<(String, Response)> {
     };
     let (value, source, content_type) = (None, Source::MainMemory, String::new());
     let missing = Got { value, version: Version::default(), state: LineState::I, source, content_type };
+    let lease = CopyLease { group: 2, number: 41, lease_ms: 396 };
     let away = Error::new(ErrorCode::OwnerAway, "node2 has the newest value and is away").with_hint("node2");
     let part = Bytes::from_static(b"\x00opaque\xff");
     let stands = Some(BackupStands {
@@ -228,20 +270,28 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to dequeue", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
         ("answer to dequeue, empty", Response::Dequeue(Dequeued { deliveries: vec![] })),
         ("answer to ack", Response::Ack(Acked { id: 41 })),
-        ("answer to acquire", Response::Acquire(Granted { token: 1 << 48 | 99, lease_ms: 10_000 })),
-        ("answer to release", Response::Release(Released { was_held: true })),
-        ("answer to release, not held", Response::Release(Released { was_held: false })),
-        ("answer to renew", Response::Renew(Granted { token: 99, lease_ms: 10_000 })),
+        (
+            "answer to acquire",
+            Response::Acquire(Granted { token: 1 << 48 | 99, lease_ms: 10_000, ..Granted::default() }),
+        ),
+        ("answer to release", Response::Release(Released { was_held: true, ..Released::default() })),
+        ("answer to release, not held", Response::Release(Released { was_held: false, ..Released::default() })),
+        ("answer to renew", Response::Renew(Granted { token: 99, lease_ms: 10_000, ..Granted::default() })),
         ("answer to get", Response::Get(got.clone())),
         ("answer to add", Response::Add(Added { sum: -3, version })),
         ("answer to get or fill, there", Response::GetOrFill(Filling::found(got.clone()))),
         ("answer to get or fill, to be filled", Response::GetOrFill(Filling::yours(5 << 32 | 7))),
-        ("answer to multi-get", Response::MultiGet(MultiGot { results: vec![Ok(got), Err(away.clone())] })),
+        ("answer to multi-get", Response::MultiGet(MultiGot { results: vec![Ok(got.clone()), Err(away.clone())] })),
         ("answer to multi-put", Response::MultiPut(MultiWritten { results: vec![Ok(Written { version }), Err(away)] })),
         ("answer to list keys", Response::ListKeys(Keys { keys: vec!["a".into(), "b".into()], more: true })),
         ("answer to explain", Response::Explain(explained(version))),
         ("answer to explain, nothing known", Response::Explain(Explained::default())),
         ("answer to evacuate", Response::Evacuate(Evacuated { keys: 3 })),
+        ("answer to get copy", Response::GetCopy(CopyGot { got: got.clone(), lease: Some(lease) })),
+        ("answer to get copy: not to be kept", Response::GetCopy(CopyGot { got, lease: None })),
+        ("answer to keep copies", Response::KeepCopies(CopiesKept { lease: Some(lease) })),
+        ("answer to keep copies: over", Response::KeepCopies(CopiesKept { lease: None })),
+        ("answer to drop copies", Response::DropCopies(CopiesDropped {})),
         ("answer to delete prefix", Response::DeletePrefix(DeletedPrefix { deleted: 2 })),
         ("answer to get, no such key", Response::Get(missing)),
         ("answer to put", Response::Put(Written { version })),
@@ -250,7 +300,8 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to write back all", Response::WriteBackAll(AllWrittenBack { lines: 3 })),
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
-    list.into_iter().map(|(name, response)| (name.to_string(), response)).collect()
+    let list = list.into_iter().chain(locks::responses());
+    list.map(|(name, response)| (name.to_string(), response)).collect()
 }
 
 fn explained(version: Version) -> Explained {

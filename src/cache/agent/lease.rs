@@ -59,7 +59,7 @@ impl<R: Rules> Agent<R> {
     }
 
     /// How long the lease lasts.
-    pub(super) fn lease_left_us(&self, now_us: u64) -> u64 {
+    pub fn lease_left_us(&self, now_us: u64) -> u64 {
         self.lease.held.map_or(0, |held| held.until_us.saturating_sub(now_us))
     }
 

@@ -66,6 +66,17 @@ impl<R: Rules> Agent<R> {
         self.pump(turn, &key);
     }
 
+    /// Whether the line is there at that version, with nothing on its way that would change it.
+    pub fn is_quiet(&self, key: &str, version: Version) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        let here = match &slot.state {
+            State::Clean(clean) => clean.value.version == version,
+            State::Owned(owned) => owned.value.version == version && owned.pending.is_empty() && owned.leave.is_none(),
+            State::Invalid | State::Reading(_) | State::Writing(_) | State::Leaving(_) => false,
+        };
+        here && slot.waiting.iter().all(|(_, operation)| !matches!(operation, Operation::Write(_)))
+    }
+
     /// The journal is durable up to this ticket: what it has becomes visible, if the lease, looked at again, holds.
     pub fn flushed(&mut self, turn: &mut Turn<'_>, ticket: u64) {
         if !R::without(Rule::GrantWithoutLeaseCheck) {

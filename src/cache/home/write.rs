@@ -79,6 +79,7 @@ impl<R: Rules> Home<R> {
     ) {
         let Want::Write { write, acked_below, change, .. } = &job.want else { return };
         let (write, acked_below, through) = (*write, *acked_below, change.is_through());
+        let if_token = change.if_token.clone();
         // What makes a full memory smaller, or no larger, is taken.
         let had = memory
             .cell(key)
@@ -106,6 +107,7 @@ impl<R: Rules> Home<R> {
             through,
             sum,
             refused: false,
+            if_token,
         };
         let transaction = self.invalidate(key, job, old_owner, standing, out);
         let (command, write) = (Command::Own(own), Some((write, acked_below)));

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trine_protocol::cache::Version;
+use trine_protocol::lock::IfToken;
 
 use crate::ids::{At, Incarnation, Index, NodeId};
 use crate::record::{self, BadRecord, Change, prefix};
@@ -93,6 +94,9 @@ pub struct Own {
     /// Nothing is written, for the key is not as the write demands: it was sent before, so only the log can tell whether it was done then.
     #[serde(default)]
     pub refused: bool,
+    /// The grant of a lock that must hold for it, looked at in the same entry before this is applied.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// See [`Command::WriteBack`].
@@ -152,6 +156,7 @@ impl Own {
             through: false,
             sum: None,
             refused: true,
+            if_token: None,
         }
     }
 }

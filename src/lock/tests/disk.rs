@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::lock::State;
+use crate::lock::{Bounds, State};
 use crate::record::Change;
 
 #[derive(Clone, Debug, Default)]
@@ -29,9 +29,9 @@ impl Disk {
     }
 
     /// The state as a node that starts finds it.
-    pub(super) fn restore(&self, locks_max: usize) -> State {
+    pub(super) fn restore(&self, bounds: Bounds) -> State {
         let mut state = State::default();
-        state.locks_max = locks_max;
+        state.bounds = bounds;
         for (key, value) in &self.records {
             state.restore(key, value).expect("what was written can be read");
         }

@@ -7,3 +7,4 @@ mod memory;
 mod model;
 mod restore;
 mod script;
+mod show;

@@ -29,7 +29,7 @@ fn probe(queues: u64) {
     let mut state = State::default();
     for index in 1..=MESSAGES {
         let queue = format!("queue-{:09}", index % queues);
-        let enqueue = Enqueue { queue, body: Bytes::copy_from_slice(&index.to_be_bytes()) };
+        let enqueue = Enqueue { queue, body: Bytes::copy_from_slice(&index.to_be_bytes()), ..Enqueue::default() };
         state.apply(at(index), &Command::Enqueue(enqueue)).unwrap();
         if index % 10_000 == 0 {
             state.take_changes();

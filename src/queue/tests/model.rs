@@ -40,7 +40,7 @@ struct Model {
 impl Model {
     fn apply(&mut self, at: At, command: &Command) -> Result<Answer, ErrorCode> {
         match command {
-            Command::Enqueue(Enqueue { queue, body }) => {
+            Command::Enqueue(Enqueue { queue, body, .. }) => {
                 let (queue, body) = (queue.clone(), body.clone());
                 let message =
                     Message { id: at.index, queue, body, enqueued_ms: at.stamp_ms, handed: vec![], gone: false };
@@ -66,7 +66,7 @@ impl Model {
                 }
                 Ok(Answer::Delivered(handed))
             }
-            Command::Ack(Ack { queue, which }) => {
+            Command::Ack(Ack { queue, which, .. }) => {
                 let id = self.which(at.stamp_ms, queue, which)?;
                 self.messages.iter_mut().find(|message| message.id == id).unwrap().gone = true;
                 Ok(Answer::Acked { id })
@@ -199,7 +199,9 @@ impl Bench {
         let name = |queue: u8| format!("queue{queue}");
         let content = |body: u8| Bytes::from(vec![body; usize::from(body)]);
         let command = match op {
-            Op::Enqueue { queue, body } => Command::Enqueue(Enqueue { queue: name(*queue), body: content(*body) }),
+            Op::Enqueue { queue, body } => {
+                Command::Enqueue(Enqueue { queue: name(*queue), body: content(*body), ..Enqueue::default() })
+            }
             Op::Dequeue { queue, visibility_ms, count_max } => {
                 let (visibility_ms, count_max) = (*visibility_ms, *count_max);
                 Command::Dequeue(Dequeue { queue: name(*queue), visibility_ms, count_max })
@@ -211,10 +213,10 @@ impl Bench {
                 let (taken_from, id, token) = which.get(&self.receipts).clone();
                 let which =
                     AckWhich::Receipt { id: id + u64::from(*id_off), token: token.wrapping_add_signed(*token_off) };
-                Command::Ack(Ack { queue: queue.map_or(taken_from, name), which })
+                Command::Ack(Ack { queue: queue.map_or(taken_from, name), which, if_token: None })
             }
             Op::Body { queue, body } => {
-                Command::Ack(Ack { queue: name(*queue), which: AckWhich::Body(content(*body)) })
+                Command::Ack(Ack { queue: name(*queue), which: AckWhich::Body(content(*body)), if_token: None })
             }
             Op::Advance { ms } => return self.at.stamp_ms += ms,
             Op::Skip { entries } => return self.at.index += entries,

@@ -92,7 +92,7 @@ fn empty(mut state: State) {
             panic!("a dequeue that was refused");
         };
         for Handed { id, token, .. } in handed {
-            let ack = Ack { queue: queue.clone(), which: AckWhich::Receipt { id, token } };
+            let ack = Ack { queue: queue.clone(), which: AckWhich::Receipt { id, token }, if_token: None };
             assert_eq!(state.apply(at((1 << 47) + 1, 0), &Command::Ack(ack)), Ok(Answer::Acked { id }));
         }
     }

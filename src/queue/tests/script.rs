@@ -159,19 +159,23 @@ impl goldenscript::Runner for Runner {
 
     fn run(&mut self, step: &Step, _: &goldenscript::Context) -> Result<String, Box<dyn Error>> {
         let command = match step {
-            Step::Enqueue(queue, body) => {
-                Some(Command::Enqueue(Enqueue { queue: expand(queue), body: Bytes::from(expand(body)) }))
-            }
+            Step::Enqueue(queue, body) => Some(Command::Enqueue(Enqueue {
+                queue: expand(queue),
+                body: Bytes::from(expand(body)),
+                ..Enqueue::default()
+            })),
             Step::Dequeue { queue, count, visibility } => {
                 Some(Command::Dequeue(Dequeue { queue: expand(queue), visibility_ms: *visibility, count_max: *count }))
             }
             Step::Ack(queue, id, token) => {
                 let which = AckWhich::Receipt { id: *id, token: parse_token(token)? };
-                Some(Command::Ack(Ack { queue: expand(queue), which }))
+                Some(Command::Ack(Ack { queue: expand(queue), which, if_token: None }))
             }
-            Step::AckBody(queue, body) => {
-                Some(Command::Ack(Ack { queue: expand(queue), which: AckWhich::Body(Bytes::from(expand(body))) }))
-            }
+            Step::AckBody(queue, body) => Some(Command::Ack(Ack {
+                queue: expand(queue),
+                which: AckWhich::Body(Bytes::from(expand(body))),
+                if_token: None,
+            })),
             Step::Tick => None,
             other => return Ok(self.look(other)),
         };

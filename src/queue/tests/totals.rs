@@ -21,7 +21,10 @@ impl Bench {
     }
 
     fn enqueue(&mut self, stamp_ms: u64, queue: &str, body: &str) {
-        self.apply(stamp_ms, Command::Enqueue(Enqueue { queue: queue.into(), body: body.to_owned().into() }));
+        self.apply(
+            stamp_ms,
+            Command::Enqueue(Enqueue { queue: queue.into(), body: body.to_owned().into(), ..Enqueue::default() }),
+        );
     }
 
     fn dequeue(&mut self, stamp_ms: u64, queue: &str) -> (u64, u64) {
@@ -49,7 +52,7 @@ fn totals_follow_every_change_and_outlive_a_restart() {
     let (id, token) = bench.dequeue(3_010, "b");
     let totals = bench.state.totals();
     assert_eq!((totals.ready, totals.in_flight, totals.bytes), (1, 2, 12));
-    bench.apply(3_020, Command::Ack(Ack { queue: "b".into(), which: AckWhich::Receipt { id, token } }));
+    bench.apply(3_020, Command::Ack(Ack { queue: "b".into(), which: AckWhich::Receipt { id, token }, if_token: None }));
     let totals = bench.state.totals();
     assert_eq!((totals.queues, totals.ready, totals.in_flight, totals.bytes), (1, 1, 1, 5));
 

@@ -71,7 +71,8 @@ impl Shared {
 
     /// Deletes those of the keys that exist, and says how many did: what does not was deleted by somebody else meanwhile.
     async fn delete_present(&self, keys: &[String], options: CallOptions) -> Result<u64, Error> {
-        let delete = |key: &String| Delete { key: key.clone(), only_if: OnlyIf::Present, through: true };
+        let delete =
+            |key: &String| Delete { key: key.clone(), only_if: OnlyIf::Present, through: true, ..Delete::default() };
         let parts: Vec<Handed> = keys.iter().map(|key| self.hand_in(delete(key).into(), options)).collect();
         let mut deleted = 0;
         for part in parts {

@@ -100,7 +100,7 @@ fn a_line_whose_lease_has_run_out_is_no_hit() {
 #[test]
 fn requests_have_their_place_when_call_returns_and_keep_their_order() {
     let bench = bench();
-    let enqueue = |body: u8| Enqueue { queue: "q".into(), body: vec![body].into() }.into();
+    let enqueue = |body: u8| Enqueue { queue: "q".into(), body: vec![body].into(), ..Enqueue::default() }.into();
     // None of these futures is ever polled.
     let calls: Vec<_> = (0..50).map(|body| bench.gateway.call(enqueue(body), CallOptions::default())).collect();
     let bodies: Vec<u8> = bench
@@ -145,7 +145,7 @@ async fn a_replica_that_says_nothing_does_not_hold_the_caller() {
 async fn what_no_group_needs_to_see_is_refused_at_the_door() {
     let bench = bench();
     let plain = CallOptions::default();
-    assert_eq!(bench.code_now(OpenSession { group: GROUPS }, plain), Some(ErrorCode::InvalidArgument));
+    assert_eq!(bench.code_now(OpenSession { group: GROUPS, timeout_ms: 0 }, plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(KeepAlive { group: u32::MAX }, plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(get(""), plain), Some(ErrorCode::InvalidArgument));
     assert_eq!(bench.code_now(get(&"k".repeat(KEY_BYTES_MAX + 1)), plain), Some(ErrorCode::TooLarge));

@@ -53,6 +53,10 @@ impl Replicated for Scripted {
     fn take_ended_locks(&mut self) -> Vec<Ended> {
         Vec::new()
     }
+
+    fn take_waited(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
 }
 
 /// Notes, at each call, what had been done by then.

@@ -33,6 +33,10 @@ pub(crate) struct Operation {
     pub(crate) request: Request,
     /// When it was first sent.
     pub(crate) sent_us: u64,
+    /// When its last send went out that was answered `StillWaiting`, else its first: a grant was made after that.
+    pub(crate) from_us: u64,
+    /// When its client heard for the first time that it waits.
+    pub(crate) waiting_us: Option<u64>,
 }
 
 /// What the client knows at the end.
@@ -105,8 +109,9 @@ pub(crate) mod history {
         pub(crate) fn send(&mut self, at_ms: u64, request: impl Into<Request>) -> Operation {
             self.next += 1;
             let request = request.into();
+            let (number, group, sent_us) = (self.next, GroupId(0), at_ms * 1_000);
             let operation =
-                Operation { number: self.next, client: 0, group: GroupId(0), request, sent_us: at_ms * 1_000 };
+                Operation { number, client: 0, group, request, sent_us, from_us: sent_us, waiting_us: None };
             self.services.sent(&operation);
             operation
         }

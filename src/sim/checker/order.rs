@@ -64,8 +64,8 @@ mod tests {
     use crate::ids::GroupId;
 
     fn operation(number: u64) -> Operation {
-        let request = Enqueue { queue: "q".into(), body: Bytes::new() }.into();
-        Operation { number, client: 0, group: GroupId(0), request, sent_us: 0 }
+        let request = Enqueue { queue: "q".into(), body: Bytes::new(), ..Enqueue::default() }.into();
+        Operation { number, client: 0, group: GroupId(0), request, sent_us: 0, from_us: 0, waiting_us: None }
     }
 
     fn handed(checker: &mut OrderChecker, boot: u64, number: u64) {

@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     fn enqueue(body: &'static str) -> Enqueue {
-        Enqueue { queue: "q".into(), body: Bytes::from_static(body.as_bytes()) }
+        Enqueue { queue: "q".into(), body: Bytes::from_static(body.as_bytes()), ..Enqueue::default() }
     }
 
     fn enqueued(id: u64) -> Response {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     fn receipt(id: u64, token: u64) -> Ack {
-        Ack { queue: "q".into(), which: AckWhich::Receipt { id, token } }
+        Ack { queue: "q".into(), which: AckWhich::Receipt { id, token }, if_token: None }
     }
 
     fn with_two() -> History {
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn an_ack_by_body_removes_that_body() {
         let mut history = with_two();
-        let ack = Ack { queue: "q".into(), which: AckWhich::Body(Bytes::from_static(b"a")) };
+        let ack = Ack { queue: "q".into(), which: AckWhich::Body(Bytes::from_static(b"a")), if_token: None };
         rejected(&mut history, 4, ack, Response::Ack(Acked { id: 11 }), "instead of Some(10)");
     }
 }

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo, PushKind, RedisError,
 };
-use redis::{Script, ServerErrorKind, Value};
+use redis::{ConnectionAddr, Script, ServerErrorKind, TlsCertificates, Value};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use trine_protocol::cache::Version;
@@ -71,16 +71,31 @@ struct Line {
 type ValueAndLine = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Server {
-    /// Reads a URL such as `redis://user:password@host:6379/0`; connects to nothing yet.
+    /// Reads a URL such as `redis://user:password@host:6379/0`, or `rediss://` for TLS; connects to nothing yet. With TLS the server's
+    /// certificate must come from `authority`, certificates as PEM, or where that is None from one that this machine trusts.
     ///
     /// # Errors
-    /// Where it is no URL of a Redis.
-    pub fn new(url: &str, cluster: u64) -> Result<Self, String> {
-        let what = |error: RedisError| format!("no URL of a Redis (redis://HOST:PORT/DB): {error}");
+    /// Where it is no URL of a Redis, or the authority's certificates cannot be read, or are for a connection without TLS.
+    pub fn new(url: &str, cluster: u64, authority: Option<Vec<u8>>) -> Result<Self, String> {
+        // Of the two libraries that could do the arithmetic. A process has one; who asked first has chosen.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let what = |error: RedisError| format!("no URL of a Redis (redis://HOST:PORT/DB, rediss:// for TLS): {error}");
         let client = Client::open(url).map_err(what)?;
         let info = client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(settings)).map_err(what)?;
+        let encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let info = info.set_redis_settings(settings);
+        let client = match authority {
+            None => Client::open(info).map_err(what)?,
+            Some(_) if !encrypted => {
+                return Err("an authority's certificate is for rediss:// only: redis:// has no TLS".to_owned());
+            }
+            Some(pem) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+                let what = |error: RedisError| format!("the authority's certificates cannot be read: {error}");
+                Client::build_with_tls(info, certificates).map_err(what)?
+            }
+        };
         Ok(Self { client, cluster })
     }
 

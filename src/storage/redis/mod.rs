@@ -20,7 +20,7 @@
 //! a checksum of it. Where the two do not belong together the value is somebody else's: [`Stored::version`] is None then.
 //!
 //! # Caveats
-//! - No TLS: the URL is `redis://`, not `rediss://`.
+//! - A client certificate of our own is not shown to a server that asks for one.
 //! - What was written is as durable as that Redis is configured: see [`Durability`].
 //! - A single Redis, or one behind a proxy that speaks RESP3; no Redis Cluster, for a script touches keys of several slots.
 //! - Redis that evicts (`maxmemory-policy` other than `noeviction`) forgets values for good; [`Durability`] tells.

@@ -49,7 +49,7 @@ impl Redis {
 
     /// Connects as soon as the server listens.
     async fn connect(&self) -> (Connection, mpsc::Receiver<Push>) {
-        let server = Server::new(&self.url(), CLUSTER).expect("a URL");
+        let server = Server::new(&self.url(), CLUSTER, None).expect("a URL");
         loop {
             let (sender, pushes) = mpsc::channel(100);
             match server.connect(sender).await {
@@ -212,9 +212,62 @@ async fn what_redis_cannot_do_has_a_name() {
 
 #[tokio::test]
 async fn a_url_that_is_none_is_refused_with_what_would_be_one() {
-    let error = Server::new("http://host", CLUSTER).unwrap_err();
+    let error = Server::new("http://host", CLUSTER, None).unwrap_err();
     assert!(error.contains("redis://HOST:PORT/DB"), "{error}");
-    let nobody = Server::new("redis://127.0.0.1:1", CLUSTER).expect("a URL");
+    let nobody = Server::new("redis://127.0.0.1:1", CLUSTER, None).expect("a URL");
     let (sender, _pushes) = mpsc::channel(1);
     assert!(matches!(nobody.connect(sender).await, Err(MemoryError::Lost(_))));
+}
+
+/// A server that speaks TLS only, with a certificate of its own for this machine's name.
+fn start_with_tls() -> Option<(Redis, u16, String)> {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (certificate, key) = (directory.path().join("certificate.pem"), directory.path().join("key.pem"));
+    std::fs::write(&certificate, certified.cert.pem()).expect("a file");
+    std::fs::write(&key, certified.signing_key.serialize_pem()).expect("a file");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let process = Command::new("redis-server")
+        .args(["--port", "0", "--bind", "127.0.0.1", "--save", "", "--tls-auth-clients", "no", "--tls-port"])
+        .arg(port.to_string())
+        .arg("--tls-cert-file")
+        .arg(&certificate)
+        .arg("--tls-key-file")
+        .arg(&key)
+        .arg("--tls-ca-cert-file")
+        .arg(&certificate)
+        .arg("--dir")
+        .arg(directory.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .ok()?;
+    Some((Redis { process, directory }, port, certified.cert.pem()))
+}
+
+#[tokio::test]
+async fn a_connection_with_tls_trusts_the_authority_that_it_was_given_and_no_other() {
+    // Where there is no redis-server, the other tests say so.
+    let Some((_redis, port, pem)) = start_with_tls() else { return };
+    let url = format!("rediss://localhost:{port}/0");
+    let server = Server::new(&url, CLUSTER, Some(pem.into_bytes())).expect("a URL");
+    let connection = loop {
+        let (sender, _pushes) = mpsc::channel(100);
+        match server.connect(sender).await {
+            Ok(connection) => break connection,
+            Err(MemoryError::Lost(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    connection.raise(GROUP, Fence { term: 1, connection: 1 }).await.expect("a fence, over TLS");
+    // The server is up now: whoever does not know its certificate is not let down by its absence, but refuses it.
+    let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate").cert.pem();
+    for authority in [None, Some(stranger.into_bytes())] {
+        let server = Server::new(&url, CLUSTER, authority).expect("a URL");
+        let refused = server.connect(mpsc::channel(1).0).await.err().expect("a certificate that nobody vouches for");
+        assert!(refused.to_string().contains("certificate"), "{refused}");
+    }
+    let plain = Server::new(&format!("redis://localhost:{port}/0"), CLUSTER, None).expect("a URL");
+    assert!(plain.connect(mpsc::channel(1).0).await.is_err(), "without TLS there is no answer");
+    let useless = Server::new("redis://localhost/0", CLUSTER, Some(Vec::new())).unwrap_err();
+    assert!(useless.contains("rediss://"), "{useless}");
 }

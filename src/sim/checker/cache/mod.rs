@@ -118,6 +118,7 @@ impl CacheChecker {
 fn key_name(request: &Request) -> Option<&String> {
     match request {
         Request::Get(get) => Some(&get.key),
+        Request::GetCopy(get) => Some(&get.key),
         Request::Put(put) => Some(&put.key),
         Request::Delete(delete) => Some(&delete.key),
         Request::Add(add) => Some(&add.key),
@@ -137,6 +138,7 @@ impl Counter {
         match verdict {
             Verdict::Answered(Response::Add(added)) => self.added(number, added.sum, added.version),
             Verdict::Answered(Response::Get(got)) => self.read(number, got.value.as_ref(), got.version),
+            Verdict::Answered(Response::GetCopy(copy)) => self.read(number, copy.got.value.as_ref(), copy.got.version),
             verdict => {
                 let adds = matches!(operation.request, Request::Add(_));
                 self.gave_up(number, adds, matches!(verdict, Verdict::NotExecuted(_)));
@@ -154,6 +156,7 @@ impl Key {
             | (Request::GetOrFill(_), Verdict::Answered(Response::GetOrFill(Filling { found: Some(got), .. }))) => {
                 self.read(got, floor)
             }
+            (Request::GetCopy(_), Verdict::Answered(Response::GetCopy(copy))) => self.read(&copy.got, floor),
             (Request::GetOrFill(_), Verdict::Answered(Response::GetOrFill(Filling { found: None, token }))) => {
                 self.demands.granted(*token);
                 Ok(())

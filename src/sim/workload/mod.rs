@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use trine_protocol::cache::{Add, Delete, Filling, Get, GetOrFill, OnlyIf, Put, Version, WriteBack};
 use trine_protocol::cluster::{KeepAlive, OpenSession};
-use trine_protocol::lock::{Acquire, Inspect, Release, Renew};
 use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
 use trine_protocol::{ErrorCode, Request, Response};
+
+mod lock;
 
 use super::checker::{Operation, Verdict};
 use super::network::Place;
@@ -48,7 +49,9 @@ struct Client {
     /// None where the client uses none.
     sessions: Option<BTreeMap<GroupId, OwnSession>>,
     deliveries: Vec<(GroupId, String, Delivery)>,
-    locks: Vec<Held>,
+    locks: Vec<lock::Held>,
+    /// Acquires that it does not wait for any more, and whose end it does not know.
+    doubtful: Vec<lock::Doubtful>,
     /// The version of each key that it saw last.
     versions: BTreeMap<(GroupId, String), Version>,
     /// Keys that it has the right to fill, and the tokens.
@@ -60,14 +63,6 @@ struct OwnSession {
     id: u64,
     next_sequence: u64,
     open: BTreeSet<u64>,
-}
-
-#[derive(Debug)]
-struct Held {
-    group: GroupId,
-    lock: String,
-    client: String,
-    token: u64,
 }
 
 /// Name of a queue, lock or key of a group.
@@ -82,6 +77,7 @@ impl Workload {
             sessions: swarm.sessions.then(BTreeMap::new),
             deliveries: Vec::new(),
             locks: Vec::new(),
+            doubtful: Vec::new(),
             versions: BTreeMap::new(),
             fills: Vec::new(),
         };
@@ -114,7 +110,7 @@ impl Workload {
         let group = GroupId(random.below(u64::from(self.groups)) as u32);
         if let Some(sessions) = &self.clients[client].sessions {
             if !sessions.contains_key(&group) {
-                let request = OpenSession { group: group.0 }.into();
+                let request = OpenSession { group: group.0, timeout_ms: 0 }.into();
                 return Wish { group, request, session: None };
             }
         }
@@ -168,37 +164,16 @@ impl Workload {
             } else {
                 AckWhich::Body(delivery.body)
             };
-            return (group, Ack { queue, which }.into());
+            let if_token = self.demanded(random, client, group);
+            return (group, Ack { queue, which, if_token }.into());
         }
         let queue = self.name(random, 'q', group);
         if random.chance(550) {
-            return (group, Enqueue { queue, body: self.value(random) }.into());
+            let if_token = self.demanded(random, client, group);
+            return (group, Enqueue { queue, body: self.value(random), if_token }.into());
         }
         let visibility_ms = random.between(100, 2_500) as u32;
         (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32 }.into())
-    }
-
-    fn next_of_lock(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
-        let in_hand = self.clients[client].locks.len() as u64;
-        if in_hand > 0 && random.chance(600) {
-            let position = random.below(in_hand) as usize;
-            let locks = &mut self.clients[client].locks;
-            if random.chance(400) {
-                let Held { group, lock, client, token } = &locks[position];
-                let (lock, client, lease_ms) = (lock.clone(), client.clone(), random.between(100, 2_000) as u32);
-                return (*group, Renew { lock, client, token: *token, lease_ms }.into());
-            }
-            let Held { group, lock, client, token } = locks.remove(position);
-            let token = if random.chance(800) { token } else { 0 };
-            return (group, Release { lock, client, token }.into());
-        }
-        let lock = self.name(random, 'l', group);
-        self.values += 1;
-        let owner = format!("c{client}-{}", self.values);
-        if random.below(10) < 3 {
-            return (group, Inspect { lock }.into());
-        }
-        (group, Acquire { lock, client: owner, lease_ms: random.between(100, 3_000) as u32 }.into())
     }
 
     fn next_of_cache(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
@@ -210,7 +185,10 @@ impl Workload {
         }
         let request = match random.below(100) {
             0..42 => Get { key }.into(),
-            42..66 => Put { key, value: self.value(random), ..Put::default() }.into(),
+            42..66 => {
+                let if_token = self.demanded(random, client, group);
+                Put { key, value: self.value(random), if_token, ..Put::default() }.into()
+            }
             66..72 => {
                 let only_if = match known {
                     Some(version) if random.chance(700) => OnlyIf::Version(version),
@@ -226,9 +204,11 @@ impl Workload {
             }
             75..80 => {
                 let only_if = if random.chance(300) { OnlyIf::Present } else { OnlyIf::Anything };
-                Delete { key, only_if, through: random.chance(300) }.into()
+                Delete { key, only_if, through: random.chance(300), ..Delete::default() }.into()
             }
-            80..86 => Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200) }.into(),
+            80..86 => {
+                Add { key: self.name(random, 'n', group), by: 1, through: random.chance(200), ..Add::default() }.into()
+            }
             86..89 => Get { key: self.name(random, 'n', group) }.into(),
             89..93 => GetOrFill { key, lease_ms: random.between(50, 2_000) as u32 }.into(),
             _ => WriteBack { key }.into(),
@@ -239,11 +219,15 @@ impl Workload {
     /// What a client learns from the end of one of its operations.
     pub(crate) fn ended(&mut self, operation: &Operation, verdict: &Verdict, session: Option<SessionRef>) {
         let client = &mut self.clients[operation.client];
+        let wants_number = client.lock_ended(operation, verdict, session);
         if let (Some(sessions), Some(used)) = (&mut client.sessions, session) {
-            let expired = *verdict == Verdict::NotExecuted(ErrorCode::SessionExpired) || *verdict == Verdict::Unknown;
+            let unknown = *verdict == Verdict::Unknown && !wants_number;
+            let expired = *verdict == Verdict::NotExecuted(ErrorCode::SessionExpired) || unknown;
             let current = sessions.get_mut(&operation.group).filter(|session| session.id == used.session);
             if let Some(current) = current {
-                current.open.remove(&used.sequence);
+                if !wants_number {
+                    current.open.remove(&used.sequence);
+                }
                 if expired {
                     sessions.remove(&operation.group);
                 }
@@ -259,14 +243,11 @@ impl Workload {
                 let held = dequeued.deliveries.iter();
                 client.deliveries.extend(held.map(|of| (operation.group, dequeue.queue.clone(), of.clone())));
             }
-            (Request::Acquire(acquire), Response::Acquire(granted)) => client.locks.push(Held {
-                group: operation.group,
-                lock: acquire.lock.clone(),
-                client: acquire.client.clone(),
-                token: granted.token,
-            }),
             (Request::Get(get), Response::Get(got)) => {
                 client.versions.insert((operation.group, get.key.clone()), got.version);
+            }
+            (Request::GetCopy(get), Response::GetCopy(copy)) => {
+                client.versions.insert((operation.group, get.key.clone()), copy.got.version);
             }
             (Request::Put(put), Response::Put(written)) => {
                 client.versions.insert((operation.group, put.key.clone()), written.version);
