@@ -56,7 +56,7 @@ impl<R: Rules> Replica<R> {
             member.tick_index = None;
         }
         if let Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Acked { id })), repeated: false } = &outcome {
-            member.checkpoints.acknowledged(step.now.mono_us, *id);
+            member.checkpoints.acknowledged(*id);
         }
         self.tell_parked(step);
         match self.member.waiting.remove(&entry.index) {

@@ -68,9 +68,8 @@ impl Checkpoints {
         self.bytes += entry.data.len();
     }
 
-    pub(super) fn acknowledged(&mut self, now_us: u64, id: Index) {
+    pub(super) fn acknowledged(&mut self, id: Index) {
         if id <= self.bodies_through.max(self.maybe_stored_through) {
-            self.dead_since_us.get_or_insert(now_us);
             self.dead_bodies.push(id);
         }
     }
@@ -85,6 +84,9 @@ impl<R: Rules> Replica<R> {
         let whole = member.checkpoints.whole_wanted;
         let body_bytes = member.machine.queue().totals().bytes;
         let removed = member.checkpoints.body_bytes.saturating_sub(body_bytes);
+        if !member.checkpoints.dead_bodies.is_empty() {
+            member.checkpoints.dead_since_us.get_or_insert(step.now.mono_us);
+        }
         let waited = member.checkpoints.dead_since_us.is_some_and(|since| step.now.mono_us >= since + timing.remove_us);
         let bytes = member.checkpoints.bytes.max(usize::try_from(removed).unwrap_or(usize::MAX));
         let due = whole

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use trine_protocol::Response;
 use trine_protocol::client::Client;
-use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
+use trine_protocol::queue::Delivery;
 
 use crate::clock;
 use crate::native;
@@ -123,7 +122,7 @@ impl Work {
                     }
                     let body = Tag { writer: 0, number }.bytes(0, length);
                     // A retry after an unknown outcome may put it in twice, which a drain does not mind.
-                    while client.call(Enqueue { queue: queue.clone(), body: body.clone() }).await.is_err() {
+                    while client.enqueue(queue.clone(), body.clone()).await.is_err() {
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
@@ -140,9 +139,8 @@ impl Work {
             workers.spawn(async move {
                 let mut heard = clock::now();
                 while seen.count() < messages && heard.elapsed() < SILENCE_MAX {
-                    let request = Dequeue { queue: queue.clone(), visibility_ms: VISIBILITY_MS, count_max: BATCH };
-                    match client.call(request).await {
-                        Ok(Response::Dequeue(taken)) if !taken.deliveries.is_empty() => {
+                    match client.dequeue(queue.clone(), VISIBILITY_MS, BATCH).await {
+                        Ok(taken) if !taken.deliveries.is_empty() => {
                             heard = clock::now();
                             acknowledge(&client, &queue, taken.deliveries, &seen, length).await;
                         }
@@ -163,7 +161,7 @@ async fn acknowledge(client: &Client, queue: &str, deliveries: Vec<Delivery>, se
         let (client, seen, queue) = (client.clone(), Arc::clone(seen), queue.to_owned());
         answers.spawn(async move {
             let tag = Tag::of_bytes(&delivery.body, 0, length);
-            let answer = client.call(Ack { queue, which: AckWhich::from(&delivery) }).await;
+            let answer = client.ack(queue, &delivery).await;
             if let (Ok(_), Some(tag)) = (answer, tag) {
                 seen.note(tag.number);
             }
