@@ -62,6 +62,7 @@
 //! * Bodies are told apart by 128 bits of XXH3 and the length. That is no cryptographic hash: someone who may enqueue into the
 //!   queue could make two bodies that an acknowledgement by body takes for each other. A receipt is exact.
 
+mod bodies;
 mod invariants;
 mod state;
 mod stored;
