@@ -103,7 +103,6 @@ rare! {
     SegmentRemoved "storage: a segment in which nothing counts is removed";
     Rotated "storage: a segment is full";
     BodyCarried "storage: a body is copied out of a mostly dead file";
-    StoreRewritten "storage: a database that is mostly dead is written anew";
     BodyFileRemoved "storage: a file in which no body lives is removed";
 }
 

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use sled::Batch;
 
-use crate::marks::{Rare, mark};
 use crate::storage::StorageError;
 use crate::storage::files::{create_directory, failed, replace, sync_directory};
 
@@ -124,7 +123,6 @@ impl SledStore {
         if self.database.bytes() <= most || self.live_bytes > LIVE_BYTES_MAX {
             return Ok(());
         }
-        mark(Rare::StoreRewritten);
         let next = Database::open(&self.path, self.database.number + 1, self.cache_bytes)?;
         let (mut batch, mut count, mut bytes) = (Batch::default(), 0, 0);
         self.live_bytes = 0;
