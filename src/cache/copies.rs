@@ -145,6 +145,11 @@ impl<R: Rules> Copies<R> {
         self.holders.len()
     }
 
+    /// Notices given so far.
+    pub fn notices(&self) -> u64 {
+        self.last_notice
+    }
+
     /// A client read a line that is there, with nothing on its way that would change it, and asks to keep a copy. `bus_lease_us`
     /// is what is left of the node's bus lease.
     pub fn grant(&mut self, now_us: u64, client: u64, key: &str, bus_lease_us: u64) -> Option<CopyLease> {

@@ -75,6 +75,10 @@ pub struct Node {
     pub cache_hits: [Counter; 3],
     /// Reads that took the bus.
     pub cache_misses: Counter,
+    /// Subscriptions of this node's clients.
+    pub queue_consumers: Gauge,
+    /// Deliveries that they may be sent.
+    pub queue_credit: Gauge,
     /// Requests that wait for a replica.
     pub requests_in_flight: Gauge,
     /// Open connections of clients.
@@ -117,6 +121,8 @@ impl Node {
             refused: Refused::ALL.iter().map(|(_, reason)| counter("trine_refused_total", &[reason])).collect(),
             cache_hits: ["M", "E", "S"].map(|state| counter("trine_cache_hits_total", &[state])),
             cache_misses: counter("trine_cache_misses_total", &[]),
+            queue_consumers: gauge("trine_queue_consumers", &[]),
+            queue_credit: gauge("trine_queue_credit", &[]),
             requests_in_flight: gauge("trine_requests_in_flight", &[]),
             connections_client: gauge("trine_connections", &["client"]),
             connections_peer: gauge("trine_connections", &["peer"]),

@@ -111,8 +111,14 @@ table! {
     "trine_state_checkpoints_total" Counter "checkpoints" [] "Checkpoints written to the state store.";
     "trine_snapshots_installed_total" Counter "snapshots" [] "Snapshots of a leader that replaced a group's state here.";
     // Queues, as this node has applied them.
-    "trine_queues" Gauge "queues" ["group"] "Queues of the group that have messages.";
+    "trine_queues" Gauge "queues" ["group"] "Queues of the group that have messages or were declared.";
     "trine_queue_ready" Gauge "messages" ["group"] "Messages of the group's queues that wait for a consumer.";
+    "trine_queue_delayed" Gauge "messages" ["group"] "Messages of the group's queues that are scheduled, or were given back and wait.";
+    "trine_queue_dead" Gauge "messages" ["group"] "Messages of the group's queues that are handed out no more until they are redriven.";
+    "trine_queue_dedup_ids" Gauge "ids" ["group"] "Ids of messages that are remembered so that none is taken twice.";
+    "trine_queue_polls" Gauge "requests" ["group"] "Dequeues that wait for messages at this node, where it leads.";
+    "trine_queue_consumers" Gauge "subscriptions" [] "Subscriptions of this node's clients.";
+    "trine_queue_credit" Gauge "deliveries" [] "Deliveries that this node's subscriptions may be sent, as their clients have said.";
     "trine_queue_in_flight" Gauge "messages" ["group"] "Messages handed out and not yet acknowledged.";
     "trine_queue_bytes" Gauge "bytes" ["group"] "Bytes of the bodies of all messages, waiting or in flight.";
     "trine_queue_oldest_ready_seconds" Gauge "seconds" ["group"] "Age of the oldest message that waits for a consumer, in log time; 0 where none waits.";
@@ -121,6 +127,15 @@ table! {
     "trine_queue_redelivered_total" Counter "deliveries" ["group"] "Deliveries of messages that had been delivered before.";
     "trine_queue_acknowledged_total" Counter "messages" ["group"] "Messages removed by an acknowledgement.";
     "trine_queue_timed_out_total" Counter "deliveries" ["group"] "Deliveries whose visibility timeout ran out.";
+    "trine_queue_extended_total" Counter "deliveries" ["group"] "Deliveries whose visibility timeout began anew.";
+    "trine_queue_given_back_total" Counter "deliveries" ["group"] "Deliveries that their consumers gave back.";
+    "trine_queue_buried_total" Counter "messages" ["group"] "Messages that died: handed out too often, rejected, or expired.";
+    "trine_queue_redriven_total" Counter "messages" ["group"] "Dead messages that were made ready again.";
+    "trine_queue_expired_total" Counter "messages" ["group"] "Messages whose time to live or age was over, dead or dropped.";
+    "trine_queue_dropped_total" Counter "messages" ["group"] "Messages that made room for newer ones in a full queue.";
+    "trine_queue_purged_total" Counter "messages" ["group"] "Messages that somebody purged.";
+    "trine_queue_refused_total" Counter "messages" ["group"] "Messages refused because their queue, or the group, was full.";
+    "trine_queue_duplicates_total" Counter "messages" ["group"] "Messages not taken because one with their id was there before.";
     // Locks, as this node has applied them.
     "trine_locks_held" Gauge "locks" ["group"] "Locks of the group that somebody holds.";
     "trine_lock_oldest_held_seconds" Gauge "seconds" ["group"] "How long the lock is held that is held for longest, in log time; 0 where none is.";
@@ -144,6 +159,8 @@ table! {
     "trine_cache_lines" Gauge "lines" ["group", "state"] "Lines in this node's cache by their state: M, E, S.";
     "trine_cache_bytes" Gauge "bytes" ["group"] "Bytes of keys and values in this node's cache.";
     "trine_cache_memory_bytes" Gauge "bytes" ["group"] "Bytes of keys and values in the group's main memory, as this node has applied it.";
+    "trine_cache_client_copies" Gauge "copies" ["group"] "Copies of this node's lines that its clients may read without asking it.";
+    "trine_cache_copy_notices_total" Counter "notices" ["group"] "Notices to clients that copies are to be dropped.";
     "trine_cache_evictions_total" Counter "lines" ["group"] "Lines that went because others needed their room.";
     "trine_cache_dirty_lines" Gauge "lines" ["group"] "Values written on this node that main memory lacks.";
     "trine_cache_dirty_bytes" Gauge "bytes" ["group"] "Bytes of the values written on this node that main memory lacks.";

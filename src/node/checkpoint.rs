@@ -224,6 +224,7 @@ impl<R: Rules> Replica<R> {
                 member.caught_up = false;
                 member.fetches.clear();
                 member.waiting.clear();
+                member.polls.clear();
             }
             Err(error) => self.fatal = Some(format!("the snapshot from the leader cannot be read: {error}")),
         }

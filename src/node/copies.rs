@@ -9,6 +9,11 @@ use crate::rules::Rules;
 use super::{Replica, Step};
 
 impl<R: Rules> Replica<R> {
+    /// How many copies clients of this node may have, and how many notices they were given.
+    pub fn copies(&self) -> (usize, u64) {
+        (self.copies.count(), self.copies.notices())
+    }
+
     /// A client's operation goes to the agent, as soon as no client has a copy that it would change.
     pub(super) fn begin_operation(&mut self, step: &mut Step, caller: u64, key: &str, operation: Operation) {
         let mut out = CopiesOut::default();

@@ -11,6 +11,7 @@ use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferr
 use trine_protocol::error::Outcome;
 use trine_protocol::limits::KEYS_MAX;
 use trine_protocol::lock::Inspected;
+use trine_protocol::queue::Dequeued;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::ids::{NodeId, Term};
@@ -22,11 +23,23 @@ use crate::rules::{Rule, Rules};
 use super::apply::{Read, Waiter};
 use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
+use super::look::{no_quorum, reads_queue};
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
 use super::park::{self, without_session};
 use super::stream::Outgoing;
 use super::{Replica, Step};
+
+/// By how much the wait of a dequeue ends before the request's time.
+const POLL_MARGIN_US: u64 = 200_000;
+
+/// How long a request waits for messages.
+fn waits_ms(request: &Request) -> u32 {
+    match request {
+        Request::Dequeue(dequeue) => dequeue.wait_ms,
+        _ => 0,
+    }
+}
 
 /// The requests of one node in one group that are not answered.
 #[derive(Debug, Default)]
@@ -134,6 +147,12 @@ impl Pending {
         Some(entry)
     }
 
+    /// The dequeues of this node's clients that wait for messages.
+    fn polls(&self) -> Vec<u64> {
+        let waits = |entry: &Entry| matches!(&entry.kind, Kind::Log { request, .. } if waits_ms(request) > 0);
+        self.table.iter().filter(|(_, entry)| waits(entry)).map(|(id, _)| *id).collect()
+    }
+
     /// Whether somebody asks to copy this node's state.
     fn is_copy(&self, id: u64) -> bool {
         let entry = self.table.get(&id);
@@ -157,7 +176,7 @@ impl<R: Rules> Replica<R> {
         id: RequestId,
         session: Option<SessionRef>,
         deadline_us: u64,
-        mut request: Request,
+        request: Request,
     ) {
         let refusal = if self.draining_since_us.is_some() {
             Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
@@ -172,6 +191,12 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
+        let mut request = request;
+        if let Request::Dequeue(dequeue) = &mut request {
+            // The leader is to answer before this node gives the request up.
+            let left_ms = deadline_us.saturating_sub(step.now.mono_us + POLL_MARGIN_US) / 1_000;
+            dequeue.wait_ms = dequeue.wait_ms.min(u32::try_from(left_ms).unwrap_or(u32::MAX));
+        }
         if matches!(request, Request::Backup(_)) && !self.leads() {
             let error = self.not_leader();
             return step.effects.reply.push((id, Err(error)));
@@ -202,9 +227,11 @@ impl<R: Rules> Replica<R> {
         {
             return step.effects.reply.push((id, Err(error)));
         }
-        let client_session = session.is_some() || matches!(request, Request::OpenSession(_));
+        let client_session = session.is_some() || matches!(request, Request::OpenSession(_)) || waits_ms(&request) > 0;
         let place = match (&request, session) {
-            (Request::OpenSession(_), _) => Some(Place { session: 0, sequence: 0, acked_below: 0 }),
+            (request, _) if matches!(request, Request::OpenSession(_)) || waits_ms(request) > 0 => {
+                Some(Place { session: 0, sequence: 0, acked_below: 0 })
+            }
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
             (_, None) => self.take_place(),
         };
@@ -345,6 +372,10 @@ impl<R: Rules> Replica<R> {
     /// The time of a request is over.
     fn give_up(&mut self, step: &mut Step, id: u64) {
         let Some(entry) = self.pending.remove(id) else { return };
+        if let (Kind::Log { request: Request::ExplainQueue(_), .. }, Some(client)) = (&entry.kind, entry.client) {
+            self.release_place(&entry);
+            return step.effects.reply.push((client, Ok(no_quorum(self.setup.group))));
+        }
         let mut taken_back = None;
         let error = match &entry.kind {
             Kind::Log { waits: true, client_session, request, .. }
@@ -382,6 +413,13 @@ impl<R: Rules> Replica<R> {
         let deadline_us = send_us + 4 * self.setup.timing.resend_us;
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         self.dispatch(step, id);
+    }
+
+    /// This node is about to stop: its clients' dequeues wait no more.
+    pub(super) fn end_polls(&mut self, step: &mut Step) {
+        for id in self.pending.polls() {
+            self.reply(step, id, Ok(Response::Dequeue(Dequeued { deliveries: Vec::new() })));
+        }
     }
 
     fn release_place(&mut self, entry: &Entry) {
@@ -486,8 +524,10 @@ impl<R: Rules> Replica<R> {
         let reads = |request: &Request| {
             matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_) | Request::ListLocks(_))
                 || matches!(request, Request::ExplainLock(_) | Request::ExplainClient(_) | Request::Observe(_))
+                || reads_queue(request)
         };
-        if reads(&forward.request) || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_)) {
+        let moves = |request: &Request| matches!(request, Request::Transfer(_) | Request::Evacuate(_));
+        if reads(&forward.request) || moves(&forward.request) || waits_ms(&forward.request) > 0 {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
@@ -550,6 +590,9 @@ impl<R: Rules> Replica<R> {
             let result = self.hand_over(step, &transfer.node);
             return self.answer(step, from, id, result);
         }
+        if let Request::Dequeue(dequeue) = request {
+            return self.park_poll(step, from, id, dequeue);
+        }
         if let Request::Evacuate(evacuate) = request {
             let result = self.evacuate(step, &evacuate.node);
             return self.answer(step, from, id, result);
@@ -601,6 +644,9 @@ impl<R: Rules> Replica<R> {
             let more = keys.len() > KEYS_MAX;
             keys.truncate(KEYS_MAX);
             return self.answer(step, node, id, Ok(Response::ListKeys(Keys { keys, more })));
+        }
+        if reads_queue(&request) {
+            return self.answer_queue_read(step, node, id, &request);
         }
         let Request::Inspect(inspect) = request else { return };
         let holder = self.member.machine.lock().holder(&inspect.lock);

@@ -28,21 +28,24 @@ pub(super) struct Sample {
     lags: Vec<(NodeId, u64)>,
     log_time_ms: u64,
     queue: queue::Totals,
+    polls: usize,
     locks: lock::Stats,
     lock_counts: lock::Counts,
     cache: cache::Stats,
     cache_memory_bytes: usize,
+    /// Copies in clients, and notices that some were to be dropped.
+    copies: (usize, u64),
 }
 
 impl Sample {
     /// The numbers of a replica now.
     pub(super) fn of(replica: &Replica<Faithful>, now: Now) -> Self {
-        let mut sample = Self { cache: replica.agent().stats(), ..Self::default() };
+        let mut sample = Self { cache: replica.agent().stats(), copies: replica.copies(), ..Self::default() };
         if let Some(raft) = replica.raft() {
             (sample.raft, sample.lags, sample.log_time_ms) = (raft.stats(), raft.lags(), raft.log_time_ms(now));
         }
         if let Some(machine) = replica.machine() {
-            sample.queue = machine.queue().totals();
+            (sample.queue, sample.polls) = (machine.queue().totals(), replica.polls());
             (sample.locks, sample.lock_counts) = (machine.lock().stats(), machine.lock().counts());
             sample.cache_memory_bytes = machine.memory().bytes();
         }
@@ -98,6 +101,10 @@ impl Meter {
         let (queue, totals) = (&mut self.handles.queue, &sample.queue);
         queue.queues.set(totals.queues as f64);
         queue.ready.set(totals.ready as f64);
+        queue.delayed.set(totals.delayed as f64);
+        queue.dead.set(totals.dead as f64);
+        queue.dedup_ids.set(totals.dedup_ids as f64);
+        queue.polls.set(sample.polls as f64);
         queue.in_flight.set(totals.in_flight as f64);
         queue.bytes.set(totals.bytes as f64);
         queue.oldest_ready_seconds.set(age_seconds(sample.log_time_ms, totals.oldest_ready_ms));
@@ -106,6 +113,15 @@ impl Meter {
         queue.redelivered.at(totals.counts.redelivered);
         queue.acknowledged.at(totals.counts.acknowledged);
         queue.timed_out.at(totals.counts.timed_out);
+        queue.extended.at(totals.counts.extended);
+        queue.given_back.at(totals.counts.given_back);
+        queue.buried.at(totals.counts.buried);
+        queue.redriven.at(totals.counts.redriven);
+        queue.expired.at(totals.counts.expired);
+        queue.dropped.at(totals.counts.dropped);
+        queue.purged.at(totals.counts.purged);
+        queue.refused.at(totals.counts.refused);
+        queue.duplicates.at(totals.counts.duplicates);
     }
 
     fn measure_lock(&mut self, sample: &Sample) {
@@ -140,6 +156,9 @@ impl Meter {
         let dirty_us = stats.dirty_since_us.map_or(0, |since_us| now.mono_us.saturating_sub(since_us));
         cache.oldest_dirty_seconds.set(Duration::from_micros(dirty_us).as_secs_f64());
         cache.evictions.at(stats.counts.evictions);
+        let (copies, notices) = sample.copies;
+        cache.client_copies.set(copies as f64);
+        cache.copy_notices.at(notices);
         cache.write_backs.at(stats.counts.write_backs);
         cache.writes_lost.at(stats.counts.lost);
         cache.checks.at(stats.counts.audits);

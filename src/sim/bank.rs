@@ -85,6 +85,13 @@ bank! {
     SessionsLeftOutOfSnapshots 1 10 as_drawn "copycat 14: sessions missing from the snapshot";
     WaitersKeptAcrossTerms 45 10 as_drawn "Raft, section 8: an index answered with another leader's entry";
     LeasesByWallClock 4 10 as_drawn "Redlock: leases that a clock's jump ends";
+    StaleReceiptTaken 0 10 busy_queues "bullmq 3183: the stalled worker and its replacement both finish";
+    HandedOutEarly 0 10 busy_queues "pulsar 22716: delays that are lost with the broker";
+    KeyOrderIgnored 0 10 busy_queues "nats-server 2043: no order of a key";
+    DeliveriesNotCounted 0 30 busy_queues "nats-server 7817: messages beyond their deliveries";
+    TurnsNotTaken 0 30 busy_queues "nats-server 7340: one tenant has it all";
+    DedupLeftOutOfSnapshots 0 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
+    HandOffHalfDone 0 10 busy_queues "transactional outbox: one of two writes";
     HomeBeforeNoOp 231 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
     NewHomeNotSilent 54 10 as_drawn "Gray and Cheriton, 1989: leases of a server that failed";
     GrantWithoutLeaseCheck 67 10 as_drawn "tikv 964: a lease not looked at again";
@@ -120,6 +127,13 @@ pub const MODELLED: &[(Rule, &str)] = &[
 ];
 
 fn as_drawn(_: &mut Swarm) {}
+
+/// Most of the work is queues', of both kinds of jobs, by clients that do not think for long.
+fn busy_queues(swarm: &mut Swarm) {
+    (swarm.weights, swarm.names, swarm.groups) = ([8, 3, 1], 2, 1);
+    swarm.clients = swarm.clients.max(6);
+    swarm.think_us_max = 20_000;
+}
 
 /// Elections all the time, late votes, and voters that are back before the votes are.
 fn rival_candidates(swarm: &mut Swarm) {

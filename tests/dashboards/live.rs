@@ -29,7 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const RATE_INTERVAL: &str = "8s";
 /// Panels that show zeros in a run without faults, and why.
 const QUIET: &[(&str, &str)] = &[
+    ("Refused because full", "a queue has to be full"),
     ("Evictions", "a group's lines have to be more than 64 MiB"),
+    ("Copies in clients", "no client of the run keeps copies"),
+    ("Notices to clients", "no client of the run keeps copies"),
     ("Proposals refused", "a command has to meet a leader in the instant of a handover, or one whose followers hang"),
     ("Coherence violations", "there has to be a bug"),
     ("Writes lost", "a node has to be away, with a dirty line, for longer than its lease"),

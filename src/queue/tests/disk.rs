@@ -36,6 +36,7 @@ impl Disk {
         for (key, value) in &self.records {
             state.restore(key, value).expect("what was written can be read");
         }
+        state.finish().expect("what was written fits together");
         assert!(state.take_changes().is_empty(), "what was read needs no writing");
         state
     }
