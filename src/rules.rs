@@ -63,6 +63,22 @@ pub enum Rule {
     /// Leases count in the leader's wall clock.
     LeasesByWallClock,
 
+    // Queues.
+    /// A receipt is good although the message was handed out again.
+    StaleReceiptTaken,
+    /// A scheduled message is handed out before its time.
+    HandedOutEarly,
+    /// Messages of one key are handed out side by side, and in any order.
+    KeyOrderIgnored,
+    /// A message never dies of its deliveries.
+    DeliveriesNotCounted,
+    /// Tenants do not take turns.
+    TurnsNotTaken,
+    /// Snapshots leave out the ids of messages that are remembered.
+    DedupLeftOutOfSnapshots,
+    /// A hand-off whose lock is not held acknowledges and enqueues all the same.
+    HandOffHalfDone,
+
     // Locks.
     /// A lock is handed on as soon as one is free, to whoever is first, also where that one's own time is over by then.
     LapsedWaiterGranted,

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use trine::ids::{Incarnation, NodeId};
 use trine::transport::{Local, Permits, listener, session};
 use trine_protocol::limits::VALUE_BYTES_MAX;
+use trine_protocol::queue::{About, BackOff, DeadReason};
 use trine_protocol::{ErrorCode, Request};
 
 use fake::Fake;
@@ -51,6 +52,13 @@ impl Ended {
     fn json(&self) -> Value {
         assert_eq!(self.code, DONE, "{self:?}");
         serde_json::from_slice(&self.out).unwrap()
+    }
+
+    /// Its arguments were refused, in words that these are among.
+    #[track_caller]
+    fn is_refused(&self, word: &str) {
+        assert_eq!((self.code, self.out.len()), (USAGE, 0), "{self:?}");
+        assert!(self.complaint.contains(word), "{self:?}");
     }
 
     /// It failed with this code, one line that has all the words, and nothing on standard output.
@@ -260,4 +268,73 @@ async fn wrong_arguments_are_told_apart_from_everything_else() {
     }
     let ended = trine("127.0.0.1:1", "up --data-dir /dev/null", b"").await;
     ended.complains(FAILED, &["/dev/null"]);
+}
+
+#[tokio::test]
+async fn what_a_message_is_given_goes_to_the_node() {
+    let node = Node::start().await;
+    let push = "queue push orders hello --priority 7 --key k --tenant t --delay-ms 5 --ttl-ms 60 --dedup-id d";
+    assert_eq!(node.trine(push).await.code, DONE);
+    let Some(Request::Enqueue(enqueue)) = node.fake.last_asked() else { panic!("no enqueue") };
+    let options = enqueue.options.expect("it has options");
+    assert_eq!((options.priority, options.key.as_str(), options.tenant.as_str()), (7, "k", "t"));
+    assert_eq!((options.delay_ms, options.ttl_ms, options.dedup_id.as_str()), (5, 60, "d"));
+    node.trine("queue push orders hello --priority 32").await.is_refused("32");
+    let pulled = node.trine("queue pull orders --wait-ms 100 --consumer me").await;
+    let (receipt, _) = pulled.text().split_once('\t').unwrap();
+    let Some(Request::Dequeue(dequeue)) = node.fake.last_asked() else { panic!("no dequeue") };
+    assert_eq!((dequeue.wait_ms, dequeue.consumer.as_str()), (100, "me"));
+    assert!(
+        node.trine(&format!("queue extend orders {receipt} --visibility-ms 70")).await.text().starts_with("extended")
+    );
+    assert!(
+        node.trine(&format!("queue nack orders {receipt} --delay-ms 9 --reason why")).await.text().contains("delayed")
+    );
+    let Some(Request::Nack(nack)) = node.fake.last_asked() else { panic!("no nack") };
+    assert_eq!((nack.delay_ms, nack.reason.as_str(), nack.reject), (Some(9), "why", false));
+    assert!(node.trine(&format!("queue nack orders {receipt} --reject")).await.text().contains("dead"));
+}
+
+#[tokio::test]
+async fn a_queue_is_declared_paused_drained_and_emptied() {
+    let node = Node::start().await;
+    let declare = "queue declare orders --max-deliveries 5 --back-off 100:9000:20 --bytes-max 1000 --drop-oldest \
+                   --bury-expired --fair --weight eu=3";
+    assert_eq!(node.trine(declare).await.text(), "declared\n");
+    let Some(Request::Declare(declared)) = node.fake.last_asked() else { panic!("no declare") };
+    let policy = declared.policy;
+    assert_eq!((policy.max_deliveries, policy.bytes_max, policy.fair, policy.weights[0].weight), (5, 1000, true, 3));
+    assert_eq!(policy.back_off, BackOff::Exponential { first_ms: 100, max_ms: 9_000, jitter_percent: 20 });
+    for (wrong, why) in
+        [("--back-off 1:2:3:4", "three"), ("--back-off x", "x"), ("--fair --weight eu", "TENANT=WEIGHT")]
+    {
+        node.trine(&format!("queue declare orders {wrong}")).await.is_refused(why);
+    }
+    assert_eq!(node.trine("queue pause orders").await.text(), "paused\n");
+    assert_eq!(node.trine("queue pause orders --off").await.text(), "open\n");
+    assert_eq!(node.trine("queue drain orders").await.text(), "draining\n");
+    node.trine("queue purge orders").await.is_refused("--accept-loss");
+    assert!(node.trine("queue purge orders --state dead --accept-loss").await.text().starts_with("purged "));
+    let redriven = node.trine("queue redrive orders --reason rejected --per-second 10 --count 2 --json").await.json();
+    assert_eq!((&redriven["messages"], &redriven["more"]), (&json!(2), &json!(true)));
+    let Some(Request::Redrive(redrive)) = node.fake.last_asked() else { panic!("no redrive") };
+    assert_eq!((redrive.filter.unwrap().reason, redrive.per_second), (Some(DeadReason::Rejected), 10));
+    assert_eq!(node.trine("queue undeclare orders").await.text(), "undeclared\n");
+}
+
+#[tokio::test]
+async fn queues_are_listed_shown_looked_into_and_explained() {
+    let node = Node::start().await;
+    node.trine("queue show orders").await.complains(NOTHING, &["orders"]);
+    node.trine("queue peek orders --state dead").await.complains(NOTHING, &["dead"]);
+    assert_eq!(node.trine("queue push orders hello").await.code, DONE);
+    assert!(node.trine("queue ls").await.text().starts_with("orders\t1 ready"));
+    assert_eq!(node.trine("queue show orders --json").await.json()["group"], 2);
+    assert!(node.trine("queue peek orders").await.text().ends_with("\thello\n"));
+    assert_eq!(node.trine("queue peek orders --json").await.json()["message"], "hello");
+    let explained = node.trine("queue explain orders --json").await.json();
+    assert_eq!(explained["causes"], json!(["Paused", "HeldByKeys"]));
+    assert!(node.trine("queue explain orders --message 7").await.text().starts_with("the queue is paused\n"));
+    let Some(Request::ExplainQueue(explain)) = node.fake.last_asked() else { panic!("no explain") };
+    assert_eq!(explain.about, About::Message(7));
 }

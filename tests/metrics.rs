@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trine::metrics::{Kind, TABLE};
 use trine_protocol::ErrorCode;
-use trine_protocol::client::{Client, ClientConfig};
+use trine_protocol::client::{Client, ClientConfig, Subscription, SubscriptionConfig};
+use trine_protocol::queue::{EnqueueOptions, MessageState, Overflow, Policy, Redrive};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -132,6 +133,33 @@ async fn work(client: &Client, other_node: &Client) {
     client.acquire("forgotten", "me", 1).await.unwrap();
 }
 
+/// Everything that a queue counts, with one message left delayed and one dead, and a subscription that waits.
+async fn work_of_queues(client: &Client) -> Subscription {
+    let once = || EnqueueOptions { dedup_id: "once".into(), delay_ms: 3_600_000, ..EnqueueOptions::default() };
+    client.enqueue_with("special", "later", once()).await.unwrap();
+    assert!(client.enqueue_with("special", "later", once()).await.unwrap().duplicate);
+    client.enqueue_with("short", "expires", EnqueueOptions { ttl_ms: 1, ..EnqueueOptions::default() }).await.unwrap();
+    for _ in 0..2 {
+        client.enqueue("poison", "dies").await.unwrap();
+    }
+    let dies = client.dequeue("poison", 60_000, 2).await.unwrap().deliveries;
+    client.extend("poison", &dies[0], 60_000).await.unwrap();
+    for delivery in &dies {
+        client.reject("poison", delivery, "no JSON").await.unwrap();
+    }
+    client.redrive(Redrive { queue: "poison".into(), count_max: 1, ..Redrive::default() }).await.unwrap();
+    client.purge("poison", Some(MessageState::Ready)).await.unwrap();
+    let full = Policy { messages_max: 1, ..Policy::default() };
+    client.declare("full", full.clone()).await.unwrap();
+    client.enqueue("full", "first").await.unwrap();
+    let impatient = tokio::time::timeout(Duration::from_millis(300), client.enqueue("full", "second")).await;
+    assert!(impatient.is_err(), "it is refused, and tried again: {impatient:?}");
+    client.declare("full", Policy { overflow: Overflow::DropOldest, ..full }).await.unwrap();
+    client.enqueue("full", "third").await.unwrap();
+    client.purge("full", None).await.unwrap();
+    client.subscribe("nothing", SubscriptionConfig::new("consumer")).unwrap()
+}
+
 #[tokio::test]
 async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,6 +176,7 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
     let client = tokio::time::timeout(PATIENCE, ready(ports[0])).await.expect("the node gets ready");
     let other_node = tokio::time::timeout(PATIENCE, ready(ports[3])).await.expect("the node gets ready");
     work(&client, &other_node).await;
+    let subscription = work_of_queues(&client).await;
     // Gauges of groups are looked at about once a second.
     let fed = async {
         loop {
@@ -157,7 +186,12 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
             }
             let gauges = ["trine_locks_held", "trine_queue_ready", "trine_queue_in_flight"].map(|name| sums[name]);
             // Both nodes apply every entry, and each says so.
-            let counted = ["trine_cache_write_backs_total", "trine_cache_coherence_checks_total"];
+            let counted = [
+                "trine_queue_polls",
+                "trine_queue_expired_total",
+                "trine_cache_write_backs_total",
+                "trine_cache_coherence_checks_total",
+            ];
             if gauges == [12.0; 3] && counted.iter().all(|name| sums[*name] > 0.0) {
                 return sums;
             }
@@ -165,6 +199,7 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
         }
     };
     let sums = tokio::time::timeout(PATIENCE, fed).await.expect("the gauges are set");
+    drop(subscription);
     // What leaves no trace in a few seconds of a healthy cluster.
     let quiet = [
         "trine_refused_total",

@@ -143,7 +143,7 @@ fn number(index: usize) -> u32 {
 }
 
 fn dequeue(queue: &str, count_max: u32) -> Dequeue {
-    Dequeue { queue: queue.to_owned(), visibility_ms: VISIBILITY_MS, count_max }
+    Dequeue { queue: queue.to_owned(), visibility_ms: VISIBILITY_MS, count_max, ..Dequeue::default() }
 }
 
 fn acknowledge(queue: &str, delivery: &Delivery) -> Request {

@@ -24,6 +24,17 @@ pub struct RequestHeader {
     pub acked_below: u64,
 }
 
+impl Request {
+    /// Whether it may be sent again when its outcome is unknown. As its command says; but a dequeue that waits has no session, for it
+    /// would hold up the session's window, and what a lost answer had comes back after its visibility timeout.
+    pub fn repeat(&self) -> Repeat {
+        match self {
+            Self::Dequeue(dequeue) if dequeue.wait_ms > 0 => Repeat::Freely,
+            other => other.command().repeat(),
+        }
+    }
+}
+
 /// What a client may do about a command of which it does not know whether it was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
@@ -130,6 +141,22 @@ commands! {
     0x0201 Enqueue: queue -> Enqueued, InSession;
     0x0202 Dequeue: queue -> Dequeued, InSession;
     0x0203 Ack: queue -> Acked, InSession;
+    0x0204 Extend: queue -> Extended, InSession;
+    0x0205 Nack: queue -> Nacked, InSession;
+    0x0206 AckMany: queue -> AckedMany, InSession;
+    0x0207 Declare: queue -> Declared, InSession;
+    0x0208 Undeclare: queue -> Undeclared, InSession;
+    0x0209 SetFlow: queue -> FlowSet, InSession;
+    0x020a Purge: queue -> Purged, InSession;
+    0x020b Redrive: queue -> Redriven, InSession;
+    0x020c Peek: queue -> Peeked, Freely;
+    0x020d ListQueues: queue -> Queues, Freely;
+    0x020e ShowQueue: queue -> QueueShown, Freely;
+    0x020f ExplainQueue: queue -> ExplainedQueue, Freely;
+    0x0210 HandOff: queue -> HandedOff, InSession;
+    0x0211 Subscribe: queue -> Subscribed, Never;
+    0x0212 Credit: queue -> Credited, Never;
+    0x0213 Unsubscribe: queue -> Unsubscribed, Never;
     0x0301 Acquire: lock -> Granted, InSession;
     0x0302 Release: lock -> Released, InSession;
     0x0303 Renew: lock -> Granted, InSession;

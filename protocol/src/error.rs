@@ -75,6 +75,8 @@ errors! {
     40 QueueFull NotDone "The queue holds as many messages as it may.";
     41 NotInFlight Refused "No such delivery is being processed.";
     42 StaleReceipt Refused "The message was handed out again after this delivery.";
+    43 QueueDraining NotDone "The queue is being drained and takes nothing in.";
+    44 QueuePartitioned Refused "The queue is declared in partitions: the command must name one of them.";
     50 LockHeld Refused "Another grant of the lock holds.";
     51 LockNotHeld Refused "Nobody holds the lock.";
     52 LockHeldByOther Refused "Another client holds the lock.";

@@ -9,6 +9,10 @@
 //! point is the first at or after XXH64 (seed 0) of its UTF-8 bytes, going round at the end. Where two points
 //! coincide, the one of the lower group counts.
 //!
+//! A queue's name that ends in `#` and a number, as `orders#2`, is a **partition**: it belongs to the group that lies so many
+//! behind that of the name before the `#`, going round. So partitions of one queue are spread over the groups evenly, whatever
+//! its name.
+//!
 //! # Caveats
 //! - With 256 points the shares of the groups differ by about a tenth. More points would even that out, and make the
 //!   table that every client holds longer.
@@ -19,7 +23,8 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::command::Request;
 use crate::error::{Error, ErrorCode};
-use crate::limits::GROUPS_MAX;
+use crate::limits::{GROUPS_MAX, PARTITIONS_MAX};
+use crate::queue::{HandOff, LockStep};
 
 /// Points that each group has on the ring.
 pub const POINTS_PER_GROUP: u32 = 256;
@@ -46,6 +51,25 @@ pub fn placement_key(name: &str) -> &str {
 /// Placement key of a lock's name.
 pub fn lock_placement_key(lock: &str) -> &str {
     tag(lock).unwrap_or_else(|| lock.split_once('/').map_or(NAMESPACE_DEFAULT, |(namespace, _)| namespace))
+}
+
+/// The name of partition `number` of a queue.
+pub fn partition_name(queue: &str, number: u32) -> String {
+    format!("{queue}#{number}")
+}
+
+/// The queue and the number of the partition that a name is of: it ends in `#` and a decimal number of up to two digits
+/// without a leading zero, below [`PARTITIONS_MAX`].
+pub fn partition(queue: &str) -> Option<(&str, u32)> {
+    let (whole, number) = queue.rsplit_once('#')?;
+    let plain = !whole.is_empty() && (1..=2).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
+    let number = number.parse().ok().filter(|_| plain && (number.len() == 1 || !number.starts_with('0')))?;
+    (number < PARTITIONS_MAX).then_some((whole, number))
+}
+
+/// The partition that a message with this key goes to.
+pub fn partition_of(key: &str, partitions: u32) -> u32 {
+    (hash(key.as_bytes()) % u64::from(partitions.max(1))) as u32
 }
 
 /// Where the groups lie.
@@ -86,9 +110,39 @@ impl Ring {
         self.points[next % self.points.len()].1
     }
 
-    /// The group of a queue.
+    /// The group of a queue. Partition `p` of a queue is `p` groups behind the queue itself, going round.
     pub fn group_of_queue(&self, queue: &str) -> u32 {
-        self.group_of(placement_key(queue))
+        match partition(queue) {
+            Some((whole, number)) => (self.group_of(placement_key(whole)) + number % self.groups) % self.groups,
+            None => self.group_of(placement_key(queue)),
+        }
+    }
+
+    /// The names of a hand-off, each with its group.
+    fn groups_of_hand_off<'a>(&self, hand_off: &'a HandOff) -> Vec<(&'a str, u32)> {
+        let ack = hand_off.ack.as_ref().map(|ack| (ack.queue.as_str(), self.group_of_queue(&ack.queue)));
+        let next = hand_off.enqueue.as_ref().map(|next| (next.queue.as_str(), self.group_of_queue(&next.queue)));
+        let demanded = hand_off.enqueue.as_ref().and_then(|next| next.if_token.as_ref()).map(|of| &of.lock);
+        let (lock, also) = match &hand_off.lock {
+            None => (None, &[][..]),
+            Some(LockStep::Release(release)) => (Some(&release.lock), &release.also[..]),
+            Some(LockStep::Renew(renew)) => (Some(&renew.lock), &renew.also[..]),
+        };
+        let locks = demanded.into_iter().chain(lock).chain(also);
+        let locks = locks.map(|lock| (lock.as_str(), self.group_of_lock(lock)));
+        ack.into_iter().chain(next).chain(locks).collect()
+    }
+
+    fn check_hand_off(&self, hand_off: &HandOff) -> Result<(), Error> {
+        let names = self.groups_of_hand_off(hand_off);
+        let first = names.first().copied();
+        let other = first.and_then(|(_, group)| names.iter().copied().find(|(_, other)| *other != group));
+        let (Some((name, group)), Some((elsewhere, other))) = (first, other) else { return Ok(()) };
+        let message = format!(
+            "'{name}' lives in group {group} and '{elsewhere}' in group {other}: a common part in braces, as in '{{a}}{name}', \
+             brings them together"
+        );
+        Err(Error::new(ErrorCode::NotColocated, message).with_hint(elsewhere))
     }
 
     /// The group of a cache key.
@@ -117,6 +171,22 @@ impl Ring {
             Request::Enqueue(enqueue) => Some(self.group_of_queue(&enqueue.queue)),
             Request::Dequeue(dequeue) => Some(self.group_of_queue(&dequeue.queue)),
             Request::Ack(ack) => Some(self.group_of_queue(&ack.queue)),
+            Request::Extend(extend) => Some(self.group_of_queue(&extend.queue)),
+            Request::Nack(nack) => Some(self.group_of_queue(&nack.queue)),
+            Request::AckMany(ack) => Some(self.group_of_queue(&ack.queue)),
+            Request::Declare(declare) => Some(self.group_of_queue(&declare.queue)),
+            Request::Undeclare(undeclare) => Some(self.group_of_queue(&undeclare.queue)),
+            Request::SetFlow(set) => Some(self.group_of_queue(&set.queue)),
+            Request::Purge(purge) => Some(self.group_of_queue(&purge.queue)),
+            Request::Redrive(redrive) => Some(self.group_of_queue(&redrive.queue)),
+            Request::Peek(peek) => Some(self.group_of_queue(&peek.queue)),
+            Request::ListQueues(list) => existing(list.group),
+            Request::ShowQueue(show) => Some(self.group_of_queue(&show.queue)),
+            Request::ExplainQueue(explain) => Some(self.group_of_queue(&explain.queue)),
+            Request::HandOff(hand_off) => self.groups_of_hand_off(hand_off).first().map(|(_, group)| *group),
+            Request::Subscribe(subscribe) => Some(self.group_of_queue(&subscribe.queue)),
+            // Of the connection that they come over.
+            Request::Credit(_) | Request::Unsubscribe(_) => None,
             Request::Acquire(acquire) => Some(self.group_of_lock(&acquire.lock)),
             Request::Release(release) => Some(self.group_of_lock(&release.lock)),
             Request::Renew(renew) => Some(self.group_of_lock(&renew.lock)),
@@ -149,7 +219,11 @@ impl Ring {
     /// `NotColocated`, with the first name that is not.
     pub fn check_colocated(&self, request: &Request) -> Result<(), Error> {
         let Some(group) = self.group_of_request(request) else { return Ok(()) };
+        if let Request::HandOff(hand_off) = request {
+            return self.check_hand_off(hand_off);
+        }
         let locks: Vec<&String> = match request {
+            Request::HandOff(hand_off) => return self.check_hand_off(hand_off),
             Request::Acquire(acquire) => acquire.also.iter().collect(),
             Request::Release(release) => release.also.iter().collect(),
             Request::Renew(renew) => renew.also.iter().collect(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::frame::{Frame, Kind};
-use crate::{cache, codec};
+use crate::{cache, codec, queue};
 
 macro_rules! pushes {
     ($($code:literal $name:ident: $module:ident;)*) => {
@@ -41,6 +41,7 @@ macro_rules! pushes {
 }
 
 pushes! {
+    0x8201 Pushed: queue;
     0x8401 CopiesGone: cache;
 }
 

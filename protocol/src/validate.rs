@@ -5,10 +5,11 @@ use crate::cluster::{NewNode, Reshaping};
 use crate::command::Request;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{
-    BATCH_MAX, CONTENT_TYPE_BYTES_MAX, FILL_MS_MAX, KEY_BYTES_MAX, MULTI_BYTES_MAX, MULTI_MAX, NAME_BYTES_MAX,
-    SESSION_MS_MAX, SESSION_MS_MIN, TTL_MS_MAX, VALUE_BYTES_MAX, VISIBILITY_MS_MAX,
+    CONTENT_TYPE_BYTES_MAX, FILL_MS_MAX, KEY_BYTES_MAX, MULTI_BYTES_MAX, MULTI_MAX, NAME_BYTES_MAX, SESSION_MS_MAX,
+    SESSION_MS_MIN, TTL_MS_MAX, VALUE_BYTES_MAX,
 };
-use crate::queue::AckWhich;
+
+mod queue;
 
 use locks::if_token;
 
@@ -34,24 +35,24 @@ impl Request {
                 Reshaping::Replace { node, by } => name("node", node).and_then(|()| new_node(by)),
             },
             Self::Transfer(transfer) => name("node", &transfer.node),
-            Self::Enqueue(enqueue) => {
-                name("queue", &enqueue.queue)?;
-                if_token(&enqueue.if_token)?;
-                at_most("body", enqueue.body.len(), VALUE_BYTES_MAX)
-            }
-            Self::Dequeue(dequeue) => {
-                name("queue", &dequeue.queue)?;
-                in_range("visibility_ms", dequeue.visibility_ms, 0, VISIBILITY_MS_MAX)?;
-                in_range("count_max", dequeue.count_max, 0, BATCH_MAX)
-            }
-            Self::Ack(ack) => {
-                name("queue", &ack.queue)?;
-                if_token(&ack.if_token)?;
-                match &ack.which {
-                    AckWhich::Receipt { .. } => Ok(()),
-                    AckWhich::Body(body) => at_most("body", body.len(), VALUE_BYTES_MAX),
-                }
-            }
+            Self::Enqueue(enqueue) => queue::enqueue(enqueue),
+            Self::Dequeue(dequeue) => queue::dequeue(dequeue),
+            Self::Ack(ack) => queue::ack(ack),
+            Self::Extend(extend) => queue::extend(extend),
+            Self::Nack(nack) => queue::nack(nack),
+            Self::AckMany(ack) => queue::ack_many(ack),
+            Self::Declare(declare) => queue::declare(declare),
+            Self::Undeclare(undeclare) => name("queue", &undeclare.queue),
+            Self::SetFlow(set) => name("queue", &set.queue),
+            Self::Purge(purge) => name("queue", &purge.queue),
+            Self::Redrive(redrive) => queue::redrive(redrive),
+            Self::Peek(peek) => queue::peek(peek),
+            Self::ListQueues(list) => queue::list(list),
+            Self::ShowQueue(show) => name("queue", &show.queue),
+            Self::ExplainQueue(explain) => queue::explain(explain),
+            Self::HandOff(hand_off) => queue::hand_off(hand_off),
+            Self::Subscribe(subscribe) => queue::subscribe(subscribe),
+            Self::Credit(_) | Self::Unsubscribe(_) => Ok(()),
             Self::Acquire(_) | Self::Release(_) | Self::Renew(_) | Self::Inspect(_) => self.check_lock(),
             Self::Cancel(_) | Self::ForceRelease(_) | Self::Fence(_) => self.check_lock(),
             Self::ExplainLock(_) | Self::ExplainClient(_) | Self::ListLocks(_) | Self::Observe(_) => self.check_lock(),
@@ -162,9 +163,9 @@ mod tests {
 
     use super::*;
     use crate::cache::{Add, Delete, DeletePrefix, Get, GetOrFill, ListKeys, MultiGet, MultiPut, WriteBack};
-    use crate::limits::LEASE_MS_MAX;
+    use crate::limits::{BATCH_MAX, LEASE_MS_MAX, VISIBILITY_MS_MAX, WAIT_MS_MAX};
     use crate::lock::{Acquire, Release, Renew};
-    use crate::queue::{Ack, Dequeue, Enqueue};
+    use crate::queue::{Ack, AckWhich, Dequeue, Enqueue};
 
     /// What becomes of a request that is made with a text of so many bytes.
     fn with_text(bytes: usize, make: &dyn Fn(String) -> Request) -> Option<ErrorCode> {
@@ -176,8 +177,8 @@ mod tests {
         let fine = || "x".to_string();
         type Make<'a> = &'a dyn Fn(String) -> Request;
         let names: [Make<'_>; 9] = [
-            &|queue| Enqueue { queue, body: Bytes::new(), ..Enqueue::default() }.into(),
-            &|queue| Dequeue { queue, visibility_ms: 0, count_max: 0 }.into(),
+            &|queue| Enqueue { queue, ..Enqueue::default() }.into(),
+            &|queue| Dequeue { queue, ..Dequeue::default() }.into(),
             &|queue| Ack { queue, which: AckWhich::Body(Bytes::new()), if_token: None }.into(),
             &|lock| Acquire { lock, client: fine(), lease_ms: 1, ..Acquire::default() }.into(),
             &|client| Acquire { lock: fine(), client, lease_ms: 1, ..Acquire::default() }.into(),
@@ -227,7 +228,7 @@ mod tests {
         let x = || "x".to_string();
         type Make<'a> = &'a dyn Fn(u32) -> Request;
         let (puts, all) = (|puts| vec![Put { key: x(), ..Put::default() }; puts as usize], MULTI_MAX as u32);
-        let numbers: [(Make<'_>, u32, u32); 7] = [
+        let numbers: [(Make<'_>, u32, u32); 8] = [
             (&|lease_ms| GetOrFill { key: x(), lease_ms }.into(), 1, FILL_MS_MAX),
             (&|keys| MultiGet { keys: vec![x(); keys.min(all + 1) as usize] }.into(), 1, all),
             (&|count| MultiPut { puts: puts(count.min(all + 1)) }.into(), 1, all),
@@ -237,8 +238,9 @@ mod tests {
                 1,
                 LEASE_MS_MAX,
             ),
-            (&|visibility_ms| Dequeue { queue: x(), visibility_ms, count_max: 1 }.into(), 0, VISIBILITY_MS_MAX),
-            (&|count_max| Dequeue { queue: x(), visibility_ms: 1, count_max }.into(), 0, BATCH_MAX),
+            (&|visibility_ms| Dequeue { queue: x(), visibility_ms, ..Dequeue::default() }.into(), 0, VISIBILITY_MS_MAX),
+            (&|count_max| Dequeue { queue: x(), count_max, ..Dequeue::default() }.into(), 0, BATCH_MAX),
+            (&|wait_ms| Dequeue { queue: x(), wait_ms, ..Dequeue::default() }.into(), 0, WAIT_MS_MAX),
         ];
         for (make, min, max) in numbers {
             let code = |number: u32| make(number).check().err().map(|error| error.code);

@@ -317,6 +317,14 @@ impl State {
         !self.is_spent(at, name, client) && self.locks.get(name).is_none_or(free)
     }
 
+    /// Whether this client holds a lock by exactly this grant.
+    ///
+    /// # Errors
+    /// `LockNotHeld`, `LockHeldByOther`, `StaleToken`; `InvalidArgument` where the token was never given out.
+    pub fn check_held(&self, lock: &str, client: &str, token: u64) -> Result<(), Error> {
+        self.mine(lock, client, token).map(drop)
+    }
+
     /// Whether this grant of a lock holds now.
     ///
     /// # Errors

@@ -70,6 +70,10 @@ handles! {
     Queue {
         queues: gauge "trine_queues",
         ready: gauge "trine_queue_ready",
+        delayed: gauge "trine_queue_delayed",
+        dead: gauge "trine_queue_dead",
+        dedup_ids: gauge "trine_queue_dedup_ids",
+        polls: gauge "trine_queue_polls",
         in_flight: gauge "trine_queue_in_flight",
         bytes: gauge "trine_queue_bytes",
         oldest_ready_seconds: gauge "trine_queue_oldest_ready_seconds",
@@ -78,6 +82,15 @@ handles! {
         redelivered: following "trine_queue_redelivered_total",
         acknowledged: following "trine_queue_acknowledged_total",
         timed_out: following "trine_queue_timed_out_total",
+        extended: following "trine_queue_extended_total",
+        given_back: following "trine_queue_given_back_total",
+        buried: following "trine_queue_buried_total",
+        redriven: following "trine_queue_redriven_total",
+        expired: following "trine_queue_expired_total",
+        dropped: following "trine_queue_dropped_total",
+        purged: following "trine_queue_purged_total",
+        refused: following "trine_queue_refused_total",
+        duplicates: following "trine_queue_duplicates_total",
     }
 }
 

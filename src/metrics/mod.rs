@@ -16,8 +16,7 @@
 //! - Gauges and counters of a group are set about once a second, not with every change.
 //! - What a group has *applied* is counted by each of its replicas, so a sum over nodes counts it three times: take the
 //!   maximum. A node that starts applies the end of its log again, and counts that again.
-//! - Left out, because there is nothing to measure: delayed and dead messages (a queue has neither), consumers (nobody
-//!   subscribes), the disk's share of one queue (all groups share one log), backups.
+//! - Left out, because there is nothing to measure: the disk's share of one queue (all groups share one log), backups.
 //! - A lease's margin is measured when it is renewed, not at each hit, which would cost more than the hit; a hit sees at least the
 //!   margin of the renewal that follows it.
 //! - Snoops between a home and the cache beside it take no message and are not among the snoops.

@@ -75,6 +75,10 @@ pub struct Node {
     pub cache_hits: [Counter; 3],
     /// Reads that took the bus.
     pub cache_misses: Counter,
+    /// Subscriptions of this node's clients.
+    pub queue_consumers: Gauge,
+    /// Deliveries that they may be sent.
+    pub queue_credit: Gauge,
     /// Requests that wait for a replica.
     pub requests_in_flight: Gauge,
     /// Open connections of clients.
@@ -117,6 +121,8 @@ impl Node {
             refused: Refused::ALL.iter().map(|(_, reason)| counter("trine_refused_total", &[reason])).collect(),
             cache_hits: ["M", "E", "S"].map(|state| counter("trine_cache_hits_total", &[state])),
             cache_misses: counter("trine_cache_misses_total", &[]),
+            queue_consumers: gauge("trine_queue_consumers", &[]),
+            queue_credit: gauge("trine_queue_credit", &[]),
             requests_in_flight: gauge("trine_requests_in_flight", &[]),
             connections_client: gauge("trine_connections", &["client"]),
             connections_peer: gauge("trine_connections", &["peer"]),
@@ -177,6 +183,10 @@ pub struct Storage {
     pub log_bytes: Gauge,
     /// Bytes of the state store.
     pub state_bytes: Gauge,
+    /// Bytes of the files that bodies of messages have to themselves.
+    pub queue_disk_bytes: Gauge,
+    /// Bytes of the bodies in them that wait or are in flight.
+    pub queue_live_bytes: Gauge,
     /// Time to make the state store durable.
     pub state_fsync_seconds: Histogram,
     /// Checkpoints.
@@ -196,6 +206,8 @@ pub fn storage() -> &'static Storage {
         log_waiting: gauge("trine_log_waiting", &[]),
         log_bytes: gauge("trine_log_disk_bytes", &[]),
         state_bytes: gauge("trine_state_disk_bytes", &[]),
+        queue_disk_bytes: gauge("trine_queue_disk_bytes", &[]),
+        queue_live_bytes: gauge("trine_queue_live_bytes", &[]),
         state_fsync_seconds: histogram("trine_state_fsync_seconds", &[]),
         checkpoints: counter("trine_state_checkpoints_total", &[]),
         snapshots_installed: counter("trine_snapshots_installed_total", &[]),

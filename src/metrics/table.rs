@@ -105,12 +105,20 @@ table! {
     "trine_log_waiting" Gauge "writes" [] "Writes that wait for the log's next round.";
     "trine_log_disk_bytes" Gauge "bytes" [] "Bytes of the log's segments on disk.";
     "trine_state_disk_bytes" Gauge "bytes" [] "Bytes of the state store on disk.";
+    "trine_queue_disk_bytes" Gauge "bytes" [] "Bytes of the files that the bodies of waiting messages move to when the log forgets them.";
+    "trine_queue_live_bytes" Gauge "bytes" [] "Bytes of the bodies in those files whose messages wait or are in flight.";
     "trine_state_fsync_seconds" Histogram "seconds" [] in SYNC "Time to make the state store durable.";
     "trine_state_checkpoints_total" Counter "checkpoints" [] "Checkpoints written to the state store.";
     "trine_snapshots_installed_total" Counter "snapshots" [] "Snapshots of a leader that replaced a group's state here.";
     // Queues, as this node has applied them.
-    "trine_queues" Gauge "queues" ["group"] "Queues of the group that have messages.";
+    "trine_queues" Gauge "queues" ["group"] "Queues of the group that have messages or were declared.";
     "trine_queue_ready" Gauge "messages" ["group"] "Messages of the group's queues that wait for a consumer.";
+    "trine_queue_delayed" Gauge "messages" ["group"] "Messages of the group's queues that are scheduled, or were given back and wait.";
+    "trine_queue_dead" Gauge "messages" ["group"] "Messages of the group's queues that are handed out no more until they are redriven.";
+    "trine_queue_dedup_ids" Gauge "ids" ["group"] "Ids of messages that are remembered so that none is taken twice.";
+    "trine_queue_polls" Gauge "requests" ["group"] "Dequeues that wait for messages at this node, where it leads.";
+    "trine_queue_consumers" Gauge "subscriptions" [] "Subscriptions of this node's clients.";
+    "trine_queue_credit" Gauge "deliveries" [] "Deliveries that this node's subscriptions may be sent, as their clients have said.";
     "trine_queue_in_flight" Gauge "messages" ["group"] "Messages handed out and not yet acknowledged.";
     "trine_queue_bytes" Gauge "bytes" ["group"] "Bytes of the bodies of all messages, waiting or in flight.";
     "trine_queue_oldest_ready_seconds" Gauge "seconds" ["group"] "Age of the oldest message that waits for a consumer, in log time; 0 where none waits.";
@@ -119,6 +127,15 @@ table! {
     "trine_queue_redelivered_total" Counter "deliveries" ["group"] "Deliveries of messages that had been delivered before.";
     "trine_queue_acknowledged_total" Counter "messages" ["group"] "Messages removed by an acknowledgement.";
     "trine_queue_timed_out_total" Counter "deliveries" ["group"] "Deliveries whose visibility timeout ran out.";
+    "trine_queue_extended_total" Counter "deliveries" ["group"] "Deliveries whose visibility timeout began anew.";
+    "trine_queue_given_back_total" Counter "deliveries" ["group"] "Deliveries that their consumers gave back.";
+    "trine_queue_buried_total" Counter "messages" ["group"] "Messages that died: handed out too often, rejected, or expired.";
+    "trine_queue_redriven_total" Counter "messages" ["group"] "Dead messages that were made ready again.";
+    "trine_queue_expired_total" Counter "messages" ["group"] "Messages whose time to live or age was over, dead or dropped.";
+    "trine_queue_dropped_total" Counter "messages" ["group"] "Messages that made room for newer ones in a full queue.";
+    "trine_queue_purged_total" Counter "messages" ["group"] "Messages that somebody purged.";
+    "trine_queue_refused_total" Counter "messages" ["group"] "Messages refused because their queue, or the group, was full.";
+    "trine_queue_duplicates_total" Counter "messages" ["group"] "Messages not taken because one with their id was there before.";
     // Locks, as this node has applied them.
     "trine_locks_held" Gauge "locks" ["group"] "Locks of the group that somebody holds.";
     "trine_lock_oldest_held_seconds" Gauge "seconds" ["group"] "How long the lock is held that is held for longest, in log time; 0 where none is.";

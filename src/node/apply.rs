@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use trine_protocol::queue::{Acked, Delivery, Dequeued, Enqueued};
+use trine_protocol::queue::{
+    Acked, AckedMany, Declared, Delivery, Dequeued, Durability, Enqueued, Extended, FlowSet, HandedOff, Nacked,
+    PeekedMessage, Purged, Redriven, Undeclared,
+};
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::cache::{self, Committed, Proposal};
@@ -26,6 +29,8 @@ pub(super) enum Waiter {
     Client { node: Option<NodeId>, id: u64 },
     /// The home.
     Home(Box<Proposal>),
+    /// A dequeue that waited.
+    Poll { ticket: u64 },
 }
 
 /// A read that waits for the word of a majority.
@@ -42,6 +47,8 @@ pub(super) struct Read {
 pub(super) enum FetchFor {
     /// Bodies that compaction overtook, for one dequeue.
     Delivery { node: Option<NodeId>, id: u64, handed: Vec<queue::Handed> },
+    /// The same, for a peek.
+    Peek { node: Option<NodeId>, id: u64, messages: Vec<PeekedMessage>, more: bool },
     /// The same, for a snapshot.
     Snapshot,
 }
@@ -55,8 +62,8 @@ impl<R: Rules> Replica<R> {
         if member.tick_index.is_some_and(|index| index <= entry.index) {
             member.tick_index = None;
         }
-        if let Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Acked { id })), repeated: false } = &outcome {
-            member.checkpoints.acknowledged(*id);
+        for id in member.machine.take_gone_messages() {
+            member.checkpoints.acknowledged(id);
         }
         self.tell_parked(step);
         match self.member.waiting.remove(&entry.index) {
@@ -70,6 +77,10 @@ impl<R: Rules> Replica<R> {
                 let committed = home_result(outcome);
                 self.home_committed(step, &proposal, committed);
             }
+            Some(Waiter::Poll { ticket }) => match outcome {
+                Outcome::Polled(result) => self.polled(step, ticket, result),
+                _ => self.polled(step, ticket, Ok(Vec::new())),
+            },
             None => {}
         }
         if self.setup.group.0 == 0 && self.member.machine.roster().version > self.roster.version {
@@ -87,8 +98,8 @@ impl<R: Rules> Replica<R> {
             Outcome::Once { result: Ok(Answer::Queue(queue::Answer::Delivered(handed))), .. } => {
                 return self.deliver(step, node, id, handed, &BTreeMap::new());
             }
-            Outcome::Once { result, .. } => response(result),
-            Outcome::Nothing | Outcome::Bus(_) | Outcome::Unreadable => {
+            Outcome::Once { result, .. } => self.response(result),
+            Outcome::Nothing | Outcome::Bus(_) | Outcome::Polled(_) | Outcome::Unreadable => {
                 Err(Error::new(ErrorCode::Internal, "the entry is no command of a client"))
             }
         };
@@ -122,8 +133,9 @@ impl<R: Rules> Replica<R> {
         let deliveries = handed
             .iter()
             .filter_map(|handed| {
-                let queue::Handed { id, token, deliveries } = *handed;
-                body(id).map(|body| Delivery { id, token, deliveries, body })
+                let queue::Handed { id, token, deliveries, attributes } = handed;
+                let (id, token, deliveries, attributes) = (*id, *token, *deliveries, attributes.clone());
+                body(id).map(|body| Delivery { id, token, deliveries, body, attributes })
             })
             .collect();
         self.answer(step, node, id, Ok(Response::Dequeue(Dequeued { deliveries })));
@@ -143,6 +155,13 @@ impl<R: Rules> Replica<R> {
                 }
                 self.deliver(step, node, id, handed, &bodies);
             }
+            Some(FetchFor::Peek { node, id, messages, more }) => {
+                if bodies.is_empty() {
+                    let what = "the messages' bodies are gone: they were acknowledged while they were looked up";
+                    return self.answer(step, node, id, Err(Error::new(ErrorCode::Overloaded, what)));
+                }
+                self.show_bodies(step, node, id, messages, more, &bodies);
+            }
             Some(FetchFor::Snapshot) => self.build_snapshot(step, &bodies),
             None => {}
         }
@@ -155,6 +174,7 @@ impl<R: Rules> Replica<R> {
         }
         let member = &mut self.member;
         let due = member.machine.next_deadline_ms().is_some_and(|due| due <= member.raft.log_time_ms(step.now));
+        let due = due || member.machine.next_wall_ms().is_some_and(|due| due <= step.now.wall_ms);
         if due && member.tick_index.is_none() {
             let command = record::encode(&Command::Tick);
             member.tick_index = member.raft.propose(step.now, command.into()).ok();
@@ -173,20 +193,61 @@ fn home_result(outcome: Outcome) -> Committed {
     }
 }
 
-/// A result as the client gets it.
-pub(super) fn response(result: Stored) -> Result<Response, Error> {
-    Ok(match result? {
-        Answer::Queue(queue::Answer::Enqueued { id }) => Response::Enqueue(Enqueued { id }),
-        Answer::Queue(queue::Answer::Acked { id }) => Response::Ack(Acked { id }),
-        Answer::Lock(lock::Answer::Granted(granted)) => Response::Acquire(granted),
-        Answer::Lock(lock::Answer::Released(released)) => Response::Release(released),
-        Answer::Lock(lock::Answer::Cancelled(cancelled)) => Response::Cancel(cancelled),
-        Answer::Lock(lock::Answer::Forced(forced)) => Response::ForceRelease(forced),
-        Answer::Lock(lock::Answer::Fenced(fenced)) => Response::Fence(fenced),
-        Answer::Reshaped(version) => Response::Reshape(trine_protocol::cluster::Reshaped { version }),
-        Answer::Kept => Response::KeepAlive(trine_protocol::cluster::Kept {}),
-        Answer::Queue(queue::Answer::Delivered(_)) | Answer::Own(_) | Answer::Lock(lock::Answer::Waiting) => {
-            return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients"));
-        }
+impl<R: Rules> Replica<R> {
+    /// A result as the client gets it.
+    pub(super) fn response(&self, result: Stored) -> Result<Response, Error> {
+        Ok(match result? {
+            Answer::Queue(answer) => self.queue_response(answer)?,
+            Answer::HandedOff { acked, enqueued } => {
+                let enqueued = enqueued.map(|(id, duplicate)| self.enqueued(id, duplicate));
+                Response::HandOff(HandedOff { acked, enqueued })
+            }
+            Answer::Lock(answer) => lock_response(answer)?,
+            Answer::Reshaped(version) => Response::Reshape(trine_protocol::cluster::Reshaped { version }),
+            Answer::Kept => Response::KeepAlive(trine_protocol::cluster::Kept {}),
+            Answer::Own(_) => return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients")),
+        })
+    }
+
+    fn queue_response(&self, answer: queue::Answer) -> Result<Response, Error> {
+        Ok(match answer {
+            queue::Answer::Enqueued { id, duplicate } => Response::Enqueue(self.enqueued(id, duplicate)),
+            queue::Answer::Acked { id } => Response::Ack(Acked { id }),
+            queue::Answer::Extended { id } => Response::Extend(Extended { id }),
+            queue::Answer::Nacked { state } => Response::Nack(Nacked { state }),
+            queue::Answer::AckedMany { refused } => Response::AckMany(AckedMany { refused }),
+            queue::Answer::Declared { made } => Response::Declare(Declared { made }),
+            queue::Answer::Undeclared { was_declared } => Response::Undeclare(Undeclared { was_declared }),
+            queue::Answer::FlowSet { before } => Response::SetFlow(FlowSet { before }),
+            queue::Answer::Purged { messages, more } => Response::Purge(Purged { messages, more }),
+            queue::Answer::Redriven { messages, more } => Response::Redrive(Redriven { messages, more }),
+            queue::Answer::Delivered(_) => {
+                return Err(Error::new(ErrorCode::Internal, "deliveries without their bodies"));
+            }
+        })
+    }
+
+    /// The answer to an enqueue, with what its message has reached: as this leader knows it now.
+    fn enqueued(&self, id: Index, duplicate: bool) -> Enqueued {
+        let raft = &self.member.raft;
+        let reached = raft.flushed(id).zip(raft.term_at(id)).map(|((replicas, voters), term)| Durability {
+            term,
+            index: id,
+            replicas,
+            voters,
+            flushed: true,
+        });
+        Enqueued { id, duplicate, reached }
+    }
+}
+
+fn lock_response(answer: lock::Answer) -> Result<Response, Error> {
+    Ok(match answer {
+        lock::Answer::Granted(granted) => Response::Acquire(granted),
+        lock::Answer::Released(released) => Response::Release(released),
+        lock::Answer::Cancelled(cancelled) => Response::Cancel(cancelled),
+        lock::Answer::Forced(forced) => Response::ForceRelease(forced),
+        lock::Answer::Fenced(fenced) => Response::Fence(fenced),
+        lock::Answer::Waiting => return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients")),
     })
 }

@@ -138,6 +138,7 @@ impl<R: Rules> Replica<R> {
         let member = &mut self.member;
         let term = member.raft.term();
         if member.raft.role() != raft::Role::Leader {
+            member.polls.clear();
             if member.home.take().is_some() || !member.waiting.is_empty() || !member.reads.is_empty() {
                 if !R::without(Rule::WaitersKeptAcrossTerms) {
                     member.waiting.clear();
@@ -151,6 +152,7 @@ impl<R: Rules> Replica<R> {
         } else if member.home.as_ref().is_none_or(|home| home.term() != term) {
             member.waiting.clear();
             member.reads.clear();
+            member.polls.clear();
             member.streams.clear();
             member.parked.clear();
             member.tick_index = None;

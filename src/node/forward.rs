@@ -20,11 +20,14 @@ use super::apply::Waiter;
 use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
 use super::lead;
+use super::look::no_quorum;
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
 use super::park::{self, without_session};
 use super::stream::Outgoing;
 use super::{Replica, Step};
+
+mod waits;
 
 /// The requests of one node in one group that are not answered.
 #[derive(Debug, Default)]
@@ -169,6 +172,7 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
+        waits::bound(&mut request, deadline_us.saturating_sub(step.now.mono_us));
         if matches!(request, Request::Backup(_)) && !self.leads() {
             let error = self.not_leader();
             return step.effects.reply.push((id, Err(error)));
@@ -199,9 +203,12 @@ impl<R: Rules> Replica<R> {
         {
             return step.effects.reply.push((id, Err(error)));
         }
-        let client_session = session.is_some() || matches!(request, Request::OpenSession(_));
+        let client_session =
+            session.is_some() || matches!(request, Request::OpenSession(_)) || waits::milliseconds(&request) > 0;
         let place = match (&request, session) {
-            (Request::OpenSession(_), _) => Some(Place { session: 0, sequence: 0, acked_below: 0 }),
+            (request, _) if matches!(request, Request::OpenSession(_)) || waits::milliseconds(request) > 0 => {
+                Some(Place { session: 0, sequence: 0, acked_below: 0 })
+            }
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
             (_, None) => self.take_place(),
         };
@@ -342,6 +349,10 @@ impl<R: Rules> Replica<R> {
     /// The time of a request is over.
     fn give_up(&mut self, step: &mut Step, id: u64) {
         let Some(entry) = self.pending.remove(id) else { return };
+        if let (Kind::Log { request: Request::ExplainQueue(_), .. }, Some(client)) = (&entry.kind, entry.client) {
+            self.release_place(&entry);
+            return step.effects.reply.push((client, Ok(no_quorum(self.setup.group))));
+        }
         let mut taken_back = None;
         let error = match &entry.kind {
             Kind::Log { waits: true, client_session, request, .. }
@@ -380,7 +391,6 @@ impl<R: Rules> Replica<R> {
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         self.dispatch(step, id);
     }
-
     fn release_place(&mut self, entry: &Entry) {
         if let Kind::Log { place: Some(place), client_session: false, .. } = &entry.kind {
             self.sequences.done(place.session, place.sequence);

@@ -1,4 +1,5 @@
-//! What a leader does without an entry of the log: reads that are as new as if they had gone through it, and handing its office over.
+//! What a leader does without an entry of the log: reads that are as new as if they had gone through it, dequeues that wait, and handing its
+//! office over.
 //!
 //! A read waits for the word of a majority that this node still leads ([`crate::raft`]), and is answered from the state as it is then. It keeps its
 //! place among the commands of its node, so that whoever writes and then asks finds what was written.
@@ -16,10 +17,11 @@ use crate::ids::NodeId;
 use crate::rules::Rules;
 
 use super::apply::Read;
+use super::look::reads_queue;
 use super::message::{Forward, GroupMessage};
 use super::{Replica, Step};
 
-/// Whether a request makes no entry of the log.
+/// Whether a request makes no entry of the log, or none before there is something for it.
 pub(super) fn without_entry(request: &Request) -> bool {
     matches!(
         request,
@@ -32,7 +34,8 @@ pub(super) fn without_entry(request: &Request) -> bool {
             | Request::Observe(_)
             | Request::Transfer(_)
             | Request::Evacuate(_)
-    )
+    ) || reads_queue(request)
+        || matches!(request, Request::Dequeue(dequeue) if dequeue.wait_ms > 0)
 }
 
 impl<R: Rules> Replica<R> {
@@ -55,6 +58,9 @@ impl<R: Rules> Replica<R> {
         if let Request::Transfer(transfer) = request {
             let result = self.hand_over(step, &transfer.node);
             return self.answer(step, from, id, result);
+        }
+        if let Request::Dequeue(dequeue) = request {
+            return self.park_poll(step, from, id, dequeue);
         }
         if let Request::Evacuate(evacuate) = request {
             let result = self.evacuate(step, &evacuate.node);
@@ -107,6 +113,9 @@ impl<R: Rules> Replica<R> {
             let more = keys.len() > KEYS_MAX;
             keys.truncate(KEYS_MAX);
             return self.answer(step, node, id, Ok(Response::ListKeys(Keys { keys, more })));
+        }
+        if reads_queue(&request) {
+            return self.answer_queue_read(step, node, id, &request);
         }
         let Request::Inspect(inspect) = request else { return };
         let holder = self.member.machine.lock().holder(&inspect.lock);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trine_protocol::cluster::Reshape;
+use trine_protocol::queue::{Dequeue, HandOff};
 use trine_protocol::{Error, ErrorCode, Request};
 
 use crate::ids::{At, Index};
@@ -36,6 +37,8 @@ pub enum Command {
     Found(Roster),
     /// A new session that ends after so many milliseconds without a command.
     OpenSessionFor(u32),
+    /// A dequeue that has waited, of no session.
+    Poll(Dequeue),
 }
 
 /// See [`Command::Once`].
@@ -64,6 +67,8 @@ pub enum Operation {
     KeepAlive,
     /// The list of nodes', in group 0.
     Reshape(Reshape),
+    /// Several of queues and locks, all or none.
+    HandOff(HandOff),
 }
 
 /// What came of a session's command.
@@ -79,6 +84,13 @@ pub enum Answer {
     Kept,
     /// The list of nodes has this version.
     Reshaped(Index),
+    /// All of it was done.
+    HandedOff {
+        /// The message that is gone.
+        acked: Option<Index>,
+        /// The message that came, and whether it was a duplicate.
+        enqueued: Option<(Index, bool)>,
+    },
 }
 
 /// What came of an entry.
@@ -97,6 +109,8 @@ pub enum Outcome {
     },
     /// A command of the bus.
     Bus(cache::Applied),
+    /// A dequeue that has waited took these.
+    Polled(Result<Vec<queue::Handed>, Error>),
     /// The entry is no command that this version knows. Deterministic: every replica says the same.
     Unreadable,
 }
@@ -109,8 +123,8 @@ pub struct Machine {
     restored: bool,
     applied: SnapshotMeta,
     sessions: Sessions,
-    queue: queue::State,
-    lock: lock::State,
+    pub(super) queue: queue::State,
+    pub(super) lock: lock::State,
     memory: cache::Memory,
     roster: Roster,
     roster_changed: bool,
@@ -124,6 +138,15 @@ impl Operation {
             Request::Enqueue(enqueue) => Self::Queue(queue::Command::Enqueue(enqueue)),
             Request::Dequeue(dequeue) => Self::Queue(queue::Command::Dequeue(dequeue)),
             Request::Ack(ack) => Self::Queue(queue::Command::Ack(ack)),
+            Request::Extend(extend) => Self::Queue(queue::Command::Extend(extend)),
+            Request::Nack(nack) => Self::Queue(queue::Command::Nack(nack)),
+            Request::AckMany(ack) => Self::Queue(queue::Command::AckMany(ack)),
+            Request::Declare(declare) => Self::Queue(queue::Command::Declare(declare)),
+            Request::Undeclare(undeclare) => Self::Queue(queue::Command::Undeclare(undeclare)),
+            Request::SetFlow(set) => Self::Queue(queue::Command::SetFlow(set)),
+            Request::Purge(purge) => Self::Queue(queue::Command::Purge(purge)),
+            Request::Redrive(redrive) => Self::Queue(queue::Command::Redrive(redrive)),
+            Request::HandOff(hand_off) => Self::HandOff(hand_off),
             Request::Acquire(acquire) => Self::Lock(lock::Command::Acquire(acquire)),
             Request::Release(release) => Self::Lock(lock::Command::Release(release)),
             Request::Renew(renew) => Self::Lock(lock::Command::Renew(renew)),
@@ -141,6 +164,7 @@ impl Operation {
         match self {
             Self::Queue(queue::Command::Enqueue(enqueue)) => enqueue.if_token.as_ref(),
             Self::Queue(queue::Command::Ack(ack)) => ack.if_token.as_ref(),
+            Self::HandOff(hand_off) => hand_off.enqueue.as_ref()?.if_token.as_ref(),
             Self::Own(own) => own.if_token.as_ref(),
             _ => None,
         }
@@ -178,6 +202,7 @@ impl Machine {
                 _ => return Err(BadRecord { key: key.to_vec(), why: "nobody's".to_owned() }),
             }
         }
+        machine.queue.finish()?;
         machine.memory.advance(machine.applied.index);
         Ok(machine)
     }
@@ -192,7 +217,8 @@ impl Machine {
         let at = At { index, stamp_ms, wall_ms, generation: self.generation };
         self.memory.advance(index);
         let ended = self.sessions.expire(stamp_ms);
-        self.queue.expire(stamp_ms);
+        self.queue.obey::<R>();
+        self.queue.expire(stamp_ms, wall_ms);
         self.lock.expire::<R>(at, &ended);
         self.settle::<R>();
         if entry.data.is_empty() {
@@ -204,6 +230,7 @@ impl Machine {
             Command::OpenSession => Outcome::Session(self.sessions.open(at, 0)),
             Command::OpenSessionFor(timeout_ms) => Outcome::Session(self.sessions.open(at, *timeout_ms)),
             Command::Once(once) => self.once::<R>(at, once),
+            Command::Poll(dequeue) => Outcome::Polled(self.poll(at, dequeue)),
             Command::Bus(command) => Outcome::Bus(self.memory.apply(at, command)),
             Command::Found(roster) => {
                 if self.roster.version == 0 {
@@ -255,6 +282,7 @@ impl Machine {
             Operation::Own(own) => Ok(Answer::Own(self.memory.apply(at, &cache::Command::Own(own.clone())))),
             Operation::KeepAlive => Ok(Answer::Kept),
             Operation::Reshape(reshape) => self.reshape(at, reshape).map(Answer::Reshaped),
+            Operation::HandOff(hand_off) => self.hand_off::<R>(at, by, hand_off),
         }
     }
 
@@ -355,6 +383,21 @@ impl Machine {
             .min()
     }
 
+    /// When something is due next, in wall time.
+    pub fn next_wall_ms(&self) -> Option<u64> {
+        self.queue.next_wall_ms()
+    }
+
+    /// The queues that got something to hand out since the last call; none where nobody waits for it.
+    pub fn take_gained_queues(&mut self, waits: bool) -> Vec<std::sync::Arc<str>> {
+        self.queue.take_gained(waits)
+    }
+
+    /// The messages that went since the last call.
+    pub fn take_gone_messages(&mut self) -> Vec<Index> {
+        self.queue.take_gone()
+    }
+
     /// The queues.
     pub fn queue(&self) -> &queue::State {
         &self.queue
@@ -420,10 +463,14 @@ pub const GENERATION_KEY: &[u8] = &[prefix::META, b'g', b'e', b'n'];
 /// Key of the list of nodes.
 const ROSTER_KEY: &[u8] = &[prefix::NODES];
 
-/// The body that stands in an entry, where it is an `Enqueue`.
+/// The body that stands in an entry, where it enqueues one.
 pub fn body_of(entry: &Entry) -> Option<Bytes> {
     match record::decode::<Command>(&[], &entry.data).ok()? {
-        Command::Once(Once { operation: Operation::Queue(queue::Command::Enqueue(enqueue)), .. }) => Some(enqueue.body),
+        Command::Once(Once { operation, .. }) => match operation {
+            Operation::Queue(queue::Command::Enqueue(enqueue)) => Some(enqueue.body),
+            Operation::HandOff(hand_off) => hand_off.enqueue.map(|enqueue| enqueue.body),
+            _ => None,
+        },
         _ => None,
     }
 }

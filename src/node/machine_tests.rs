@@ -155,7 +155,7 @@ fn writes_that_demand_a_grant_are_done_while_it_holds_and_never_after() {
     let mut sequence = 0;
     let mut write = |bench: &mut Bench, token: u64| {
         let if_token = Some(IfToken { lock: "demo".into(), token });
-        let enqueue = Enqueue { queue: "q".into(), body: "m".into(), if_token: if_token.clone() };
+        let enqueue = Enqueue { queue: "q".into(), body: "m".into(), if_token: if_token.clone(), ..Enqueue::default() };
         let which = AckWhich::Receipt { id: 77, token: 78 };
         let ack = Ack { queue: "q".into(), which, if_token: if_token.clone() };
         let (node, write) = (NodeId::numbered(1), cache::WriteId { session, sequence: 900 });
@@ -181,6 +181,6 @@ fn writes_that_demand_a_grant_are_done_while_it_holds_and_never_after() {
     assert_eq!(write(&mut bench, granted), [Err(ErrorCode::StaleToken); 3], "and somebody else has it");
     assert_eq!(write(&mut bench, later)[0], Ok(()));
     assert_eq!(bench.machine.queue().totals().counts.enqueued, 2);
-    let none = Dequeue { queue: "other".into(), visibility_ms: 0, count_max: 0 };
+    let none = Dequeue { queue: "other".into(), ..Dequeue::default() };
     bench.once((session, 3), 1, Operation::Queue(queue::Command::Dequeue(none))).unwrap();
 }

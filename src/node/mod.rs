@@ -28,10 +28,13 @@ mod checkpoint;
 mod copies;
 pub mod effect;
 mod forward;
+mod hand_off;
 mod lead;
+mod look;
 pub mod machine;
 pub mod message;
 mod park;
+mod poll;
 mod reconcile;
 mod recovered;
 pub mod roster;
@@ -57,6 +60,7 @@ use effect::{Effects, Input, Write};
 use forward::Pending;
 pub use machine::Machine;
 use message::GroupMessage;
+pub use poll::POLLS_MAX;
 pub use recovered::{Records, Recovered};
 pub use roster::Roster;
 pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
@@ -104,6 +108,8 @@ struct Member<R: Rules> {
     waiting: BTreeMap<Index, Waiter>,
     /// Reads that consensus was asked about; only while this node leads.
     reads: BTreeMap<u64, Read>,
+    /// Dequeues that wait for messages; only while this node leads.
+    polls: poll::Polls,
     /// What it has taken of each node's commands; only while this node leads.
     streams: stream::Incoming,
     /// Whom to tell what comes of a wait; only while this node leads.
@@ -157,6 +163,7 @@ impl<R: Rules> Replica<R> {
                 home: None,
                 waiting: BTreeMap::new(),
                 reads: BTreeMap::new(),
+                polls: poll::Polls::default(),
                 streams: stream::Incoming::default(),
                 parked: park::Parked::default(),
                 checkpoints: Checkpoints::new(recovered.applied.index, bodies_through),
@@ -222,6 +229,7 @@ impl<R: Rules> Replica<R> {
         self.tick_bus(step);
         self.tick_copies(step);
         self.tick_pending(step);
+        self.tick_polls(step);
         self.tick_log_time(step);
         self.tick_parked(step);
         self.tend_roster(step);
@@ -282,6 +290,7 @@ impl<R: Rules> Replica<R> {
 
     fn drain(&mut self, step: &mut Step) {
         self.draining_since_us.get_or_insert(step.now.mono_us);
+        self.end_polls(step);
         self.with_agent(step, |agent, turn| agent.drain(turn));
     }
 
@@ -359,6 +368,7 @@ impl<R: Rules> Replica<R> {
         for entry in ready.committed {
             self.apply(step, &entry);
         }
+        self.wake_polls(step);
         for ticket in ready.reads {
             self.answer_read(step, ticket);
         }

@@ -125,7 +125,7 @@ impl<R: Rules> Replica<R> {
         let changed = self.member.machine.take_changed_locks();
         for (session, sequence, result) in settled {
             if let Some((node, id)) = self.member.parked.acquires.remove(&(session, sequence)) {
-                let result = super::apply::response(result);
+                let result = self.response(result);
                 self.answer(step, node, id, result);
             }
         }

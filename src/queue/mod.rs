@@ -8,23 +8,30 @@
 //! # Life of a message
 //!
 //! ```text
-//!   Enqueue              Dequeue: deliveries + 1, new token
-//! ----------->  READY  ------------------------------------>  IN FLIGHT
-//!               ^   |                                         |      |
-//!               |   |          visibility timeout, in log time|      | Ack
-//!               |   |  at its old place in the queue          |      v
-//!               '---+-----------------------------------------'     gone
-//!                   |
-//!                   '--- Ack of the newest delivery, late but nobody else got it ---> gone
+//!                Enqueue with a delay                 Nack with a delay
+//!           +--> DELAYED <----------------------------------------.
+//!           |       | its time comes                              |
+//!           |       v             Dequeue: deliveries + 1, token  |
+//!   Enqueue +--> READY  ------------------------------------> IN FLIGHT --- Ack ---> gone
+//!                 ^   |  <--- visibility timeout, Nack ---------  |   ^
+//!                 |   |       at its old place in the queue       |   '- Extend
+//!         Redrive |   | time to live or age over                  |
+//!                 |   v                                           | handed out too often, or rejected
+//!                DEAD <-------------------------------------------'
+//!
+//!   Ack of the newest delivery, late but nobody else got the message ---> gone
 //! ```
 //!
 //! * **Id.** A message's id is the log index of its `Enqueue`: it grows with the order of the queue and is never used twice.
 //! * **Order.** A dequeue takes the lowest ids that are ready and skips none, up to its count and to [`BATCH_BYTES_MAX`]. A message that timed out is ready again *at
 //!   its old place*, before all that came after it. So the first deliveries are in the order of the queue; a repeated one comes late.
+//!   Priorities, keys and tenants give messages other places (`place`, `lanes`): one key keeps its order over repeated deliveries too.
 //! * **Token.** All deliveries of one `Dequeue` carry the token of its log entry ([`At::token`](crate::ids::At::token)); with the id it
 //!   is the receipt, and it grows with each delivery of the same message. A worker that passes it on to what it writes to is fenced like the holder of a lock.
-//! * **Time** is the log's: an entry's stamp, the same on every replica. A delivery ends with the first entry whose stamp has
-//!   reached its deadline, for [`State::expire`] sees each stamp before the entry is applied.
+//! * **Time** is the log's (`due` says which of its two): the same on every replica. A delivery ends with the first entry whose stamp has
+//!   reached its deadline, for [`State::expire`] sees the stamps before the entry is applied.
+//! * **Batches.** One command is one entry is one message: a batch of messages is that many commands that travel together, each of which
+//!   stands or falls for itself. A batch of acknowledgements is one command, and each of its receipts is judged for itself.
 //!
 //! # What an acknowledgement removes
 //!
@@ -33,6 +40,7 @@
 //! | is the newest delivery, in flight | `Acked` |
 //! | is the newest delivery, timed out, nobody else got the message | `Acked`: the work is done, and doing it twice helps nobody (as in SQS) |
 //! | has a lower token: the message was handed out again | `StaleReceipt`; the newer delivery goes on untouched |
+//! | is the newest delivery, and was given back, or the message was redriven since | `NotInFlight` |
 //! | names no delivery of a message in this queue, or the message is gone | `NotInFlight` |
 //!
 //! An acknowledgement *by body* means one delivery in this queue with that body: the oldest in flight; where none is, the oldest
@@ -49,33 +57,52 @@
 //!
 //! # Invariants
 //!
-//! Checked by [`State::check_invariants`]: a message is ready or in flight, never both; every message in flight has one
-//! deadline; within a queue, whatever was never handed out comes after whatever was; a queue that is there has messages;
+//! Checked by [`State::check_invariants`]: a message is ready, delayed, in flight or dead, one of them; every message in flight or given
+//! back has one deadline; what the lanes and keys hold is what `place` says; a queue that is there has messages or was declared;
 //! the sums equal a recount.
 //!
 //! # Caveats
-//!
-//! * A message that its consumers cannot digest is handed out for ever: `deliveries` tells, but there is no dead-letter state yet.
-//! * No extension of a running delivery, no giving back before the timeout, no delay, no priorities: a consumer that needs longer asks
-//!   for a longer visibility timeout at the start.
-//! * The bound on messages is the group's: one queue can fill it, and then the group's others are full too.
+//! * The bound on messages is the group's: one queue can fill it, and then the group's others are full too, unless policies bound them.
 //! * Bodies are told apart by 128 bits of XXH3 and the length. That is no cryptographic hash: someone who may enqueue into the
 //!   queue could make two bodies that an acknowledgement by body takes for each other. A receipt is exact.
+//! * Dead messages count towards the limits of their queue: a queue that is full of them takes nothing until they are redriven or purged.
+//! * A filtered redrive looks at every dead message of its queue, and a change of `fair` or `key_in_flight_max` at every message, within
+//!   one entry.
 
+mod attributes;
+mod bodies;
+mod dedup;
+mod due;
+mod explain;
+mod give_back;
 mod invariants;
+mod lanes;
+mod look;
+mod place;
+mod policy;
+mod records;
 mod state;
 mod stored;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tracked;
+mod whole;
 
 use serde::{Deserialize, Serialize};
 use trine_protocol::limits::DEQUEUE_BYTES_MAX;
-use trine_protocol::queue::{Ack, Dequeue, Enqueue};
+use trine_protocol::queue::{
+    Ack, AckMany, Attributes, Declare, Dequeue, Enqueue, Extend, Flow, MessageState, Nack, Purge, Redrive,
+    RefusedReceipt, SetFlow, Undeclare,
+};
 
 use crate::ids::Index;
+use crate::rules::{Rule, Rules};
 
-pub use state::{Counts, State, Stats, Totals};
+pub use dedup::DEDUP_IDS_MAX;
+pub use explain::Askers;
+pub use look::{Counts, Instants, Stats, Totals};
+pub use state::State;
 
 /// Messages of one group, in all its queues; one more gets `QueueFull`. Waiting, they take 710 MB at most, and 2.3 GB where every
 /// one of them was handed out: as deep as a backlog in memory should get.
@@ -96,6 +123,22 @@ pub enum Command {
     Dequeue(Dequeue),
     /// Removes a message that is being processed.
     Ack(Ack),
+    /// Starts the visibility timeout of a delivery anew.
+    Extend(Extend),
+    /// Gives a delivery back.
+    Nack(Nack),
+    /// Removes several messages that are being processed.
+    AckMany(AckMany),
+    /// Declares a queue.
+    Declare(Declare),
+    /// Ends a declaration.
+    Undeclare(Undeclare),
+    /// Opens, pauses or drains a queue.
+    SetFlow(SetFlow),
+    /// Removes messages.
+    Purge(Purge),
+    /// Makes dead messages ready again.
+    Redrive(Redrive),
 }
 
 /// What a command came to.
@@ -103,8 +146,11 @@ pub enum Command {
 pub enum Answer {
     /// The message stands in the queue.
     Enqueued {
-        /// Its id.
+        /// Its id; where it is a duplicate, that of the first one.
         id: Index,
+        /// A message with the same id of the client's was there first.
+        #[serde(default)]
+        duplicate: bool,
     },
     /// These messages are the consumer's until their time runs out, in the queue's order. Empty where none was ready.
     Delivered(Vec<Handed>),
@@ -112,6 +158,50 @@ pub enum Answer {
     Acked {
         /// Its id.
         id: Index,
+    },
+    /// The delivery's time begins anew.
+    Extended {
+        /// The message.
+        id: Index,
+    },
+    /// The delivery was given back.
+    Nacked {
+        /// Where the message stands now.
+        state: MessageState,
+    },
+    /// The messages are gone, but for these.
+    AckedMany {
+        /// The receipts that were not good.
+        refused: Vec<RefusedReceipt>,
+    },
+    /// The queue is declared.
+    Declared {
+        /// It was not before.
+        made: bool,
+    },
+    /// The queue is not declared.
+    Undeclared {
+        /// It was before.
+        was_declared: bool,
+    },
+    /// The queue flows as it should.
+    FlowSet {
+        /// As it did before.
+        before: Flow,
+    },
+    /// Messages are gone.
+    Purged {
+        /// How many.
+        messages: u32,
+        /// There are more.
+        more: bool,
+    },
+    /// Messages are dead no more.
+    Redriven {
+        /// How many.
+        messages: u32,
+        /// There are more.
+        more: bool,
     },
 }
 
@@ -124,4 +214,33 @@ pub struct Handed {
     pub token: u64,
     /// How often the message has been handed out, this time included.
     pub deliveries: u32,
+    /// What is special about it.
+    #[serde(default)]
+    pub attributes: Option<Box<Attributes>>,
+}
+
+/// The rules of [`crate::rules`] that are about queues, as a value of the state: what they touch is reached from many places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) stale_receipt_taken: bool,
+    pub(crate) handed_out_early: bool,
+    pub(crate) key_order_ignored: bool,
+    pub(crate) deliveries_not_counted: bool,
+    pub(crate) turns_not_taken: bool,
+    pub(crate) ids_left_out_of_snapshots: bool,
+}
+
+impl State {
+    /// From now on the rules hold that hold in `R`.
+    #[inline(always)]
+    pub fn obey<R: Rules>(&mut self) {
+        self.broken = Broken {
+            stale_receipt_taken: R::without(Rule::StaleReceiptTaken),
+            handed_out_early: R::without(Rule::HandedOutEarly),
+            key_order_ignored: R::without(Rule::KeyOrderIgnored),
+            deliveries_not_counted: R::without(Rule::DeliveriesNotCounted),
+            turns_not_taken: R::without(Rule::TurnsNotTaken),
+            ids_left_out_of_snapshots: R::without(Rule::DedupLeftOutOfSnapshots),
+        };
+    }
 }

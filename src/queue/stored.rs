@@ -12,7 +12,17 @@
 //! key    'q'  bucket, u64 big-endian                  64 * bucket is the first index
 //! value  [ [queue name, ...], [message, ...] ]        MessagePack, messages in the order of their ids
 //! message  [ offset in the bucket, place of the name, digest high, digest low, bytes, enqueued_ms, delivery or nil ]
-//! delivery [ token, deadline_ms or nil, deliveries ]  nil deadline: timed out, and ready again
+//! delivery [ token, deadline_ms or nil, deliveries, more ]  nil deadline: timed out and ready again, or dead
+//! more     [ void, consumer, since_ms ]                     only where there is more to say
+//! ```
+//!
+//! Beside the buckets, which have a zero after the `q` as no log is that long:
+//!
+//! ```text
+//! 'q' 'a'  id, u64 big-endian                         what is special about a message
+//! 'q' 'd'  id, u64 big-endian                         the id under which a message was enqueued, and until when it counts
+//! 'q' 'f'  length of the name, u16 big-endian, name, tenant   the pass of a tenant in a queue with a fair share
+//! 'q' 'p'  name                                       a declaration: policy and flow
 //! ```
 //!
 //! A record names its queues itself, once each, so that none depends on another, no order of restoring matters and no
@@ -29,6 +39,84 @@ use crate::record::{self, BadRecord};
 
 /// Bytes of a record's key: the prefix and the bucket.
 const KEY_BYTES: usize = 9;
+
+/// What a record is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// 64 neighbours.
+    Bucket,
+    /// What is special about one message.
+    Attributes,
+    /// An id that is remembered.
+    Dedup,
+    /// A tenant's pass.
+    Pass,
+    /// A declaration.
+    Queue,
+}
+
+impl Kind {
+    const fn letter(self) -> u8 {
+        match self {
+            Self::Bucket => 0,
+            Self::Attributes => b'a',
+            Self::Dedup => b'd',
+            Self::Pass => b'f',
+            Self::Queue => b'p',
+        }
+    }
+}
+
+/// What the record of that key is of.
+pub(super) fn kind_of(key: &[u8]) -> Result<Kind, BadRecord> {
+    let letter = match key {
+        [record::prefix::QUEUE, letter, ..] => *letter,
+        // Too short for any: the bucket's error says what a key looks like.
+        _ => return Ok(Kind::Bucket),
+    };
+    let all = [Kind::Bucket, Kind::Attributes, Kind::Dedup, Kind::Pass, Kind::Queue];
+    let known = all.into_iter().find(|kind| kind.letter() == letter);
+    known.ok_or_else(|| BadRecord { key: key.to_vec(), why: format!("no record of a queue begins with {letter}") })
+}
+
+/// The key of a record that one message has beside its bucket.
+pub(super) fn side_key(kind: Kind, id: Index) -> Vec<u8> {
+    [&[record::prefix::QUEUE, kind.letter()], id.to_be_bytes().as_slice()].concat()
+}
+
+/// The message of such a key.
+pub(super) fn side_id(key: &[u8]) -> Result<Index, BadRecord> {
+    let id = key.get(2..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
+    id.filter(|id| *id > 0 && *id < 1 << 48)
+        .ok_or_else(|| BadRecord { key: key.to_vec(), why: "no message's id".into() })
+}
+
+/// The key of a declaration.
+pub(super) fn queue_key(name: &str) -> Vec<u8> {
+    [&[record::prefix::QUEUE, Kind::Queue.letter()], name.as_bytes()].concat()
+}
+
+/// The queue of such a key.
+pub(super) fn queue_name(key: &[u8]) -> Result<&str, BadRecord> {
+    let name = std::str::from_utf8(&key[2..]).ok().filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()));
+    name.ok_or_else(|| BadRecord { key: key.to_vec(), why: "no queue's name".into() })
+}
+
+/// The key of a tenant's pass.
+pub(super) fn pass_key(queue: &str, tenant: &str) -> Vec<u8> {
+    let length = u16::try_from(queue.len()).expect("a name has at most 512 bytes");
+    let head = [record::prefix::QUEUE, Kind::Pass.letter()];
+    [head.as_slice(), &length.to_be_bytes(), queue.as_bytes(), tenant.as_bytes()].concat()
+}
+
+/// Queue and tenant of such a key.
+pub(super) fn pass_entry(key: &[u8]) -> Result<(String, String), BadRecord> {
+    let bad = || BadRecord { key: key.to_vec(), why: "no queue's name and tenant".into() };
+    let (length, names) = key[2..].split_first_chunk::<2>().ok_or_else(bad)?;
+    let (queue, tenant) = names.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(bad)?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| bad());
+    Ok((text(queue)?, text(tenant)?))
+}
 
 /// One record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

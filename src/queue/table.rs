@@ -198,6 +198,19 @@ impl Bitmap {
         was_in
     }
 
+    /// How many indices are lower than this one. In time in proportion to the words below.
+    pub(super) fn below(&self, id: Index) -> u64 {
+        let whole = self.words.range(..bucket_of(id)).map(|(_, word)| u64::from(word.count_ones())).sum::<u64>();
+        let own = self.words.get(&bucket_of(id)).map_or(0, |word| word & (bit_of(id) - 1));
+        whole + u64::from(own.count_ones())
+    }
+
+    /// The lowest index above this one.
+    pub(super) fn after(&self, id: Index) -> Option<Index> {
+        let mut words = self.words.range(bucket_of(id)..);
+        words.find_map(|(bucket, word)| ids_of(*bucket, *word).find(|other| *other > id))
+    }
+
     /// The indices, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Index> {
         self.words.iter().flat_map(|(bucket, word)| ids_of(*bucket, *word))

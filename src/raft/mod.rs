@@ -363,6 +363,11 @@ impl<R: Rules> Raft<R> {
         self.node.lags()
     }
 
+    /// How many voters are known to have an entry on disk, and how many there are. None where it does not lead.
+    pub fn flushed(&self, index: Index) -> Option<(u32, u32)> {
+        self.node.flushed(index)
+    }
+
     /// What a leader knows of the others who take part. Empty where it does not lead.
     pub fn followers(&self) -> Vec<Following> {
         self.node.followers()

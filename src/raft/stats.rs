@@ -1,6 +1,6 @@
 //! What a replica has done since it was made, as plain numbers that the shell turns into metrics. Nothing here decides anything.
 
-use crate::ids::{NodeId, ReplicaId, Term};
+use crate::ids::{Index, NodeId, ReplicaId, Term};
 use crate::rules::Rules;
 
 use super::leader::Leader;
@@ -54,6 +54,19 @@ impl<R: Rules> Node<R> {
             active: Leader::is_active(progress, now_us, election_us),
         };
         leader.followers.iter().map(of).collect()
+    }
+
+    /// How many of the voters are known to have an entry on disk, the leader included, and how many voters there are; nothing where this
+    /// is no leader.
+    pub(super) fn flushed(&self, index: Index) -> Option<(u32, u32)> {
+        let RoleState::Leader(leader) = &self.role else { return None };
+        let (_, membership) = self.log.membership();
+        let is_voter = |id: &ReplicaId| membership.is_voter(*id);
+        let others = leader.followers.iter().filter(|(id, progress)| is_voter(id) && progress.matched >= index).count();
+        let own = is_voter(&self.config.replica()) && self.log.stable() >= index;
+        // Asked for every enqueue, so no set is made where there is one already.
+        let voters = if membership.is_joint() { membership.all_voters().len() } else { membership.voters.len() };
+        Some((others as u32 + u32::from(own), voters as u32))
     }
 
     /// How many entries of this leader's log each follower is not known to hold; nothing where this is no leader. One that has

@@ -19,7 +19,7 @@ use super::field::{Arguments, Checked, check_body, check_query};
 use super::problem::{Part, Problem};
 use super::reply::{Failure, Reply};
 use super::route::{Operation, Route};
-use super::{RestOptions, body, cache, docs, lock, locks, node, openapi, queue, route};
+use super::{RestOptions, body, cache, docs, lock, locks, node, openapi, queue, queue_more, route};
 
 /// Milliseconds beyond the deadline that the node has for saying so itself, before the door says it.
 const DEADLINE_GRACE_MS: u64 = 500;
@@ -98,6 +98,10 @@ impl<G: Gateway> Door<G> {
             Operation::Enqueue => queue::enqueue(self, arguments).await,
             Operation::Dequeue => queue::dequeue(self, arguments).await,
             Operation::Ack => queue::ack(self, arguments).await,
+            Operation::Nack => queue_more::nack(self, arguments).await,
+            Operation::Extend => queue_more::extend(self, arguments).await,
+            Operation::ShowQueue => queue_more::show(self, arguments).await,
+            Operation::ExplainQueue => queue_more::explain(self, arguments).await,
             Operation::LockAcquire => lock::acquire(self, arguments, head).await,
             Operation::LockRelease => lock::release(self, arguments, head).await,
             Operation::LockExplain => locks::explain(self, arguments).await,

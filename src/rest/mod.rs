@@ -52,6 +52,8 @@ mod node;
 mod openapi;
 mod problem;
 mod queue;
+mod queue_more;
+mod queue_routes;
 pub mod receipt;
 mod reply;
 mod route;

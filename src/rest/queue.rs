@@ -76,13 +76,14 @@ pub(crate) async fn dequeue<G: Gateway>(door: &Door<G>, mut arguments: Arguments
     let (node, queue) = names(door, &mut arguments);
     let visibility_ms = arguments.integer_if("visibility_ms").unwrap_or(0);
     let visibility_ms = u32::try_from(visibility_ms).expect("the route's table bounds it");
-    let reply = match door.call(Dequeue { queue: queue.clone(), visibility_ms, count_max: 1 }).await? {
-        Response::Dequeue(dequeued) => match dequeued.deliveries.first() {
-            Some(delivery) => delivered(&node, &queue, delivery),
-            None => Reply::ok(&EmptyBody { status: "empty", node: &node, queue: &queue }),
-        },
-        other => return Err(unexpected(&other)),
-    };
+    let reply =
+        match door.call(Dequeue { queue: queue.clone(), visibility_ms, count_max: 1, ..Dequeue::default() }).await? {
+            Response::Dequeue(dequeued) => match dequeued.deliveries.first() {
+                Some(delivery) => delivered(&node, &queue, delivery),
+                None => Reply::ok(&EmptyBody { status: "empty", node: &node, queue: &queue }),
+            },
+            other => return Err(unexpected(&other)),
+        };
     Ok(reply.no_store())
 }
 
@@ -127,7 +128,7 @@ pub(crate) async fn ack<G: Gateway>(door: &Door<G>, mut arguments: Arguments) ->
 }
 
 /// The node that answers, and the queue that is meant.
-fn names<G: Gateway>(door: &Door<G>, arguments: &mut Arguments) -> (String, String) {
+pub(super) fn names<G: Gateway>(door: &Door<G>, arguments: &mut Arguments) -> (String, String) {
     let node = door.node().to_owned();
     let queue = arguments.text_if("queue").unwrap_or_else(|| format!("queue:{node}"));
     (node, queue)

@@ -194,7 +194,7 @@ fn node_error(error: &Error) -> Reply {
 pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
     use ErrorCode as E;
     match code {
-        E::NotWrittenHere | E::NotColocated => StatusCode::BAD_REQUEST,
+        E::NotWrittenHere | E::NotColocated | E::QueuePartitioned => StatusCode::BAD_REQUEST,
         E::Unauthenticated => StatusCode::UNAUTHORIZED,
         E::LockHeldByOther => StatusCode::FORBIDDEN,
         // A stale receipt is a delivery that is not being processed any more: to the caller the same as none.
@@ -216,6 +216,7 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         | E::SessionExpired
         | E::OutcomeUnknown
         | E::QueueFull
+        | E::QueueDraining
         | E::BusLeaseLapsed
         | E::StillWaiting
         | E::MainMemoryAway

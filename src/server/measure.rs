@@ -28,6 +28,7 @@ pub(super) struct Sample {
     lags: Vec<(NodeId, u64)>,
     log_time_ms: u64,
     queue: queue::Totals,
+    polls: usize,
     locks: lock::Stats,
     lock_counts: lock::Counts,
     cache: cache::Stats,
@@ -44,7 +45,7 @@ impl Sample {
             (sample.raft, sample.lags, sample.log_time_ms) = (raft.stats(), raft.lags(), raft.log_time_ms(now));
         }
         if let Some(machine) = replica.machine() {
-            sample.queue = machine.queue().totals();
+            (sample.queue, sample.polls) = (machine.queue().totals(), replica.polls());
             (sample.locks, sample.lock_counts) = (machine.lock().stats(), machine.lock().counts());
             sample.cache_memory_bytes = machine.memory().bytes();
         }
@@ -100,6 +101,10 @@ impl Meter {
         let (queue, totals) = (&mut self.handles.queue, &sample.queue);
         queue.queues.set(totals.queues as f64);
         queue.ready.set(totals.ready as f64);
+        queue.delayed.set(totals.delayed as f64);
+        queue.dead.set(totals.dead as f64);
+        queue.dedup_ids.set(totals.dedup_ids as f64);
+        queue.polls.set(sample.polls as f64);
         queue.in_flight.set(totals.in_flight as f64);
         queue.bytes.set(totals.bytes as f64);
         queue.oldest_ready_seconds.set(age_seconds(sample.log_time_ms, totals.oldest_ready_ms));
@@ -108,6 +113,15 @@ impl Meter {
         queue.redelivered.at(totals.counts.redelivered);
         queue.acknowledged.at(totals.counts.acknowledged);
         queue.timed_out.at(totals.counts.timed_out);
+        queue.extended.at(totals.counts.extended);
+        queue.given_back.at(totals.counts.given_back);
+        queue.buried.at(totals.counts.buried);
+        queue.redriven.at(totals.counts.redriven);
+        queue.expired.at(totals.counts.expired);
+        queue.dropped.at(totals.counts.dropped);
+        queue.purged.at(totals.counts.purged);
+        queue.refused.at(totals.counts.refused);
+        queue.duplicates.at(totals.counts.duplicates);
     }
 
     fn measure_lock(&mut self, sample: &Sample) {

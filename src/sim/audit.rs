@@ -6,12 +6,12 @@
 use trine_protocol::Response;
 use trine_protocol::cache::Get;
 use trine_protocol::lock::{Acquire, Release};
-use trine_protocol::queue::Dequeue;
+use trine_protocol::queue::{AckMany, Delivery, Dequeue, Receipt};
 
-use super::checker::queue::QueueChecker;
-use super::checker::{Operation, Verdict};
+use super::checker::{Operation, Services, Verdict};
 use super::network::Place;
 use super::swarm::Swarm;
+use super::workload::queue::revive;
 use super::workload::{Wish, name};
 use crate::ids::GroupId;
 
@@ -21,10 +21,28 @@ const DRAIN_VISIBILITY_MS: u32 = 3_000;
 /// One thing to find out, in turn with the others of its task.
 #[derive(Clone, Debug)]
 enum Question {
-    Read { key: String },
-    Drain { queue: String },
-    Take { lock: String },
-    Free { lock: String, token: u64 },
+    Read {
+        key: String,
+    },
+    Drain {
+        queue: String,
+    },
+    /// Dead jobs are brought back, then the queue is drained.
+    Revive {
+        queue: String,
+    },
+    /// Jobs that were seen are done: what comes after them in their keys may come.
+    Finish {
+        queue: String,
+        receipts: Vec<Receipt>,
+    },
+    Take {
+        lock: String,
+    },
+    Free {
+        lock: String,
+        token: u64,
+    },
 }
 
 /// One asker.
@@ -56,7 +74,8 @@ impl Audit {
         let drains = groups().map(|group| {
             let (queues, locks) = (named('q', group), named('l', group));
             let questions = queues.map(|queue| Question::Drain { queue });
-            let questions = questions.chain(locks.map(|lock| Question::Take { lock })).collect();
+            let jobs = named('j', group).map(|queue| Question::Revive { queue });
+            let questions = questions.chain(jobs).chain(locks.map(|lock| Question::Take { lock })).collect();
             Task { place: up[group.0 as usize % up.len()], group, questions }
         });
         Self { tasks: reads.chain(drains).collect(), begun_us }
@@ -88,7 +107,11 @@ impl Audit {
         let client = format!("audit-{task}");
         let request = match questions.last()?.clone() {
             Question::Read { key } => Get { key }.into(),
-            Question::Drain { queue } => Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64 }.into(),
+            Question::Drain { queue } => {
+                Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64, ..Dequeue::default() }.into()
+            }
+            Question::Revive { queue } => revive(&queue).into(),
+            Question::Finish { queue, receipts } => AckMany { queue, receipts }.into(),
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000, ..Acquire::default() }.into(),
             Question::Free { lock, token } => Release { lock, client, token, ..Release::default() }.into(),
         };
@@ -102,7 +125,7 @@ impl Audit {
         operation: &Operation,
         verdict: &Verdict,
         in_vain: bool,
-        queues: &QueueChecker,
+        services: &Services,
     ) {
         let Task { questions, group, .. } = &mut self.tasks[task];
         if in_vain {
@@ -114,11 +137,29 @@ impl Audit {
                 questions.pop();
             }
             (Some(Question::Drain { queue }), Response::Dequeue(dequeued)) => {
-                let empty = dequeued.deliveries.is_empty();
-                if empty && queues.missing(*group, &queue, self.begun_us).is_empty() {
-                    questions.pop();
+                let jobs = queue.starts_with('j');
+                let missing = match jobs {
+                    true => services.jobs.missing(*group, &queue, self.begun_us),
+                    false => services.queue.missing(*group, &queue, self.begun_us),
+                };
+                if dequeued.deliveries.is_empty() {
+                    if missing.is_empty() {
+                        questions.pop();
+                    } else if jobs {
+                        // What was in flight for the last time has died since.
+                        questions.pop();
+                        questions.push(Question::Revive { queue });
+                    }
+                } else if jobs {
+                    let receipts = dequeued.deliveries.iter().map(Delivery::receipt).collect();
+                    questions.push(Question::Finish { queue, receipts });
                 }
             }
+            (Some(Question::Revive { queue }), Response::Redrive(_)) => {
+                questions.pop();
+                questions.push(Question::Drain { queue });
+            }
+            (Some(Question::Finish { .. }), Response::AckMany(_)) => drop(questions.pop()),
             (Some(Question::Take { lock }), Response::Acquire(granted)) => {
                 questions.pop();
                 questions.push(Question::Free { lock, token: granted.token });

@@ -85,6 +85,13 @@ bank! {
     SessionsLeftOutOfSnapshots 1 10 as_drawn "copycat 14: sessions missing from the snapshot";
     WaitersKeptAcrossTerms 45 10 as_drawn "Raft, section 8: an index answered with another leader's entry";
     LeasesByWallClock 4 10 as_drawn "Redlock: leases that a clock's jump ends";
+    StaleReceiptTaken 0 10 busy_queues "bullmq 3183: the stalled worker and its replacement both finish";
+    HandedOutEarly 0 10 busy_queues "pulsar 22716: delays that are lost with the broker";
+    KeyOrderIgnored 0 10 busy_queues "nats-server 2043: no order of a key";
+    DeliveriesNotCounted 0 30 busy_queues "nats-server 7817: messages beyond their deliveries";
+    TurnsNotTaken 0 30 busy_queues "nats-server 7340: one tenant has it all";
+    DedupLeftOutOfSnapshots 0 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
+    HandOffHalfDone 0 10 busy_queues "transactional outbox: one of two writes";
     LapsedWaiterGranted 0 10 long_lines "etcd 9921, 11456: a lock granted on a lease that ran out while it was waited for";
     LineJumped 0 10 long_lines "Hazelcast: no fairness (its own documentation)";
     DeadlockSearch 0 10 long_lines "no lock service has it: two clients that wait for each other";
@@ -126,6 +133,13 @@ pub const MODELLED: &[(Rule, &str)] = &[
 ];
 
 fn as_drawn(_: &mut Swarm) {}
+
+/// Most of the work is queues', of both kinds of jobs, by clients that do not think for long.
+fn busy_queues(swarm: &mut Swarm) {
+    (swarm.weights, swarm.names, swarm.groups) = ([8, 3, 1], 2, 1);
+    swarm.clients = swarm.clients.max(6);
+    swarm.think_us_max = 20_000;
+}
 
 /// Elections all the time, late votes, and voters that are back before the votes are.
 fn rival_candidates(swarm: &mut Swarm) {

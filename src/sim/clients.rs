@@ -3,7 +3,7 @@
 use trine_protocol::cache::{Got, Source};
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
-use super::checker::{Check, Verdict};
+use super::checker::{Check, Verdict, jobs};
 use super::cluster::{CLIENT_US, Cluster, Event, Phase, debug_short};
 use super::flights::{Sending, Step};
 use crate::cache::Found;
@@ -63,7 +63,9 @@ impl<R: Rules> Cluster<R> {
 
     fn miss(&mut self, sending: Sending) -> Check {
         let Sending { id, number, place, group, session, request } = sending;
-        if let Request::Enqueue(enqueue) = &request {
+        if let Request::Enqueue(enqueue) = &request
+            && !jobs::is_about_jobs(&request)
+        {
             let (boot, queue) = (self.nodes[place].boots, (group, enqueue.queue.clone()));
             self.services.order.handed(place, boot, session.is_some(), number, queue);
         }

@@ -29,6 +29,7 @@ pub mod limits;
 pub mod listener;
 pub mod peer;
 pub mod session;
+mod subscription;
 
 pub use connection::{Connection, Progress};
 pub use greeting::Local;

@@ -48,6 +48,7 @@ use crate::server::{CallOptions, Gateway, Pushes, log_limit};
 
 use super::greeting::greet;
 use super::limits::{IDLE_MAX, IN_FLIGHT_BYTES_MAX, LOOK_EVERY, PING_AFTER, WRITE_BUFFER_BYTES_MAX, WRITE_DEADLINE};
+use super::subscription::Subscriptions;
 use super::{Connection, Local, Progress};
 
 /// Serves one connection of a client from its handshake to its end. After `close` is cancelled nothing more is read, what
@@ -92,8 +93,9 @@ struct Session<G, S> {
     gateway: G,
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     in_flight_bytes: usize,
-    /// What the node says unasked, once the client has said that it takes it.
+    /// What the node says unasked of copies, once the client has said that it takes it.
     pushes: Option<Pushes>,
+    subscriptions: Subscriptions<G>,
     /// The client sends nothing more, or nothing more is taken from it.
     ended: Option<End>,
     heard_us: u64,
@@ -106,6 +108,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     fn new(connection: Connection<S>, gateway: G) -> Self {
         Self {
             connection,
+            subscriptions: Subscriptions::new(gateway.clone()),
             gateway,
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
@@ -129,7 +132,13 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             }
             let read = self.ended.is_none() && self.may_take();
             let answers = !self.in_flight.is_empty() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
+            let pushes = self.subscriptions.is_polling() && self.may_put();
             tokio::select! {
+                polled = self.subscriptions.polled(), if pushes && self.ended.is_none() => {
+                    if let Some(pushed) = self.subscriptions.brought(polled) {
+                        self.put(&Push::from(pushed).to_frame());
+                    }
+                }
                 Some(answer) = self.in_flight.next(), if answers => self.answer_with_others(answer),
                 Some(push) = next_push(&mut self.pushes), if self.may_put() => self.put(&push.to_frame()),
                 progress = self.connection.progress(read) => match progress {
@@ -203,6 +212,9 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             Ok(decoded) => decoded,
             Err(error) => return self.put(&Frame::error(id, command, &error)),
         };
+        if let Some(result) = self.subscriptions.take(id, &request) {
+            return self.put_answer(&Answer { id, command, request_bytes: 0, result });
+        }
         if let Err(error) = self.take_pushes(&request) {
             return self.put(&Frame::error(id, command, &error));
         }
@@ -289,6 +301,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
     }
 
     async fn finish(self, end: End) {
+        self.subscriptions.end();
         let error = match end {
             End::Client => return,
             End::Failed(error) => {

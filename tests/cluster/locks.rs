@@ -273,8 +273,12 @@ async fn a_zombie_holder_is_refused_by_the_queue_and_by_the_cache() {
         if_token: demand(token),
         ..Put::default()
     };
-    let enqueue =
-        |body: &'static str, token| Enqueue { queue: queue.into(), body: body.into(), if_token: demand(token) };
+    let enqueue = |body: &'static str, token| Enqueue {
+        queue: queue.into(),
+        body: body.into(),
+        if_token: demand(token),
+        ..Enqueue::default()
+    };
     client.call(put("in time", token)).await.expect("a write under the grant that holds");
     client.call(enqueue("in time", token)).await.expect("the same for the queue");
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
@@ -301,7 +305,7 @@ async fn a_zombie_holder_is_refused_by_the_queue_and_by_the_cache() {
         .find(|name| client.ring().group_of_lock(&format!("{name}/x")) != client.ring().group_of_queue(queue));
     let lock = format!("{}/x", elsewhere.unwrap());
     let demand = Some(IfToken { lock: lock.clone(), token: 1 });
-    let apart = Enqueue { queue: queue.into(), if_token: demand };
+    let apart = Enqueue { queue: queue.into(), if_token: demand, ..Enqueue::default() };
     assert_eq!(client.call(apart).await.unwrap_err().code, ErrorCode::NotColocated);
     heir.release().await.unwrap();
     let after = client.call(put("nobody holds it", token)).await.unwrap_err();

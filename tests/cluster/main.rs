@@ -6,6 +6,7 @@
 //! | file | promise |
 //! | --- | --- |
 //! | `backup` | a backup under load has what was acknowledged before it, and a cluster is made of it; damage is found |
+//! | `backlog` | a backlog deeper than the bound on memory lies on disk, comes back after a kill, and leaves no room taken |
 //! | `walkthrough` | the REST walk-through from a fresh start; a killed cluster comes back with all it acknowledged |
 //! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
 //! | `operations` | compare-and-swap, additions, time to live, the right to fill, several keys at once: from every node |
@@ -14,16 +15,19 @@
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
 //! | `locks` | those who wait are served in order over nodes and leaders; cycles are refused; a holder that overslept is refused by queue and cache |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
+//! | `queues` | policies, delays, keys, ids, pushes, hand-offs and partitions hold on every node and over the death of a leader |
 //! | `rejoin` | any one node may die; it comes back with everything |
 //! | `redis` | values lie in Redis: outside writes are seen by every node, and what is written while Redis is away is there when it is back |
 //! | `refusals` | what cannot start says why in one line and writes nothing; bad bytes cost nothing |
 //! | `spread` | every node of a calm cluster leads a group |
 //! | `shutdown` | SIGTERM drains; a restart goes on; `--fresh` starts over |
 
+mod backlog;
 mod backup;
 mod cluster;
 mod explain;
 mod failover;
+mod fresh;
 mod hits;
 mod http;
 mod load;
@@ -34,6 +38,7 @@ mod operations;
 mod owner;
 mod ports;
 mod process;
+mod queues;
 mod redis;
 mod refusals;
 mod rejoin;

@@ -29,12 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const RATE_INTERVAL: &str = "8s";
 /// Panels that show zeros in a run without faults, and why.
 const QUIET: &[(&str, &str)] = &[
+    ("Refused because full", "a queue has to be full"),
     ("Evictions", "a group's lines have to be more than 64 MiB"),
     ("Copies in clients", "no client of the run keeps copies"),
     ("Notices to clients", "no client of the run keeps copies"),
     ("Proposals refused", "a command has to meet a leader in the instant of a handover, or one whose followers hang"),
     ("Coherence violations", "there has to be a bug"),
     ("Writes lost", "a node has to be away, with a dirty line, for longer than its lease"),
+    ("Bodies beside the log", "a backlog has to be more than the log keeps"),
     ("Snapshots installed", "a node has to be away for longer than the log is kept"),
     ("Committed and not applied", "a node applies what is committed at once, so a scrape seldom sees the difference"),
     ("Writes that wait for the log", "a scrape seldom meets a write that waits"),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use trine_protocol::Error;
-use trine_protocol::client::{Client, ClientConfig};
+use trine_protocol::client::{Client, ClientConfig, SubscriptionConfig};
+use trine_protocol::queue::{EnqueueOptions, MessageState, Redrive};
 
 /// Larger than anything that a node answers from its own cache in one piece of the log: a few of them make a checkpoint due.
 const LARGE_BYTES: usize = 1_000_000;
@@ -34,10 +35,12 @@ fn names(what: &str) -> Vec<String> {
 pub(crate) async fn work(ports: [u16; 3]) {
     let clients = [client(ports[0]).await, client(ports[1]).await, client(ports[2]).await];
     let [one, two, three] = &clients;
+    let consumer = one.subscribe("nothing-comes", SubscriptionConfig::new("consumer"));
     let queues = async {
         for round in 0_u64.. {
             // Who fails here is the consumer whose messages come again.
             let _ = queue_round(one, round).await;
+            let _ = special_round(two, round).await;
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -62,6 +65,7 @@ pub(crate) async fn work(ports: [u16; 3]) {
         }
     };
     tokio::join!(queues, locks, cache, strangers);
+    drop(consumer);
 }
 
 /// Messages that are acknowledged, messages that come again, and messages that wait.
@@ -85,6 +89,24 @@ async fn queue_round(client: &Client, round: u64) -> Result<(), Error> {
                 client.ack(&large, &delivery).await?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Messages that are given back, extended, scheduled, dead, redriven, expired, purged, or there twice.
+async fn special_round(client: &Client, round: u64) -> Result<(), Error> {
+    for name in names("special") {
+        let delayed =
+            EnqueueOptions { delay_ms: 600_000, dedup_id: format!("{}", round / 2), ..EnqueueOptions::default() };
+        client.enqueue_with(&name, "later", delayed).await?;
+        client.enqueue_with(&name, "soon gone", EnqueueOptions { ttl_ms: 1, ..EnqueueOptions::default() }).await?;
+        client.enqueue(&name, "dies").await?;
+        for delivery in client.dequeue(&name, 30_000, 8).await?.deliveries {
+            client.extend(&name, &delivery, 30_000).await?;
+            client.reject(&name, &delivery, "no JSON").await?;
+        }
+        client.redrive(Redrive { queue: name.clone(), count_max: 1, ..Redrive::default() }).await?;
+        client.purge(&name, Some(MessageState::Ready)).await?;
     }
     Ok(())
 }

@@ -8,7 +8,10 @@ use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
 use trine_protocol::lock::{Fenced, ForceReleased, Granted, HolderView, LockExplained, Released};
-use trine_protocol::queue::{AckWhich, Acked, Delivery, Dequeued, Enqueued};
+use trine_protocol::queue::{
+    AckWhich, Acked, AckedMany, Cause, Declared, Delivery, Dequeued, Enqueued, ExplainedQueue, Extended, Flow, FlowSet,
+    MessageState, Nacked, Peek, Peeked, PeekedMessage, Purged, QueueLine, QueueShown, Queues, Redriven, Undeclared,
+};
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 #[derive(Clone, Debug)]
@@ -150,37 +153,12 @@ impl World {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
+            request if request.command().module() == "queue" => return self.answer_queue(request, index),
             request if request.command().module() == "lock" => return self.answer_lock(request, index),
             Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
-            Request::Enqueue(enqueue) => {
-                self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
-                Response::Enqueue(Enqueued { id: index })
-            }
-            Request::Dequeue(dequeue) => {
-                let message = self.queues.get_mut(&dequeue.queue).and_then(VecDeque::pop_front);
-                let deliveries: Vec<_> = message
-                    .map(|(id, body)| Delivery { id, token: 1 << 48 | index, deliveries: 1, body })
-                    .into_iter()
-                    .collect();
-                self.in_flight.extend(deliveries.iter().map(|one| (dequeue.queue.clone(), one.clone())));
-                Response::Dequeue(Dequeued { deliveries })
-            }
-            Request::Ack(ack) => {
-                let found = self.in_flight.iter().position(|(queue, delivery)| {
-                    *queue == ack.queue
-                        && match &ack.which {
-                            AckWhich::Receipt { id, token } => (delivery.id, delivery.token) == (*id, *token),
-                            AckWhich::Body(body) => delivery.body == body,
-                        }
-                });
-                match found {
-                    Some(at) => Response::Ack(Acked { id: self.in_flight.remove(at).1.id }),
-                    None => return refuse(ErrorCode::NotInFlight),
-                }
-            }
             Request::Get(get) => self.get(&get.key),
             Request::Put(put) => {
                 self.keys.insert(put.key, (put.value, LineState::M, true));
@@ -249,6 +227,73 @@ impl World {
             },
             _ => return refuse(ErrorCode::InvalidArgument),
         })
+    }
+
+    fn answer_queue(&mut self, request: Request, index: u64) -> Result<Response, Error> {
+        let refuse = |code| Err(Error::new(code, "refused by the fake"));
+        Ok(match request {
+            Request::Enqueue(enqueue) => {
+                self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
+                Response::Enqueue(Enqueued { id: index, ..Enqueued::default() })
+            }
+            Request::Dequeue(dequeue) => {
+                let message = self.queues.get_mut(&dequeue.queue).and_then(VecDeque::pop_front);
+                let deliveries: Vec<_> = message
+                    .map(|(id, body)| Delivery { id, token: 1 << 48 | index, deliveries: 1, body, attributes: None })
+                    .into_iter()
+                    .collect();
+                self.in_flight.extend(deliveries.iter().map(|one| (dequeue.queue.clone(), one.clone())));
+                Response::Dequeue(Dequeued { deliveries })
+            }
+            Request::Ack(ack) => {
+                let found = self.in_flight.iter().position(|(queue, delivery)| {
+                    *queue == ack.queue
+                        && match &ack.which {
+                            AckWhich::Receipt { id, token } => (delivery.id, delivery.token) == (*id, *token),
+                            AckWhich::Body(body) => delivery.body == body,
+                        }
+                });
+                match found {
+                    Some(at) => Response::Ack(Acked { id: self.in_flight.remove(at).1.id }),
+                    None => return refuse(ErrorCode::NotInFlight),
+                }
+            }
+            Request::Extend(extend) => Response::Extend(Extended { id: extend.receipt.id }),
+            Request::Nack(nack) => {
+                let state = if nack.reject { MessageState::Dead } else { MessageState::Delayed };
+                Response::Nack(Nacked { state })
+            }
+            Request::AckMany(_) => Response::AckMany(AckedMany { refused: Vec::new() }),
+            Request::Declare(_) => Response::Declare(Declared { made: true }),
+            Request::Undeclare(_) => Response::Undeclare(Undeclared { was_declared: true }),
+            Request::SetFlow(_) => Response::SetFlow(FlowSet { before: Flow::Open }),
+            // In two goes, so that who purges has to ask again.
+            Request::Purge(_) => Response::Purge(Purged { messages: 2, more: index % 2 == 1 }),
+            Request::Redrive(redrive) => Response::Redrive(Redriven { messages: redrive.count_max.min(3), more: true }),
+            Request::Peek(peek) => Response::Peek(self.peek(&peek)),
+            Request::ListQueues(list) => {
+                let line = |queue: &String| QueueLine { queue: queue.clone(), ready: 1, ..QueueLine::default() };
+                let here = self.queues.keys().filter(|queue| list.group == 0 && **queue > list.after);
+                Response::ListQueues(Queues { queues: here.map(line).collect(), more: false })
+            }
+            Request::ShowQueue(show) => {
+                let known = self.queues.contains_key(&show.queue);
+                let line = QueueLine { queue: if known { show.queue } else { String::new() }, ..QueueLine::default() };
+                Response::ShowQueue(QueueShown { line, policy: None, group: 2 })
+            }
+            Request::ExplainQueue(_) => {
+                let causes = vec![Cause::Paused, Cause::HeldByKeys { messages: 2, keys: 1 }];
+                Response::ExplainQueue(ExplainedQueue { summary: causes[0].to_string(), causes })
+            }
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    fn peek(&self, peek: &Peek) -> Peeked {
+        let waiting = self.queues.get(&peek.queue).into_iter().flatten();
+        let message =
+            |(id, body): &(u64, Bytes)| PeekedMessage { id: *id, body: body.clone(), ..PeekedMessage::default() };
+        Peeked { messages: waiting.filter(|(id, _)| *id > peek.after).map(message).collect(), more: false }
     }
 
     fn get(&mut self, key: &str) -> Response {

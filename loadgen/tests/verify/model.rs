@@ -129,7 +129,7 @@ impl Model {
         if !self.lies(Lie::LoseMessage) {
             self.queues.entry(queue.to_owned()).or_default().push_back(message);
         }
-        Response::Enqueue(Enqueued { id: self.index })
+        Response::Enqueue(Enqueued { id: self.index, ..Enqueued::default() })
     }
 
     fn dequeue(&mut self, dequeue: &Dequeue) -> Dequeued {
@@ -148,7 +148,7 @@ impl Model {
             message.token = index;
             message.hidden_until = Some(now + visibility);
             let Message { id, deliveries: count, token, .. } = *message;
-            deliveries.push(Delivery { id, token, deliveries: count, body: message.body.clone() });
+            deliveries.push(Delivery { id, token, deliveries: count, body: message.body.clone(), attributes: None });
         }
         if !deliveries.is_empty() && self.lies(Lie::DeliverTwice) {
             // The next consumer gets it too; the first receipt stays good, so that nothing else is wrong.

@@ -106,6 +106,14 @@ pub(super) struct Call<'a> {
     hops: usize,
 }
 
+/// How long a request waits by itself before there is anything to answer.
+fn waits(request: &Request) -> Duration {
+    match request {
+        Request::Dequeue(dequeue) => Duration::from_millis(dequeue.wait_ms.into()),
+        _ => Duration::ZERO,
+    }
+}
+
 impl<'a> Call<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>, request: &'a Request, cache: &Arc<Endpoint>) -> Self {
         Self {
@@ -113,7 +121,7 @@ impl<'a> Call<'a> {
             request,
             group: shared.group_of(request),
             cache: route::is_for_cache(request).then(|| cache.clone()),
-            until: clock::now() + shared.config.deadline,
+            until: clock::now() + shared.config.deadline + waits(request),
             sequenced: None,
             maybe_done: false,
             backoff: Backoff::default(),
@@ -131,7 +139,7 @@ impl<'a> Call<'a> {
                 Err(failure) => failure,
             };
             let case = Case {
-                repeat: self.request.command().repeat(),
+                repeat: self.request.repeat(),
                 in_session: self.sequenced.is_some(),
                 maybe_done: self.maybe_done,
             };
@@ -168,7 +176,7 @@ impl<'a> Call<'a> {
     /// The header: with a number where the command has a session, the same one at each attempt.
     async fn header(&mut self, connection: &Arc<Connection>) -> Result<RequestHeader, Failure> {
         let group = match self.group {
-            Some(group) if self.shared.config.session && self.request.command().repeat() == Repeat::InSession => group,
+            Some(group) if self.shared.config.session && self.request.repeat() == Repeat::InSession => group,
             _ => return Ok(RequestHeader::default()),
         };
         if self.sequenced.is_none() {
@@ -222,7 +230,7 @@ impl<'a> Call<'a> {
     fn last_word(&self, failure: Failure) -> Error {
         let answered = matches!(&failure, Failure::Node(error) if error.code.outcome() == Outcome::Refused);
         let error = failure.into_error();
-        let harmless = self.request.command().repeat() == Repeat::Freely;
+        let harmless = self.request.repeat() == Repeat::Freely;
         if !self.maybe_done || answered || harmless || error.code.outcome() == Outcome::Unknown {
             return error;
         }

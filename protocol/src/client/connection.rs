@@ -34,6 +34,7 @@ use crate::frame::{Frame, FrameCodec, FrameError, Kind};
 use crate::handshake::{Hello, Welcome};
 use crate::limits::{DEADLINE_MS_MAX, HANDSHAKE_MS_MAX, IN_FLIGHT_MAX};
 use crate::push::Push;
+use crate::queue::{Delivery, Pushed, Subscribe};
 
 use super::clock;
 
@@ -73,6 +74,9 @@ pub(super) struct Connection {
     tasks: [JoinHandle<()>; 2],
 }
 
+/// Where the pushes of a subscription go; an error is the last thing that comes.
+pub(super) type Pushes = mpsc::UnboundedSender<Result<Vec<Delivery>, Error>>;
+
 /// What goes to the writer.
 enum Outgoing {
     Request(Frame, Waiting),
@@ -89,6 +93,8 @@ struct Waiting {
 /// The requests in flight. Read by both tasks.
 struct Flight {
     requests: Mutex<Requests>,
+    /// Who gets what the node sends unasked, by subscription. No more than the credit of each waits there.
+    subscribers: Mutex<HashMap<u64, Pushes>>,
     closed: CancellationToken,
 }
 
@@ -144,7 +150,11 @@ impl Connection {
     fn start(welcome: Welcome, reader: Reader, write: OwnedWriteHalf, on_push: Option<OnPush>) -> Self {
         let in_flight_max = (welcome.limits.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
         let (sender, receiver) = mpsc::channel(in_flight_max + CONTROL_PLACES);
-        let flight = Arc::new(Flight { requests: Mutex::default(), closed: CancellationToken::new() });
+        let flight = Arc::new(Flight {
+            requests: Mutex::default(),
+            subscribers: Mutex::default(),
+            closed: CancellationToken::new(),
+        });
         let tasks = [
             tokio::spawn(write_all(receiver, write, flight.clone())),
             tokio::spawn(read_all(reader, sender.downgrade(), flight.clone(), on_push)),
@@ -174,16 +184,41 @@ impl Connection {
         request: &Request,
         until: Instant,
     ) -> Result<Response, Failure> {
-        self.call_patiently(header, request, until, GRACE).await
+        self.call_with(header, request, until, GRACE, None).await
     }
 
     /// The same, and waits for so much longer than `until` for the node's own word.
     pub(super) async fn call_patiently(
         &self,
+        header: RequestHeader,
+        request: &Request,
+        until: Instant,
+        grace: Duration,
+    ) -> Result<Response, Failure> {
+        self.call_with(header, request, until, grace, None).await
+    }
+
+    /// Subscribes: what the node sends goes to `pushes`, until the subscription ends.
+    pub(super) async fn subscribe(&self, subscribe: Subscribe, until: Instant, pushes: Pushes) -> Result<u64, Failure> {
+        let request = Request::Subscribe(subscribe);
+        match self.call_with(RequestHeader::default(), &request, until, GRACE, Some(pushes)).await? {
+            Response::Subscribe(subscribed) => Ok(subscribed.subscription),
+            other => Err(Failure::Node(super::mismatch(&other))),
+        }
+    }
+
+    /// What is sent to a subscription from now on is thrown away.
+    pub(super) fn forget_subscription(&self, subscription: u64) {
+        self.flight.subscribers().remove(&subscription);
+    }
+
+    async fn call_with(
+        &self,
         mut header: RequestHeader,
         request: &Request,
         until: Instant,
         grace: Duration,
+        pushes: Option<Pushes>,
     ) -> Result<Response, Failure> {
         let full = || {
             let message = format!("{} requests are in flight on this connection", self.in_flight_max());
@@ -196,6 +231,9 @@ impl Connection {
         let remaining_ms = until.saturating_duration_since(clock::now()).as_millis();
         header.remaining_ms = u32::try_from(remaining_ms).unwrap_or(u32::MAX).clamp(1, DEADLINE_MS_MAX);
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        if let Some(pushes) = pushes {
+            self.flight.subscribers().insert(id, pushes);
+        }
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { command: request.command(), reply, _permit: permit };
         let outgoing = Outgoing::Request(Frame::request(id, &header, request), waiting);
@@ -219,6 +257,21 @@ impl Drop for Connection {
 impl Flight {
     fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn subscribers(&self) -> MutexGuard<'_, HashMap<u64, Pushes>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands deliveries to their subscription. One that has just gone gets them again, when their time is over.
+    fn pushed(&self, pushed: Pushed) {
+        let mut subscribers = self.subscribers();
+        let Some(subscriber) = subscribers.get(&pushed.subscription) else { return };
+        let ended = pushed.error.is_some();
+        let _ = subscriber.send(pushed.error.map_or(Ok(pushed.deliveries), Err));
+        if ended {
+            subscribers.remove(&pushed.subscription);
+        }
     }
 
     /// Notes a request before its first byte is written. False where the connection is lost.
@@ -253,6 +306,7 @@ impl Flight {
         let waiting = std::mem::take(&mut requests.waiting);
         drop(requests);
         self.closed.cancel();
+        self.subscribers().clear();
         for (_, waiting) in waiting {
             let _ = waiting.reply.send(Err(Failure::CutOff(error.clone())));
         }
@@ -359,8 +413,10 @@ async fn read_all(
             Ok(Ok(Some(frame))) if frame.kind == Kind::Push => {
                 quiet_spells = 0;
                 // One that a newer node says is skipped.
-                if let (Some(on_push), Ok(Some(push))) = (&on_push, Push::decode(frame.command, &frame.body)) {
-                    on_push(push);
+                match (Push::decode(frame.command, &frame.body), &on_push) {
+                    (Ok(Some(Push::Pushed(pushed))), _) => flight.pushed(pushed),
+                    (Ok(Some(push)), Some(on_push)) => on_push(push),
+                    _ => {}
                 }
             }
             Ok(Ok(Some(frame))) => {

@@ -35,11 +35,14 @@ mod call;
 mod clock;
 mod connection;
 mod endpoint;
+pub mod fresh;
 pub mod lock;
 pub mod near;
+mod partitioned;
 mod route;
 mod session;
 mod shared;
+mod subscription;
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,6 +66,9 @@ use crate::lock::{
 };
 use crate::placement::Ring;
 use crate::queue::{Ack, AckWhich, Acked, Dequeue, Dequeued, Enqueue, Enqueued};
+
+pub use partitioned::Partitioned;
+pub use subscription::{Subscription, SubscriptionConfig};
 
 use call::Call;
 use endpoint::Endpoint;
@@ -186,7 +192,7 @@ answers! {
     /// Takes up to `count_max` messages from the front of a queue and hides them from others for `visibility_ms`; 0 means the
     /// defaults. Does not wait for messages.
     dequeue(queue: impl Into<String>, visibility_ms: u32, count_max: u32) -> Dequeued {
-        Dequeue Dequeue { queue: queue.into(), visibility_ms, count_max }
+        Dequeue Dequeue { queue: queue.into(), visibility_ms, count_max, ..Dequeue::default() }
     }
     /// Removes a message that is being processed: that of a [`Delivery`](crate::queue::Delivery), or one with a body.
     ack(queue: impl Into<String>, which: impl Into<AckWhich>) -> Acked {
@@ -297,6 +303,9 @@ answers! {
         Status Status {}
     }
 }
+
+// Behind the macro that it uses.
+mod queues;
 
 fn mismatch(other: &Response) -> Error {
     Error::new(ErrorCode::Internal, format!("the answer is one to {:?}", other.command()))

@@ -16,7 +16,7 @@ use trine_protocol::{Error, ErrorCode, Request, Response};
 use super::server::{Incoming, Manner, Server, config};
 
 fn enqueued(id: u64) -> Response {
-    Response::Enqueue(Enqueued { id })
+    Response::Enqueue(Enqueued { id, ..Enqueued::default() })
 }
 
 fn body(incoming: &Incoming) -> u64 {
@@ -47,11 +47,11 @@ async fn every_method_sends_its_command_and_returns_its_answer() {
             request
         }};
     }
-    let request = exchange!(client.enqueue("q", "b"), Enqueue Enqueued { id: 7 });
+    let request = exchange!(client.enqueue("q", "b"), Enqueue Enqueued { id: 7, ..Enqueued::default() });
     assert_eq!(request, Enqueue { queue: "q".into(), body: "b".into(), ..Enqueue::default() }.into());
-    let delivery = Delivery { id: 7, token: 9, deliveries: 1, body: "b".into() };
+    let delivery = Delivery { id: 7, token: 9, deliveries: 1, body: "b".into(), attributes: None };
     let request = exchange!(client.dequeue("q", 5, 6), Dequeue Dequeued { deliveries: vec![delivery.clone()] });
-    assert_eq!(request, Dequeue { queue: "q".into(), visibility_ms: 5, count_max: 6 }.into());
+    assert_eq!(request, Dequeue { queue: "q".into(), visibility_ms: 5, count_max: 6, ..Dequeue::default() }.into());
     let request = exchange!(client.ack("q", &delivery), Ack Acked { id: 7 });
     assert_eq!(request, Ack { queue: "q".into(), which: AckWhich::Receipt { id: 7, token: 9 }, if_token: None }.into());
     let granted = Granted { token: 3, lease_ms: 50, ..Granted::default() };

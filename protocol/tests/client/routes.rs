@@ -10,7 +10,7 @@ use trine_protocol::{Error, ErrorCode, Response};
 use super::server::{Manner, Server, config};
 
 fn enqueued(id: u64) -> Response {
-    Response::Enqueue(Enqueued { id })
+    Response::Enqueue(Enqueued { id, ..Enqueued::default() })
 }
 
 fn got() -> Response {

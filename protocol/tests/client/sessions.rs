@@ -14,7 +14,7 @@ use trine_protocol::{Command, Error, ErrorCode, Request, Response};
 use super::server::{Incoming, Manner, Server, config};
 
 fn enqueued(id: u64) -> Response {
-    Response::Enqueue(Enqueued { id })
+    Response::Enqueue(Enqueued { id, ..Enqueued::default() })
 }
 
 /// Session, number and what is acknowledged, as the request says.

@@ -3,5 +3,6 @@
 mod golden;
 mod growth;
 mod pieces;
+mod queue_samples;
 mod readme;
 mod samples;

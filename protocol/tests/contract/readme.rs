@@ -11,7 +11,7 @@ use serde::forward_to_deserialize_any;
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::Kind;
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::placement::{Ring, hash, lock_placement_key, placement_key};
+use trine_protocol::placement::{Ring, hash, lock_placement_key, partition, placement_key};
 use trine_protocol::{Command, Error, ErrorCode, Push, cache, cluster, handshake, limits, lock, queue};
 
 use super::pieces::{Type, elements, head};
@@ -84,6 +84,10 @@ fn placement() -> String {
         ("queue", "orders{eu}{us}"),
         ("queue", "{}orders"),
         ("queue", "größe"),
+        ("queue", "orders#1"),
+        ("queue", "orders#2"),
+        ("queue", "{eu}orders#1"),
+        ("queue", "orders#01"),
         ("key", "user:123"),
         ("key", "{user:123}:cart"),
         ("lock", "demo"),
@@ -93,7 +97,8 @@ fn placement() -> String {
     ];
     let rings = [3, 16].map(|groups| Ring::new(groups).unwrap());
     let row = |(what, name): (&str, &str)| {
-        let key = if what == "lock" { lock_placement_key(name) } else { placement_key(name) };
+        let whole = partition(name).filter(|_| what == "queue").map_or(name, |(whole, _)| whole);
+        let key = if what == "lock" { lock_placement_key(name) } else { placement_key(whole) };
         let group = |ring: &Ring| match what {
             "queue" => ring.group_of_queue(name).to_string(),
             "key" => ring.group_of_key(name).to_string(),
@@ -243,6 +248,13 @@ fn every_struct_and_enum_is_described_as_it_is() {
         cluster::Transfer cluster::Transferring cluster::Backup cluster::BackupBegun cluster::BackupRead cluster::BackupPart
         cluster::BackupStands
         queue::Enqueue queue::Enqueued queue::Dequeue queue::Dequeued queue::Delivery queue::Ack queue::Acked
+        queue::EnqueueOptions queue::Durability queue::Attributes queue::Extend queue::Receipt queue::Extended queue::Nack
+        queue::Nacked queue::AckMany queue::AckedMany queue::RefusedReceipt queue::Declare queue::Policy queue::TenantWeight
+        queue::Declared queue::Undeclare queue::Undeclared queue::SetFlow queue::FlowSet queue::Purge queue::Purged
+        queue::Redrive queue::RedriveFilter queue::Redriven queue::Peek queue::Peeked queue::PeekedMessage queue::DeadLetter
+        queue::Attempt queue::ListQueues queue::Queues queue::QueueLine queue::ShowQueue queue::QueueShown
+        queue::ExplainQueue queue::ExplainedQueue queue::HandOff queue::QueueReceipt queue::HandedOff queue::Subscribe
+        queue::Subscribed queue::Pushed queue::Credit queue::Credited queue::Unsubscribe queue::Unsubscribed
         lock::Acquire lock::Granted lock::Previous lock::Release lock::Released lock::Renew lock::Inspect lock::Inspected
         lock::Cancel lock::Cancelled lock::ForceRelease lock::ForceReleased lock::Fence lock::Fenced
         lock::ExplainLock lock::LockExplained lock::HolderView lock::WaiterView lock::ExplainClient lock::ClientExplained
@@ -269,6 +281,16 @@ fn every_struct_and_enum_is_described_as_it_is() {
     check_cases::<queue::AckWhich>(&text, "");
     check_cases::<lock::Mode>(&text, "");
     check_cases::<lock::Ending>(&text, "");
+    check_cases::<queue::MessageState>(&text, "");
+    check_cases::<queue::BackOff>(&text, "");
+    check_cases::<queue::Overflow>(&text, "");
+    check_cases::<queue::Expired>(&text, "");
+    check_cases::<queue::Flow>(&text, "");
+    check_cases::<queue::DeadReason>(&text, "");
+    check_cases::<queue::AttemptEnd>(&text, "");
+    check_cases::<queue::About>(&text, "");
+    check_cases::<queue::Cause>(&text, "");
+    check_cases::<queue::LockStep>(&text, "");
     check_cases::<cache::LineState>(&text, "");
     check_cases::<cache::Source>(&text, "");
     check_cases::<cache::OnlyIf>(&text, "");
@@ -286,8 +308,11 @@ fn fits(documented: &str, found: Type) -> bool {
         "text" => found == Type::Text,
         "bytes" => found == Type::Bytes,
         "`Ending`" | "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
-        "`AckWhich`" | "`Reshaping`" => found == Type::Map(1),
-        "`OnlyIf`" | "`Mode`" => matches!(found, Type::Text | Type::Map(1)),
+        "`MessageState`" | "`Flow`" => found == Type::Text,
+        "`AckWhich`" | "`Reshaping`" | "`LockStep`" => found == Type::Map(1),
+        "`OnlyIf`" | "`Mode`" | "`About`" => matches!(found, Type::Text | Type::Map(1)),
+        "`Receipt`" | "`Policy`" | "`RedriveFilter`" | "`EnqueueOptions`" | "`Durability`" | "`QueueLine`"
+        | "`Error`" | "`QueueReceipt`" | "`Enqueue`" | "`Enqueued`" => matches!(found, Type::Array(_)),
         "`IfToken`" | "`Previous`" | "`HolderView`" | "`WaiterView`" | "`Got`" | "`CopyLease`" | "`HomeView`"
         | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
             matches!(found, Type::Array(_))

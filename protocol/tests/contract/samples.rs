@@ -22,6 +22,8 @@ use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
 
 mod locks;
 
+use super::queue_samples;
+
 /// A frame with its name in the golden files.
 pub(crate) struct Sample {
     /// The golden file it stands in.
@@ -115,7 +117,7 @@ fn others() -> Vec<Sample> {
     let push = Frame { kind: Kind::Push, id: 0, command: 0x0901, body: Bytes::from_static(b"\x90") };
     let held = Error::new(ErrorCode::LockHeld, "lock 'demo' is held by 'c1'").with_hint("c1").retry_after(250);
     let bare = Error::new(ErrorCode::UnknownCommand, "");
-    vec![
+    let mut samples = vec![
         sample("ping", Frame::ping(7), empty()),
         sample("pong", Frame::pong(7), empty()),
         sample("push of a newer node", push.clone(), format!("{:?}", push.body)),
@@ -124,7 +126,12 @@ fn others() -> Vec<Sample> {
         sample("peer", Frame::peer(opaque.clone()), format!("{opaque:?}")),
         sample("error", Frame::error(7, 0x0301, &held), format!("{held:?}")),
         sample("error to an unknown command", Frame::error(u64::MAX, 0xffff, &bare), format!("{bare:?}")),
-    ]
+    ];
+    for (name, pushed) in queue_samples::pushes() {
+        let push = Push::from(pushed);
+        samples.push(sample(name, push.to_frame(), format!("{push:?}")));
+    }
+    samples
 }
 
 fn requests() -> Vec<(String, RequestHeader, Request)> {
@@ -174,9 +181,13 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         (
             "enqueue nothing",
             RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
-            Enqueue { queue: text("{é}"), body: Bytes::new(), ..Enqueue::default() }.into(),
+            Enqueue { queue: text("{é}"), ..Enqueue::default() }.into(),
         ),
-        ("dequeue", HEADER, Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10 }.into()),
+        (
+            "dequeue",
+            HEADER,
+            Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into(),
+        ),
         (
             "ack",
             HEADER,
@@ -211,13 +222,15 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    let list = list.into_iter().chain(locks::requests(HEADER, cache));
+    let queues = queue_samples::requests().into_iter().map(|(name, request)| (name, HEADER, request));
+    let list = list.into_iter().chain(locks::requests(HEADER, cache)).chain(queues);
     list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {
     let version = Version { epoch: 300, count: 2 };
-    let delivery = Delivery { id: 41, token: 45, deliveries: 1, body: Bytes::from_static(b"hello") };
+    let body = Bytes::from_static(b"hello");
+    let delivery = Delivery { id: 41, token: 45, deliveries: 1, body, attributes: None };
     let got = Got {
         value: Some(Bytes::from_static(b"{\"value\":42}")),
         version,
@@ -249,7 +262,8 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to backup read, the last", Response::BackupRead(BackupPart { bytes: Bytes::new(), stands })),
         ("answer to inspect", Response::Inspect(Inspected { client: "c1".into(), token: 99 })),
         ("answer to inspect, not held", Response::Inspect(Inspected { client: String::new(), token: 0 })),
-        ("answer to enqueue", Response::Enqueue(Enqueued { id: 41 })),
+        ("answer to enqueue", Response::Enqueue(queue_samples::enqueued())),
+        ("answer to enqueue, repeated", Response::Enqueue(Enqueued { id: 41, ..Enqueued::default() })),
         ("answer to dequeue", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
         ("answer to dequeue, empty", Response::Dequeue(Dequeued { deliveries: vec![] })),
         ("answer to ack", Response::Ack(Acked { id: 41 })),
@@ -283,7 +297,7 @@ fn responses() -> Vec<(String, Response)> {
         ("answer to write back all", Response::WriteBackAll(AllWrittenBack { lines: 3 })),
         ("answer to write back, modified again", Response::WriteBack(WrittenBack { state: LineState::M })),
     ];
-    let list = list.into_iter().chain(locks::responses());
+    let list = list.into_iter().chain(locks::responses()).chain(queue_samples::responses());
     list.map(|(name, response)| (name.to_string(), response)).collect()
 }
 

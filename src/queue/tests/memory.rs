@@ -33,16 +33,18 @@ fn probe(queues: u64) {
         state.apply(at(index), &Command::Enqueue(enqueue)).unwrap();
         if index % 10_000 == 0 {
             state.take_changes();
+            state.take_gained(false);
         }
     }
     state.take_changes();
     let waiting = resident_bytes() - empty;
     for round in 0..MESSAGES {
         let queue = format!("queue-{:09}", round % queues);
-        let dequeue = Dequeue { queue, visibility_ms: 0, count_max: 1 };
+        let dequeue = Dequeue { queue, ..Dequeue::default() };
         state.apply(at(MESSAGES + 1 + round), &Command::Dequeue(dequeue)).unwrap();
         if round % 10_000 == 0 {
             state.take_changes();
+            state.take_gained(false);
         }
     }
     state.take_changes();

@@ -6,4 +6,6 @@ mod memory;
 mod model;
 mod restore;
 mod script;
+mod steps;
 mod totals;
+mod twins;

@@ -45,9 +45,9 @@ impl Model {
                 let message =
                     Message { id: at.index, queue, body, enqueued_ms: at.stamp_ms, handed: vec![], gone: false };
                 self.messages.push(message);
-                Ok(Answer::Enqueued { id: at.index })
+                Ok(Answer::Enqueued { id: at.index, duplicate: false })
             }
-            Command::Dequeue(Dequeue { queue, visibility_ms, count_max }) => {
+            Command::Dequeue(Dequeue { queue, visibility_ms, count_max, .. }) => {
                 let (mut handed, mut bytes) = (Vec::new(), 0);
                 for message in &mut self.messages {
                     let wanted = message.queue == *queue && !message.gone && !message.hidden(at.stamp_ms);
@@ -61,7 +61,7 @@ impl Model {
                         let visibility_ms = if *visibility_ms == 0 { 30_000 } else { u64::from(*visibility_ms) };
                         message.handed.push((at.token(), at.stamp_ms + visibility_ms));
                         let deliveries = message.handed.len() as u32;
-                        handed.push(Handed { id: message.id, token: at.token(), deliveries });
+                        handed.push(Handed { id: message.id, token: at.token(), deliveries, attributes: None });
                     }
                 }
                 Ok(Answer::Delivered(handed))
@@ -71,6 +71,7 @@ impl Model {
                 self.messages.iter_mut().find(|message| message.id == id).unwrap().gone = true;
                 Ok(Answer::Acked { id })
             }
+            other => unreachable!("the model knows nothing of {other:?}"),
         }
     }
 
@@ -204,7 +205,7 @@ impl Bench {
             }
             Op::Dequeue { queue, visibility_ms, count_max } => {
                 let (visibility_ms, count_max) = (*visibility_ms, *count_max);
-                Command::Dequeue(Dequeue { queue: name(*queue), visibility_ms, count_max })
+                Command::Dequeue(Dequeue { queue: name(*queue), visibility_ms, count_max, ..Dequeue::default() })
             }
             Op::Receipt { queue, which, id_off, token_off } => {
                 if self.receipts.is_empty() {
@@ -234,8 +235,8 @@ impl Bench {
 
     fn command(&mut self, command: &Command) {
         self.at.index += 1;
-        self.state.expire(self.at.stamp_ms);
-        self.twin.expire(self.at.stamp_ms);
+        self.state.expire(self.at.stamp_ms, 0);
+        self.twin.expire(self.at.stamp_ms, 0);
         let answer = self.state.apply(self.at, command);
         assert_eq!(answer, self.twin.apply(self.at, command), "two replicas answer {command:?}");
         let expected = self.model.apply(self.at, command);
@@ -275,7 +276,8 @@ proptest! {
             bench.step(op);
         }
         bench.step(&Op::Restart);
-        bench.command(&Command::Dequeue(Dequeue { queue: "queue0".into(), visibility_ms: 1, count_max: 256 }));
+        let dequeue = Dequeue { queue: "queue0".into(), visibility_ms: 1, count_max: 256, ..Dequeue::default() };
+        bench.command(&Command::Dequeue(dequeue));
         bench.compare();
     }
 }

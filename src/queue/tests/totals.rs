@@ -13,7 +13,7 @@ struct Bench {
 impl Bench {
     fn apply(&mut self, stamp_ms: u64, command: Command) -> Answer {
         self.index += 1;
-        self.state.expire(stamp_ms);
+        self.state.expire(stamp_ms, 0);
         let at = At { index: self.index, stamp_ms, wall_ms: 0, generation: 0 };
         let answer = self.state.apply(at, &command).expect("the command is taken");
         self.state.check_invariants();
@@ -28,7 +28,7 @@ impl Bench {
     }
 
     fn dequeue(&mut self, stamp_ms: u64, queue: &str) -> (u64, u64) {
-        let dequeue = Dequeue { queue: queue.into(), visibility_ms: 100, count_max: 1 };
+        let dequeue = Dequeue { queue: queue.into(), visibility_ms: 100, count_max: 1, ..Dequeue::default() };
         match self.apply(stamp_ms, Command::Dequeue(dequeue)) {
             Answer::Delivered(handed) => (handed[0].id, handed[0].token),
             other => panic!("{other:?}"),
@@ -57,16 +57,18 @@ fn totals_follow_every_change_and_outlive_a_restart() {
     assert_eq!((totals.queues, totals.ready, totals.in_flight, totals.bytes), (1, 1, 1, 5));
 
     // The first message comes back when its time is over, at its old age.
-    assert_eq!(bench.state.expire(3_100), 1);
+    assert_eq!(bench.state.expire(3_100, 0), 1);
     assert_eq!(bench.state.totals().oldest_ready_ms, Some(1_000));
     bench.dequeue(3_110, "a");
-    let counts = Counts { enqueued: 3, delivered: 3, redelivered: 1, acknowledged: 1, timed_out: 1 };
+    let counts =
+        Counts { enqueued: 3, delivered: 3, redelivered: 1, acknowledged: 1, timed_out: 1, ..Counts::default() };
     assert_eq!(bench.state.totals().counts, counts);
 
     let mut restarted = State::default();
     for (key, value) in bench.state.records() {
         restarted.restore(&key, &value).expect("our own record");
     }
+    restarted.finish().expect("our own records");
     restarted.check_invariants();
     assert_eq!(restarted.totals(), Totals { counts: Counts::default(), ..bench.state.totals() });
 }

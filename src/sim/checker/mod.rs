@@ -10,6 +10,7 @@
 
 pub(crate) mod bus;
 pub(crate) mod cache;
+pub(crate) mod jobs;
 pub(crate) mod lock;
 pub(crate) mod order;
 pub(crate) mod queue;
@@ -18,6 +19,8 @@ pub(crate) mod raft;
 use trine_protocol::{ErrorCode, Request, Response};
 
 use crate::ids::GroupId;
+use trine_protocol::lock::{Granted, Released};
+use trine_protocol::queue::{HandOff, LockStep};
 
 /// What is wrong, for a person.
 pub(crate) type Check = Result<(), String>;
@@ -62,6 +65,7 @@ fn lasts_us(lease_ms: u32) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) queue: queue::QueueChecker,
+    pub(crate) jobs: jobs::JobsChecker,
     pub(crate) order: order::OrderChecker,
     pub(crate) lock: lock::LockChecker,
     pub(crate) cache: cache::CacheChecker,
@@ -70,8 +74,14 @@ pub(crate) struct Services {
 impl Services {
     /// A client has sent this for the first time.
     pub(crate) fn sent(&mut self, operation: &Operation) {
-        self.queue.sent(operation);
-        self.lock.sent(operation);
+        match jobs::is_about_jobs(&operation.request) {
+            true => self.jobs.sent(operation),
+            false => self.queue.sent(operation),
+        }
+        match lock_step(operation, &Verdict::Unknown) {
+            Some((step, _)) => self.lock.sent(&step),
+            None => self.lock.sent(operation),
+        }
         self.cache.sent(operation);
     }
 
@@ -82,11 +92,39 @@ impl Services {
                 return Err(format!("{:?} was answered by {response:?}", operation.request));
             }
         }
-        self.queue.ended(now_us, operation, verdict)?;
-        self.order.ended(operation, verdict)?;
-        self.lock.ended(now_us, operation, verdict)?;
+        match jobs::is_about_jobs(&operation.request) {
+            true => self.jobs.ended(now_us, operation, verdict)?,
+            false => {
+                self.queue.ended(now_us, operation, verdict)?;
+                self.order.ended(operation, verdict)?;
+            }
+        }
+        match lock_step(operation, verdict) {
+            Some((step, verdict)) => self.lock.ended(now_us, &step, &verdict)?,
+            None => self.lock.ended(now_us, operation, verdict)?,
+        }
         self.cache.ended(operation, verdict)
     }
+}
+
+/// What a hand-off does with a lock, as the command that it is by itself. Whether a grant that was entered several times is over is
+/// not told, so its release counts as one of many.
+fn lock_step(operation: &Operation, verdict: &Verdict) -> Option<(Operation, Verdict)> {
+    let Request::HandOff(HandOff { lock: Some(step), .. }) = &operation.request else { return None };
+    let (request, answer) = match step {
+        LockStep::Release(release) => {
+            (release.clone().into(), Response::Release(Released { was_held: true, depth: 0 }))
+        }
+        LockStep::Renew(renew) => {
+            let granted = Granted { token: renew.token, lease_ms: renew.lease_ms, ..Granted::default() };
+            (renew.clone().into(), Response::Renew(granted))
+        }
+    };
+    let verdict = match verdict {
+        Verdict::Answered(_) => Verdict::Answered(answer),
+        other => other.clone(),
+    };
+    Some((Operation { request, ..operation.clone() }, verdict))
 }
 
 /// Hand-made histories for the checkers' own tests.

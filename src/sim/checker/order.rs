@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn got(checker: &mut OrderChecker, number: u64, id: u64) -> Check {
-        checker.ended(&operation(number), &Verdict::Answered(Response::Enqueue(Enqueued { id })))
+        checker.ended(&operation(number), &Verdict::Answered(Response::Enqueue(Enqueued { id, ..Enqueued::default() })))
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Queue {
     }
 
     fn delivered(&mut self, delivery: &Delivery, seen: Seen) -> Check {
-        let Delivery { id, token, body, deliveries } = delivery;
+        let Delivery { id, token, body, deliveries, .. } = delivery;
         let Some(message) = self.messages.get_mut(body) else { return Err(format!("{body:?} was never enqueued")) };
         if message.refused {
             return Err(format!("{body:?} was delivered, but its enqueue was refused"));
@@ -280,11 +280,11 @@ mod tests {
     }
 
     fn enqueued(id: u64) -> Response {
-        Response::Enqueue(Enqueued { id })
+        Response::Enqueue(Enqueued { id, ..Enqueued::default() })
     }
 
     fn dequeue() -> Dequeue {
-        Dequeue { queue: "q".into(), visibility_ms: 100, count_max: 2 }
+        Dequeue { queue: "q".into(), visibility_ms: 100, count_max: 2, ..Dequeue::default() }
     }
 
     fn deliveries(of: &[(u64, u64, u32, &'static str)]) -> Response {
@@ -293,6 +293,7 @@ mod tests {
             token: *token,
             deliveries: *deliveries,
             body: Bytes::from_static(body.as_bytes()),
+            attributes: None,
         };
         Response::Dequeue(Dequeued { deliveries: of.iter().map(delivery).collect() })
     }

@@ -21,6 +21,8 @@ use super::swarm::Swarm;
 use crate::ids::GroupId;
 use crate::node::effect::SessionRef;
 
+pub(crate) mod queue;
+
 /// Things that a client keeps in hand at most; the oldest are forgotten, as by a consumer that died.
 const IN_HAND_MAX: usize = 8;
 
@@ -52,6 +54,8 @@ struct Client {
     locks: Vec<lock::Held>,
     /// Acquires that it does not wait for any more, and whose end it does not know.
     doubtful: Vec<lock::Doubtful>,
+    /// Deliveries of job queues.
+    jobs: Vec<(GroupId, String, Delivery)>,
     /// The version of each key that it saw last.
     versions: BTreeMap<(GroupId, String), Version>,
     /// Keys that it has the right to fill, and the tokens.
@@ -79,6 +83,7 @@ impl Workload {
             deliveries: Vec::new(),
             locks: Vec::new(),
             doubtful: Vec::new(),
+            jobs: Vec::new(),
             versions: BTreeMap::new(),
             fills: Vec::new(),
         };
@@ -122,6 +127,7 @@ impl Workload {
             _ if self.clients[client].sessions.is_some() && random.chance(20) => {
                 (group, KeepAlive { group: group.0 }.into())
             }
+            _ if drawn < queue && random.chance(500) => self.next_of_jobs(random, client, group),
             _ if drawn < queue => self.next_of_queue(random, client, group),
             _ if drawn < queue + lock => self.next_of_lock(random, client, group),
             _ => self.next_of_cache(random, client, group),
@@ -132,7 +138,8 @@ impl Workload {
 
     /// The session for a request: cache requests have none, as the node asked is the cache.
     fn session(&mut self, client: usize, group: GroupId, request: &Request) -> Option<SessionRef> {
-        if request.command().module() == "cache" {
+        let waits = matches!(request, Request::Dequeue(dequeue) if dequeue.wait_ms > 0);
+        if request.command().module() == "cache" || waits {
             return None;
         }
         let session = self.clients[client].sessions.as_mut()?.get_mut(&group)?;
@@ -172,10 +179,10 @@ impl Workload {
         let queue = self.name(random, 'q', group);
         if random.chance(550) {
             let if_token = self.demanded(random, client, group);
-            return (group, Enqueue { queue, body: self.value(random), if_token }.into());
+            return (group, Enqueue { queue, body: self.value(random), if_token, ..Enqueue::default() }.into());
         }
         let visibility_ms = random.between(100, 2_500) as u32;
-        (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32 }.into())
+        (group, Dequeue { queue, visibility_ms, count_max: random.between(1, 3) as u32, ..Dequeue::default() }.into())
     }
 
     fn next_of_cache(&mut self, random: &mut Random, client: usize, group: GroupId) -> (GroupId, Request) {
@@ -248,7 +255,9 @@ impl Workload {
             }
             (Request::Dequeue(dequeue), Response::Dequeue(dequeued)) => {
                 let held = dequeued.deliveries.iter();
-                client.deliveries.extend(held.map(|of| (operation.group, dequeue.queue.clone(), of.clone())));
+                let jobs = dequeue.queue.starts_with('j');
+                let in_hand = if jobs { &mut client.jobs } else { &mut client.deliveries };
+                in_hand.extend(held.map(|of| (operation.group, dequeue.queue.clone(), of.clone())));
             }
             (Request::Get(get), Response::Get(got)) => {
                 client.versions.insert((operation.group, get.key.clone()), got.version);
@@ -266,6 +275,8 @@ impl Workload {
         }
         let fills = client.fills.len();
         client.fills.drain(..fills.saturating_sub(IN_HAND_MAX));
+        let jobs = client.jobs.len();
+        client.jobs.drain(..jobs.saturating_sub(IN_HAND_MAX));
         let (deliveries, locks) = (client.deliveries.len(), client.locks.len());
         client.deliveries.drain(..deliveries.saturating_sub(IN_HAND_MAX));
         client.locks.drain(..locks.saturating_sub(IN_HAND_MAX));

@@ -192,7 +192,6 @@ impl Inner {
         let (notices, mut to_answer) = tokio::sync::mpsc::unbounded_channel();
         let (told, counted) = (kept.clone(), Arc::downgrade(self));
         let on_push = move |push: Push| {
-            #[expect(irrefutable_let_patterns, reason = "there is one kind of push today")]
             if let Push::CopiesGone(gone) = push {
                 told.lock().unwrap_or_else(PoisonError::into_inner).gone(&gone);
                 if let Some(inner) = counted.upgrade() {
