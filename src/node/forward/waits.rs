@@ -1,7 +1,7 @@
-//! Dequeues of this node's clients that wait for messages, at the leader.
+//! Requests of this node's clients that wait at the leader: dequeues for messages, acquires for locks, observers for another holder.
 
 use trine_protocol::queue::Dequeued;
-use trine_protocol::{Request, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use super::{Entry, Kind, Pending};
 use crate::node::{Replica, Step};
@@ -34,9 +34,26 @@ impl Pending {
     }
 }
 
+impl Pending {
+    /// The requests of this node's clients that would be answered `StillWaiting` at their deadline.
+    fn waiting(&self) -> Vec<u64> {
+        let goes_on = |entry: &Entry| match &entry.kind {
+            Kind::Log { request, client_session, waits: true, .. } => {
+                *client_session || matches!(request, Request::Observe(_))
+            }
+            _ => false,
+        };
+        self.table.iter().filter(|(_, entry)| goes_on(entry)).map(|(id, _)| *id).collect()
+    }
+}
+
 impl<R: Rules> Replica<R> {
-    /// This node is about to stop: its clients' dequeues wait no more.
+    /// This node is about to stop: its clients' dequeues wait no more, and what else waits goes on through another node.
     pub(in crate::node) fn end_polls(&mut self, step: &mut Step) {
+        for id in self.pending.waiting() {
+            let what = "this node is about to stop; send the same (session, sequence) to another one";
+            self.reply(step, id, Err(Error::new(ErrorCode::StillWaiting, what)));
+        }
         for id in self.pending.polls() {
             self.reply(step, id, Ok(Response::Dequeue(Dequeued { deliveries: Vec::new() })));
         }
