@@ -141,28 +141,11 @@ impl World {
     fn answer(&mut self, request: Request) -> Result<Response, Error> {
         self.next += 1;
         let index = self.next;
+        if let Some(response) = self.answer_queue(index, &request) {
+            return Ok(response);
+        }
         let refuse = |code| Err(Error::new(code, "refused by the fake"));
         Ok(match request {
-            Request::Reshape(_) | Request::Transfer(_) | Request::Inspect(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::Backup(_) | Request::BackupRead(_) | Request::WriteBackAll(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::Add(_) | Request::GetOrFill(_) | Request::MultiGet(_) | Request::MultiPut(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
-            Request::Cancel(_) | Request::ForceRelease(_) | Request::Fence(_) | Request::Observe(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::ExplainLock(_) | Request::ExplainClient(_) | Request::ListLocks(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
                 Response::Enqueue(Enqueued { id: index, ..Enqueued::default() })
@@ -188,36 +171,6 @@ impl World {
                     Some(at) => Response::Ack(Acked { id: self.in_flight.remove(at).1.id }),
                     None => return refuse(ErrorCode::NotInFlight),
                 }
-            }
-            Request::Extend(extend) => Response::Extend(Extended { id: extend.receipt.id }),
-            Request::Nack(nack) => {
-                let state = if nack.reject { MessageState::Dead } else { MessageState::Delayed };
-                Response::Nack(Nacked { state })
-            }
-            Request::AckMany(_) => Response::AckMany(AckedMany { refused: Vec::new() }),
-            Request::Declare(_) => Response::Declare(Declared { made: true }),
-            Request::Undeclare(_) => Response::Undeclare(Undeclared { was_declared: true }),
-            Request::SetFlow(_) => Response::SetFlow(FlowSet { before: Flow::Open }),
-            // In two goes, so that who purges has to ask again.
-            Request::Purge(_) => Response::Purge(Purged { messages: 2, more: index % 2 == 1 }),
-            Request::Redrive(redrive) => Response::Redrive(Redriven { messages: redrive.count_max.min(3), more: true }),
-            Request::Peek(peek) => Response::Peek(self.peek(&peek)),
-            Request::ListQueues(list) => {
-                let line = |queue: &String| QueueLine { queue: queue.clone(), ready: 1, ..QueueLine::default() };
-                let here = self.queues.keys().filter(|queue| list.group == 0 && **queue > list.after);
-                Response::ListQueues(Queues { queues: here.map(line).collect(), more: false })
-            }
-            Request::ShowQueue(show) => {
-                let known = self.queues.contains_key(&show.queue);
-                let line = QueueLine { queue: if known { show.queue } else { String::new() }, ..QueueLine::default() };
-                Response::ShowQueue(QueueShown { line, policy: None, group: 2 })
-            }
-            Request::ExplainQueue(_) => {
-                let causes = vec![Cause::Paused, Cause::HeldByKeys { messages: 2, keys: 1 }];
-                Response::ExplainQueue(ExplainedQueue { summary: causes[0].to_string(), causes })
-            }
-            Request::HandOff(_) | Request::Subscribe(_) | Request::Credit(_) | Request::Unsubscribe(_) => {
-                return refuse(ErrorCode::InvalidArgument);
             }
             Request::Acquire(acquire) => {
                 if self.locks.contains_key(&acquire.lock) {
@@ -262,6 +215,43 @@ impl World {
             Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
             Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
             Request::Status(_) => Response::Status(self.status.clone()),
+            // Answered above, or nothing that REST asks for.
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    /// What queues offer beyond the contract.
+    fn answer_queue(&self, index: u64, request: &Request) -> Option<Response> {
+        Some(match request {
+            Request::Extend(extend) => Response::Extend(Extended { id: extend.receipt.id }),
+            Request::Nack(nack) => {
+                let state = if nack.reject { MessageState::Dead } else { MessageState::Delayed };
+                Response::Nack(Nacked { state })
+            }
+            Request::AckMany(_) => Response::AckMany(AckedMany { refused: Vec::new() }),
+            Request::Declare(_) => Response::Declare(Declared { made: true }),
+            Request::Undeclare(_) => Response::Undeclare(Undeclared { was_declared: true }),
+            Request::SetFlow(_) => Response::SetFlow(FlowSet { before: Flow::Open }),
+            // In two goes, so that who purges has to ask again.
+            Request::Purge(_) => Response::Purge(Purged { messages: 2, more: index % 2 == 1 }),
+            Request::Redrive(redrive) => Response::Redrive(Redriven { messages: redrive.count_max.min(3), more: true }),
+            Request::Peek(peek) => Response::Peek(self.peek(peek)),
+            Request::ListQueues(list) => {
+                let line = |queue: &String| QueueLine { queue: queue.clone(), ready: 1, ..QueueLine::default() };
+                let here = self.queues.keys().filter(|queue| list.group == 0 && **queue > list.after);
+                Response::ListQueues(Queues { queues: here.map(line).collect(), more: false })
+            }
+            Request::ShowQueue(show) => {
+                let known = self.queues.contains_key(&show.queue);
+                let line =
+                    QueueLine { queue: if known { show.queue.clone() } else { String::new() }, ..QueueLine::default() };
+                Response::ShowQueue(QueueShown { line, policy: None, group: 2 })
+            }
+            Request::ExplainQueue(_) => {
+                let causes = vec![Cause::Paused, Cause::HeldByKeys { messages: 2, keys: 1 }];
+                Response::ExplainQueue(ExplainedQueue { summary: causes[0].to_string(), causes })
+            }
+            _ => return None,
         })
     }
 

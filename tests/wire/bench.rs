@@ -73,7 +73,7 @@ impl Gateway for Held {
     async fn call(&self, request: Request, _: CallOptions) -> Result<Response, Error> {
         let name = name_of(&request);
         let answer = match &request {
-            Request::Enqueue(_) => Response::Enqueue(Enqueued { id: name.len() as u64 }),
+            Request::Enqueue(_) => Response::Enqueue(Enqueued { id: name.len() as u64, ..Enqueued::default() }),
             _ => {
                 let bytes = name.strip_prefix("now").and_then(|count| count.parse().ok()).unwrap_or(0);
                 let (version, state) = (Version::default(), LineState::S);

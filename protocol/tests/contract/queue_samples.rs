@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use trine_protocol::lock::{Release, Renew};
 use trine_protocol::queue::{
-    About, AckMany, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited, DeadLetter,
-    DeadReason, Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions, Enqueued, Expired,
-    ExplainQueue, ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues, LockStep,
-    MessageState, Nack, Nacked, Overflow, Peek, Peeked, PeekedMessage, Policy, Purge, Purged, QueueLine, QueueReceipt,
-    QueueShown, Queues, Receipt, Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue, Subscribe,
-    Subscribed, TenantWeight, Undeclare, Undeclared, Unsubscribe, Unsubscribed,
+    About, Ack, AckMany, AckWhich, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited,
+    DeadLetter, DeadReason, Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions,
+    Enqueued, Expired, ExplainQueue, ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues,
+    LockStep, MessageState, Nack, Nacked, Overflow, Peek, Peeked, PeekedMessage, Policy, Purge, Purged, QueueLine,
+    QueueReceipt, QueueShown, Queues, Receipt, Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue,
+    Subscribe, Subscribed, TenantWeight, Undeclare, Undeclared, Unsubscribe, Unsubscribed,
 };
 use trine_protocol::{ErrorCode, Request, Response};
 
@@ -55,7 +55,7 @@ fn hand_off() -> HandOff {
     HandOff {
         ack: Some(QueueReceipt { queue: "{a}orders".into(), receipt: RECEIPT }),
         enqueue: Some(Enqueue { queue: "{a}mails".into(), body: Bytes::from_static(b"hello"), ..Enqueue::default() }),
-        lock: Some(LockStep::Release(Release { lock: "{a}7".into(), client: "c1".into(), token: 44 })),
+        lock: Some(LockStep::Release(Release { lock: "{a}7".into(), client: "c1".into(), token: 44, ..Release::default() })),
     }
 }
 
@@ -68,11 +68,19 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         tenant: "eu".into(),
         ids: vec![41, 42],
     };
-    let renew = Renew { lock: "{a}7".into(), client: "c1".into(), token: 44, lease_ms: 10_000 };
+    let renew = Renew { lock: "{a}7".into(), client: "c1".into(), token: 44, lease_ms: 10_000, ..Renew::default() };
     let nack = Nack { queue: queue(), receipt: RECEIPT, delay_ms: Some(500), reason: "no JSON".into(), reject: true };
-    let with_options =
-        Enqueue { queue: queue(), body: Bytes::from_static(b"hello"), options: Some(Box::new(options())) };
+    let with_options = Enqueue {
+        queue: queue(),
+        body: Bytes::from_static(b"hello"),
+        options: Some(Box::new(options())),
+        ..Enqueue::default()
+    };
+    let ack = |which| Ack { queue: orders(), which, if_token: None };
     vec![
+        ("dequeue", Dequeue { queue: queue(), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into()),
+        ("ack", ack(AckWhich::Receipt { id: 41, token: 45 }).into()),
+        ("ack by body", ack(AckWhich::Body(Bytes::from_static(b"hello"))).into()),
         ("enqueue: everything", with_options.into()),
         ("dequeue: everything", whole.into()),
         ("extend", Extend { queue: queue(), receipt: RECEIPT, visibility_ms: 30_000 }.into()),

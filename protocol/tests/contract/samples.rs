@@ -17,7 +17,7 @@ use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
 use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
-use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
+use trine_protocol::queue::{Acked, Delivery, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
 
 mod locks;
@@ -178,21 +178,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
             "enqueue nothing",
             RequestHeader { remaining_ms: u32::MAX, session: u64::MAX, sequence: u64::MAX, acked_below: u64::MAX },
             Enqueue { queue: text("{é}"), ..Enqueue::default() }.into(),
-        ),
-        (
-            "dequeue",
-            HEADER,
-            Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into(),
-        ),
-        (
-            "ack",
-            HEADER,
-            Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 }, if_token: None }.into(),
-        ),
-        (
-            "ack by body",
-            HEADER,
-            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")), if_token: None }.into(),
         ),
         (
             "acquire",
