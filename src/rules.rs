@@ -78,6 +78,7 @@ pub enum Rule {
     DedupLeftOutOfSnapshots,
     /// A hand-off whose lock is not held acknowledges and enqueues all the same.
     HandOffHalfDone,
+
     // Locks.
     /// A lock is handed on as soon as one is free, to whoever is first, also where that one's own time is over by then.
     LapsedWaiterGranted,
@@ -85,8 +86,6 @@ pub enum Rule {
     LineJumped,
     /// An acquire that closes a cycle waits like any other.
     DeadlockSearch,
-    /// A cancelled acquire that arrives late waits all the same.
-    CancelledMayStillWait,
     /// A waiter that nobody asks about any more stays.
     SilentWaiterStays,
     /// The grant of a waiter is told to who waits there, and not kept for who asks again.

@@ -122,16 +122,14 @@ impl Ring {
     fn groups_of_hand_off<'a>(&self, hand_off: &'a HandOff) -> Vec<(&'a str, u32)> {
         let ack = hand_off.ack.as_ref().map(|ack| (ack.queue.as_str(), self.group_of_queue(&ack.queue)));
         let next = hand_off.enqueue.as_ref().map(|next| (next.queue.as_str(), self.group_of_queue(&next.queue)));
-        let mut locks: Vec<&str> = Vec::new();
-        match &hand_off.lock {
-            Some(LockStep::Release(release)) => {
-                locks.extend(release.also.iter().chain([&release.lock]).map(String::as_str))
-            }
-            Some(LockStep::Renew(renew)) => locks.extend(renew.also.iter().chain([&renew.lock]).map(String::as_str)),
-            None => {}
-        }
-        locks.extend(hand_off.enqueue.iter().flat_map(|next| &next.if_token).map(|of| of.lock.as_str()));
-        let locks = locks.into_iter().map(|lock| (lock, self.group_of_lock(lock)));
+        let demanded = hand_off.enqueue.as_ref().and_then(|next| next.if_token.as_ref()).map(|of| &of.lock);
+        let (lock, also) = match &hand_off.lock {
+            None => (None, &[][..]),
+            Some(LockStep::Release(release)) => (Some(&release.lock), &release.also[..]),
+            Some(LockStep::Renew(renew)) => (Some(&renew.lock), &renew.also[..]),
+        };
+        let locks = demanded.into_iter().chain(lock).chain(also);
+        let locks = locks.map(|lock| (lock.as_str(), self.group_of_lock(lock)));
         ack.into_iter().chain(next).chain(locks).collect()
     }
 
@@ -225,6 +223,7 @@ impl Ring {
             return self.check_hand_off(hand_off);
         }
         let locks: Vec<&String> = match request {
+            Request::HandOff(hand_off) => return self.check_hand_off(hand_off),
             Request::Acquire(acquire) => acquire.also.iter().collect(),
             Request::Release(release) => release.also.iter().collect(),
             Request::Renew(renew) => renew.also.iter().collect(),

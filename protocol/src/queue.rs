@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::lock::IfToken;
+
 pub use delivery::{AckMany, AckedMany, Extend, Extended, MessageState, Nack, Nacked, Receipt, RefusedReceipt};
 pub use hand_off::{HandOff, HandedOff, LockStep, QueueReceipt};
 pub use look::{

@@ -9,10 +9,11 @@ use crate::limits::{
     SESSION_MS_MIN, TTL_MS_MAX, VALUE_BYTES_MAX,
 };
 
+mod queue;
+
 use locks::if_token;
 
 mod locks;
-mod queue;
 
 impl Request {
     /// Looks whether every field is in its range.

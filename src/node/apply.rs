@@ -202,16 +202,10 @@ impl<R: Rules> Replica<R> {
                 let enqueued = enqueued.map(|(id, duplicate)| self.enqueued(id, duplicate));
                 Response::HandOff(HandedOff { acked, enqueued })
             }
-            Answer::Lock(lock::Answer::Granted(granted)) => Response::Acquire(granted),
-            Answer::Lock(lock::Answer::Released(released)) => Response::Release(released),
-            Answer::Lock(lock::Answer::Cancelled(cancelled)) => Response::Cancel(cancelled),
-            Answer::Lock(lock::Answer::Forced(forced)) => Response::ForceRelease(forced),
-            Answer::Lock(lock::Answer::Fenced(fenced)) => Response::Fence(fenced),
+            Answer::Lock(answer) => lock_response(answer)?,
             Answer::Reshaped(version) => Response::Reshape(trine_protocol::cluster::Reshaped { version }),
             Answer::Kept => Response::KeepAlive(trine_protocol::cluster::Kept {}),
-            Answer::Own(_) | Answer::Lock(lock::Answer::Waiting) => {
-                return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients"));
-            }
+            Answer::Own(_) => return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients")),
         })
     }
 
@@ -245,4 +239,15 @@ impl<R: Rules> Replica<R> {
         });
         Enqueued { id, duplicate, reached }
     }
+}
+
+fn lock_response(answer: lock::Answer) -> Result<Response, Error> {
+    Ok(match answer {
+        lock::Answer::Granted(granted) => Response::Acquire(granted),
+        lock::Answer::Released(released) => Response::Release(released),
+        lock::Answer::Cancelled(cancelled) => Response::Cancel(cancelled),
+        lock::Answer::Forced(forced) => Response::ForceRelease(forced),
+        lock::Answer::Fenced(fenced) => Response::Fence(fenced),
+        lock::Answer::Waiting => return Err(Error::new(ErrorCode::Internal, "an answer that is not for clients")),
+    })
 }

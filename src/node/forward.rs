@@ -19,14 +19,14 @@ use crate::rules::{Rule, Rules};
 use super::apply::Waiter;
 use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
-use super::look::{no_quorum, reads_queue};
+use super::lead;
+use super::look::no_quorum;
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
 use super::park::{self, without_session};
 use super::stream::Outgoing;
 use super::{Replica, Step};
 
-mod leading;
 mod waits;
 
 /// The requests of one node in one group that are not answered.
@@ -67,7 +67,6 @@ pub(super) enum Asked {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
     /// The agent has it.
     Cache { asked: Asked },
@@ -392,7 +391,6 @@ impl<R: Rules> Replica<R> {
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         self.dispatch(step, id);
     }
-
     fn release_place(&mut self, entry: &Entry) {
         if let Kind::Log { place: Some(place), client_session: false, .. } = &entry.kind {
             self.sequences.done(place.session, place.sequence);
@@ -492,15 +490,7 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let reads = |request: &Request| {
-            matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_) | Request::ListLocks(_))
-                || matches!(request, Request::ExplainLock(_) | Request::ExplainClient(_) | Request::Observe(_))
-        };
-        if reads(&forward.request)
-            || reads_queue(&forward.request)
-            || waits::milliseconds(&forward.request) > 0
-            || matches!(forward.request, Request::Transfer(_) | Request::Evacuate(_))
-        {
+        if lead::without_entry(&forward.request) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;

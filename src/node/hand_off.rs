@@ -64,12 +64,14 @@ impl Machine {
         Ok(Answer::HandedOff { acked, enqueued })
     }
 
-    /// Releases or renews a lock, if exactly that grant holds it.
+    /// Releases or renews locks, if exactly that grant holds them. Who waits for one gets it in the same entry.
     fn step_lock<R: Rules>(&mut self, at: At, by: lock::Caller, step: &LockStep) -> Result<(), Error> {
         let command = match step {
             LockStep::Renew(renew) => lock::Command::Renew(renew.clone()),
             LockStep::Release(release) => {
-                self.lock.demand(&release.lock, release.token)?;
+                for name in std::iter::once(&release.lock).chain(&release.also) {
+                    self.lock.check_held(name, &release.client, release.token)?;
+                }
                 lock::Command::Release(release.clone())
             }
         };

@@ -47,6 +47,7 @@ mod docs;
 mod field;
 mod io;
 mod lock;
+mod locks;
 mod node;
 mod openapi;
 mod problem;

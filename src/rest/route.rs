@@ -7,6 +7,8 @@ use trine_protocol::limits::{KEY_BYTES_MAX, LEASE_MS_MAX, NAME_BYTES_MAX, VISIBI
 use super::field::{Field, Kind, Presence};
 use super::queue_routes::QUEUE_ROUTES;
 
+mod locks;
+
 /// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -20,6 +22,10 @@ pub(crate) enum Operation {
     ExplainQueue,
     LockAcquire,
     LockRelease,
+    LockExplain,
+    LockRenew,
+    LockForce,
+    LockFence,
     CacheRead,
     CacheWrite,
     CacheWriteBack,
@@ -43,6 +49,9 @@ impl Operation {
                 | Self::Extend
                 | Self::LockAcquire
                 | Self::LockRelease
+                | Self::LockRenew
+                | Self::LockForce
+                | Self::LockFence
                 | Self::CacheWrite
                 | Self::CacheWriteBack
         )
@@ -157,6 +166,8 @@ const NAME: Kind = Kind::Name { bytes_max: NAME_BYTES_MAX };
 const KEY: Kind = Kind::Name { bytes_max: KEY_BYTES_MAX };
 pub(super) const NUMBER: Kind = Kind::Integer { min: 0, max: u64::MAX };
 const LEASE_SEC: Kind = Kind::Integer { min: 1, max: LEASE_MS_MAX as u64 / 1000 };
+/// Less than the longest deadline of a request: the answer has a way to go.
+const WAIT_MS: Kind = Kind::Integer { min: 0, max: 55_000 };
 const LEASE_SEC_DEFAULT: Presence = Presence::Default(10);
 
 pub(super) const QUEUE: Field =
@@ -264,19 +275,29 @@ const ROUTES: &[Route] = &[
         operation: Operation::LockAcquire,
         tag: "lock",
         id: "lock_acquire",
-        summary: "Takes a lock for a time. Nobody waits: a lock that anyone holds is refused.",
+        summary: "Takes a lock for a time. A lock that anyone holds is refused, unless there is time to wait for it.",
         query: &[],
         body: Some(&[
             LOCK_NAME,
             CLIENT_ID,
             field("timeout_sec", LEASE_SEC, LEASE_SEC_DEFAULT, "The lease in seconds; after it the lock is free."),
+            optional(
+                "wait_ms",
+                WAIT_MS,
+                "Milliseconds to wait for it, behind those who came before; without it, not at all.",
+            ),
+            optional("mode", Kind::Text, "`exclusive`, or `shared` with others who ask for it so."),
         ]),
         body_example: r#"{"lock_name": "demo", "client_id": "c1", "timeout_sec": 5}"#,
         answers: &[
             answer(200, "The lock is yours.", Form::Object(GRANT)),
             answer(307, "Only with `--redirect-locks`: another node leads; ask it.", Form::Detail),
             FOREIGN,
-            answer(409, "Somebody holds it, perhaps the same client.", Form::Detail),
+            answer(
+                409,
+                "Somebody holds it, perhaps the same client; or the time to wait is over, or the client would wait for itself.",
+                Form::Detail,
+            ),
         ],
     },
     Route {
@@ -305,6 +326,10 @@ const ROUTES: &[Route] = &[
             answer(409, "A later grant than that of the fencing token exists.", Form::Detail),
         ],
     },
+    locks::EXPLAIN,
+    locks::RENEW,
+    locks::FORCE,
+    locks::FENCE,
     Route {
         verb: Verb::Get,
         path: "/cache/read",

@@ -93,9 +93,9 @@ struct Session<G, S> {
     gateway: G,
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     in_flight_bytes: usize,
-    subscriptions: Subscriptions<G>,
-    /// What the node says unasked, once the client has said that it takes it.
+    /// What the node says unasked of copies, once the client has said that it takes it.
     pushes: Option<Pushes>,
+    subscriptions: Subscriptions<G>,
     /// The client sends nothing more, or nothing more is taken from it.
     ended: Option<End>,
     heard_us: u64,
@@ -132,7 +132,7 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             }
             let read = self.ended.is_none() && self.may_take();
             let answers = !self.in_flight.is_empty() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
-            let pushes = self.subscriptions.is_polling() && self.connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
+            let pushes = self.subscriptions.is_polling() && self.may_put();
             tokio::select! {
                 polled = self.subscriptions.polled(), if pushes && self.ended.is_none() => {
                     if let Some(pushed) = self.subscriptions.brought(polled) {

@@ -206,7 +206,12 @@ async fn a_hand_off_does_all_of_it_or_nothing() {
     let hand_off = |token: u64| HandOff {
         ack: Some(QueueReceipt { queue: queue.into(), receipt: delivery.receipt() }),
         enqueue: Some(Enqueue { queue: next.into(), body: "result".into(), ..Enqueue::default() }),
-        lock: Some(LockStep::Release(Release { lock: lock.into(), client: "worker1".into(), token, ..Release::default() })),
+        lock: Some(LockStep::Release(Release {
+            lock: lock.into(),
+            client: "worker1".into(),
+            token,
+            ..Release::default()
+        })),
     };
     // A lock that somebody else got meanwhile: nothing is acknowledged, nothing enqueued, nothing released.
     assert_eq!(client.hand_off(hand_off(grant.token - 1)).await.unwrap_err().code, ErrorCode::StaleToken);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
-use trine_protocol::lock::{Granted, Released};
+use trine_protocol::lock::{Fenced, ForceReleased, Granted, HolderView, LockExplained, Released};
 use trine_protocol::queue::{
     AckWhich, Acked, AckedMany, Cause, Declared, Delivery, Dequeued, Enqueued, ExplainedQueue, Extended, Flow, FlowSet,
     MessageState, Nacked, Peek, Peeked, PeekedMessage, Purged, QueueLine, QueueShown, Queues, Redriven, Undeclared,
@@ -141,9 +141,95 @@ impl World {
     fn answer(&mut self, request: Request) -> Result<Response, Error> {
         self.next += 1;
         let index = self.next;
-        if let Some(response) = self.answer_queue(index, &request) {
-            return Ok(response);
-        }
+        let refuse = |code| Err(Error::new(code, "refused by the fake"));
+        Ok(match request {
+            Request::Reshape(_) | Request::Transfer(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::Backup(_) | Request::BackupRead(_) | Request::WriteBackAll(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::Add(_) | Request::GetOrFill(_) | Request::MultiGet(_) | Request::MultiPut(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
+            request if request.command().module() == "queue" => return self.answer_queue(request, index),
+            request if request.command().module() == "lock" => return self.answer_lock(request, index),
+            Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
+                return refuse(ErrorCode::InvalidArgument);
+            }
+            Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
+            Request::Get(get) => self.get(&get.key),
+            Request::Put(put) => {
+                self.keys.insert(put.key, (put.value, LineState::M, true));
+                Response::Put(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::WriteBack(write_back) => match self.keys.get_mut(&write_back.key) {
+                Some((_, state, true)) => {
+                    *state = LineState::E;
+                    Response::WriteBack(WrittenBack { state: *state })
+                }
+                _ => return refuse(ErrorCode::NotWrittenHere),
+            },
+            Request::Delete(delete) => {
+                self.keys.remove(&delete.key);
+                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
+            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
+            Request::Status(_) => Response::Status(self.status.clone()),
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    fn answer_lock(&mut self, request: Request, index: u64) -> Result<Response, Error> {
+        let refuse = |code| Err(Error::new(code, "refused by the fake"));
+        Ok(match request {
+            Request::ExplainLock(explain) => {
+                let holder = self.locks.get(&explain.lock);
+                let view = |(client, token): &(String, u64)| HolderView {
+                    client: client.clone(),
+                    token: *token,
+                    ..HolderView::default()
+                };
+                let holders: Vec<HolderView> = holder.map(view).into_iter().collect();
+                let holders_total = holders.len() as u32;
+                Response::ExplainLock(LockExplained { holders, holders_total, ..LockExplained::default() })
+            }
+            Request::ForceRelease(force) => {
+                let holders = self.locks.remove(&force.lock).map(|(client, _)| client).into_iter().collect();
+                Response::ForceRelease(ForceReleased { holders, token: index })
+            }
+            Request::Fence(_) => Response::Fence(Fenced { before: 0 }),
+            Request::Acquire(acquire) => {
+                if self.locks.contains_key(&acquire.lock) {
+                    return refuse(ErrorCode::LockHeld);
+                }
+                let token = 40 << 48 | index;
+                self.locks.insert(acquire.lock, (acquire.client, token));
+                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() })
+            }
+            Request::Release(release) => match self.locks.get(&release.lock) {
+                None => Response::Release(Released { was_held: false, ..Released::default() }),
+                Some((client, _)) if *client != release.client => return refuse(ErrorCode::LockHeldByOther),
+                Some((_, token)) if ![0, *token].contains(&release.token) => return refuse(ErrorCode::StaleToken),
+                Some(_) => {
+                    self.locks.remove(&release.lock);
+                    Response::Release(Released { was_held: true, ..Released::default() })
+                }
+            },
+            Request::Renew(renew) => match self.locks.get(&renew.lock) {
+                Some((client, token)) if *client == renew.client && *token == renew.token => {
+                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
+                }
+                Some(_) => return refuse(ErrorCode::StaleToken),
+                None => return refuse(ErrorCode::LockNotHeld),
+            },
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    fn answer_queue(&mut self, request: Request, index: u64) -> Result<Response, Error> {
         let refuse = |code| Err(Error::new(code, "refused by the fake"));
         Ok(match request {
             Request::Enqueue(enqueue) => {
@@ -172,57 +258,6 @@ impl World {
                     None => return refuse(ErrorCode::NotInFlight),
                 }
             }
-            Request::Acquire(acquire) => {
-                if self.locks.contains_key(&acquire.lock) {
-                    return refuse(ErrorCode::LockHeld);
-                }
-                let token = 40 << 48 | index;
-                self.locks.insert(acquire.lock, (acquire.client, token));
-                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() })
-            }
-            Request::Release(release) => match self.locks.get(&release.lock) {
-                None => Response::Release(Released { was_held: false, ..Released::default() }),
-                Some((client, _)) if *client != release.client => return refuse(ErrorCode::LockHeldByOther),
-                Some((_, token)) if ![0, *token].contains(&release.token) => return refuse(ErrorCode::StaleToken),
-                Some(_) => {
-                    self.locks.remove(&release.lock);
-                    Response::Release(Released { was_held: true, ..Released::default() })
-                }
-            },
-            Request::Get(get) => self.get(&get.key),
-            Request::Put(put) => {
-                self.keys.insert(put.key, (put.value, LineState::M, true));
-                Response::Put(Written { version: Version { epoch: index, count: 0 } })
-            }
-            Request::WriteBack(write_back) => match self.keys.get_mut(&write_back.key) {
-                Some((_, state, true)) => {
-                    *state = LineState::E;
-                    Response::WriteBack(WrittenBack { state: *state })
-                }
-                _ => return refuse(ErrorCode::NotWrittenHere),
-            },
-            Request::Renew(renew) => match self.locks.get(&renew.lock) {
-                Some((client, token)) if *client == renew.client && *token == renew.token => {
-                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
-                }
-                Some(_) => return refuse(ErrorCode::StaleToken),
-                None => return refuse(ErrorCode::LockNotHeld),
-            },
-            Request::Delete(delete) => {
-                self.keys.remove(&delete.key);
-                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
-            }
-            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
-            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
-            Request::Status(_) => Response::Status(self.status.clone()),
-            // Answered above, or nothing that REST asks for.
-            _ => return refuse(ErrorCode::InvalidArgument),
-        })
-    }
-
-    /// What queues offer beyond the contract.
-    fn answer_queue(&self, index: u64, request: &Request) -> Option<Response> {
-        Some(match request {
             Request::Extend(extend) => Response::Extend(Extended { id: extend.receipt.id }),
             Request::Nack(nack) => {
                 let state = if nack.reject { MessageState::Dead } else { MessageState::Delayed };
@@ -235,7 +270,7 @@ impl World {
             // In two goes, so that who purges has to ask again.
             Request::Purge(_) => Response::Purge(Purged { messages: 2, more: index % 2 == 1 }),
             Request::Redrive(redrive) => Response::Redrive(Redriven { messages: redrive.count_max.min(3), more: true }),
-            Request::Peek(peek) => Response::Peek(self.peek(peek)),
+            Request::Peek(peek) => Response::Peek(self.peek(&peek)),
             Request::ListQueues(list) => {
                 let line = |queue: &String| QueueLine { queue: queue.clone(), ready: 1, ..QueueLine::default() };
                 let here = self.queues.keys().filter(|queue| list.group == 0 && **queue > list.after);
@@ -243,15 +278,14 @@ impl World {
             }
             Request::ShowQueue(show) => {
                 let known = self.queues.contains_key(&show.queue);
-                let line =
-                    QueueLine { queue: if known { show.queue.clone() } else { String::new() }, ..QueueLine::default() };
+                let line = QueueLine { queue: if known { show.queue } else { String::new() }, ..QueueLine::default() };
                 Response::ShowQueue(QueueShown { line, policy: None, group: 2 })
             }
             Request::ExplainQueue(_) => {
                 let causes = vec![Cause::Paused, Cause::HeldByKeys { messages: 2, keys: 1 }];
                 Response::ExplainQueue(ExplainedQueue { summary: causes[0].to_string(), causes })
             }
-            _ => return None,
+            _ => return refuse(ErrorCode::InvalidArgument),
         })
     }
 

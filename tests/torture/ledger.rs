@@ -294,7 +294,7 @@ impl Ledger {
 
 #[test]
 fn what_is_missing_is_noticed_and_what_is_unknown_is_not() {
-    let delivery = |id, body: &Bytes| Delivery { id, token: 100, deliveries: 1, body: body.clone() };
+    let delivery = |id, body: &Bytes| Delivery { id, token: 100, deliveries: 1, body: body.clone(), attributes: None };
     let mut messages = Messages::default();
     let ((kept, kept_body), (lost, _), (unsure, unsure_body)) = (messages.send(), messages.send(), messages.send());
     messages.enqueued(kept, 10).unwrap();

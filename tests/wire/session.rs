@@ -17,7 +17,7 @@ fn get(key: impl Into<String>) -> Get {
 }
 
 fn enqueue(body: String) -> Enqueue {
-    Enqueue { queue: "q".into(), body: body.into() }
+    Enqueue { queue: "q".into(), body: body.into(), ..Enqueue::default() }
 }
 
 /// The next answer's id, and its error if it is one.

@@ -12,6 +12,8 @@ pub(super) struct Sample {
     pub(super) rate: f64,
     /// Median latency in milliseconds; None where nothing succeeded.
     pub(super) p50_ms: Option<f64>,
+    /// The latency that 1 % of the operations exceed.
+    pub(super) p99_ms: Option<f64>,
     /// Operations that failed, of all.
     pub(super) failed_share: f64,
     /// What failed operations said, one text of each kind.
@@ -47,6 +49,11 @@ impl Trials {
     /// The median over the runs of the median latency.
     pub(super) fn p50_ms(&self) -> Option<f64> {
         self.figure(|sample| sample.p50_ms)
+    }
+
+    /// The median over the runs of the 99th percentile.
+    pub(super) fn p99_ms(&self) -> Option<f64> {
+        self.figure(|sample| sample.p99_ms)
     }
 
     /// None where the system was away, or where a run has no such figure.
@@ -137,7 +144,13 @@ pub(super) mod tests {
         let mut trials = Trials::default();
         for (rate, p50_ms, failed_share) in samples {
             let errors = if *failed_share > 0.0 { vec!["NoLeader: none".into()] } else { Vec::new() };
-            trials.add(Ok(Sample { rate: *rate, p50_ms: Some(*p50_ms), failed_share: *failed_share, errors }));
+            trials.add(Ok(Sample {
+                rate: *rate,
+                p50_ms: Some(*p50_ms),
+                p99_ms: Some(4.0 * *p50_ms),
+                failed_share: *failed_share,
+                errors,
+            }));
         }
         trials
     }
@@ -203,7 +216,7 @@ pub(super) mod tests {
     #[test]
     fn nothing_done_is_no_ratio_of_infinity() {
         let mut nothing = Trials::default();
-        nothing.add(Ok(Sample { rate: 0.0, p50_ms: None, failed_share: 0.0, errors: Vec::new() }));
+        nothing.add(Ok(Sample { rate: 0.0, p50_ms: None, p99_ms: None, failed_share: 0.0, errors: Vec::new() }));
         let good = trials(&[(300.0, 2.0, 0.0)]);
         assert_eq!(comparison("queue-32", good.clone(), nothing.clone()).ratio(), None);
         assert_eq!(comparison("commit-1", good.clone(), nothing.clone()).ratio(), None);

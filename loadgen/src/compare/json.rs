@@ -10,9 +10,11 @@ struct Object<'a> {
     work: &'a str,
     ours: Option<f64>,
     ours_p50_ms: Option<f64>,
+    ours_p99_ms: Option<f64>,
     peer: &'a str,
     peer_rate: Option<f64>,
     peer_p50_ms: Option<f64>,
+    peer_p99_ms: Option<f64>,
     ratio: Option<f64>,
 }
 
@@ -29,9 +31,11 @@ pub(super) fn json(comparisons: &[Comparison]) -> String {
             work: comparison.row.name,
             ours: rounded(comparison.ours.rate(), 10.0),
             ours_p50_ms: rounded(comparison.ours.p50_ms(), 1000.0),
+            ours_p99_ms: rounded(comparison.ours.p99_ms(), 1000.0),
             peer: comparison.peer,
             peer_rate: rounded(comparison.theirs.rate(), 10.0),
             peer_p50_ms: rounded(comparison.theirs.p50_ms(), 1000.0),
+            peer_p99_ms: rounded(comparison.theirs.p99_ms(), 1000.0),
             ratio: rounded(comparison.ratio(), 1000.0),
         })
         .collect();
@@ -52,8 +56,8 @@ mod tests {
         ]);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!([
-            {"work": "queue-32", "ours": 300.0, "ours_p50_ms": 2.0, "peer": "etcd x3", "peer_rate": 100.0, "peer_p50_ms": 8.0, "ratio": 3.0},
-            {"work": "commit-1", "ours": 300.0, "ours_p50_ms": 2.0, "peer": "etcd x3", "peer_rate": null, "peer_p50_ms": null, "ratio": null},
+            {"work": "queue-32", "ours": 300.0, "ours_p50_ms": 2.0, "ours_p99_ms": 8.002, "peer": "etcd x3", "peer_rate": 100.0, "peer_p50_ms": 8.0, "peer_p99_ms": 32.0, "ratio": 3.0},
+            {"work": "commit-1", "ours": 300.0, "ours_p50_ms": 2.0, "ours_p99_ms": 8.002, "peer": "etcd x3", "peer_rate": null, "peer_p50_ms": null, "peer_p99_ms": null, "ratio": null},
         ]);
         assert_eq!(parsed, expected);
     }

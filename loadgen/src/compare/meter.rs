@@ -149,11 +149,13 @@ impl Meter {
         for part in &self.reports {
             report.merge(std::mem::take(&mut *part.lock().expect("nobody panics with it held")));
         }
-        let median_us = report.operations().next().map(|(_, operation)| operation.latency_us(0.5));
+        let latency_ms =
+            |share| report.operations().next().map(|(_, operation)| operation.latency_us(share) as f64 / 1000.0);
         let (done, failed) = (report.done() + load(&self.untimed), load(&self.failed));
         Sample {
             rate: per_second(load(&self.units), self.seconds),
-            p50_ms: median_us.map(|median_us| median_us as f64 / 1000.0),
+            p50_ms: latency_ms(0.5),
+            p99_ms: latency_ms(0.99),
             failed_share: failed as f64 / (done + failed).max(1) as f64,
             errors: self.texts.lock().expect("nobody panics with it held").values().cloned().collect(),
         }

@@ -86,9 +86,13 @@ fn say(row: &Row, run: u32, effort: Effort, contender: &Contender, sample: &Resu
     let (work, name) = (row.name, contender.name);
     match sample {
         Ok(sample) => {
-            let p50 = sample.p50_ms.map_or_else(|| "-".into(), |p50_ms| format!("{p50_ms:.3}"));
+            let shown = |ms: Option<f64>| ms.map_or_else(|| "-".into(), |ms| format!("{ms:.3}"));
+            let (p50, p99) = (shown(sample.p50_ms), shown(sample.p99_ms));
             let failed = sample.failed_share * 100.0;
-            eprintln!("{work} {run}/{runs} {name}: {:.0}/s, p50 {p50} ms, {failed:.2} % failed", sample.rate);
+            eprintln!(
+                "{work} {run}/{runs} {name}: {:.0}/s, p50 {p50} ms, p99 {p99} ms, {failed:.2} % failed",
+                sample.rate
+            );
             for error in &sample.errors {
                 eprintln!("{work} {run}/{runs} {name}: {error}");
             }

@@ -6,23 +6,15 @@ use crate::error::{Error, ErrorCode};
 use crate::limits::{
     LEASE_MS_MAX, LEFT_BYTES_MAX, LOCK_DELAY_MS_MAX, LOCKS_TOGETHER_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, PERMITS_MAX,
 };
-use crate::lock::{Acquire, IfToken, Mode};
+use crate::lock::{Acquire, IfToken, Mode, Release, Renew};
 
 impl Request {
     /// The part of [`Request::check`] that is about locks.
     pub(super) fn check_lock(&self) -> Result<(), Error> {
         match self {
             Self::Acquire(acquire) => acquire.check(),
-            Self::Release(release) => {
-                names(&release.lock, &release.also)?;
-                name("client", &release.client)?;
-                at_most("left", release.left.len(), LEFT_BYTES_MAX)
-            }
-            Self::Renew(renew) => {
-                names(&renew.lock, &renew.also)?;
-                name("client", &renew.client)?;
-                in_range("lease_ms", renew.lease_ms, 1, LEASE_MS_MAX)
-            }
+            Self::Release(one) => release(one),
+            Self::Renew(one) => renew(one),
             Self::Inspect(inspect) => name("lock", &inspect.lock),
             Self::Cancel(cancel) => {
                 names(&cancel.lock, &cancel.also)?;
@@ -68,6 +60,18 @@ impl Acquire {
         }
         Ok(())
     }
+}
+
+pub(super) fn release(release: &Release) -> Result<(), Error> {
+    names(&release.lock, &release.also)?;
+    name("client", &release.client)?;
+    at_most("left", release.left.len(), LEFT_BYTES_MAX)
+}
+
+pub(super) fn renew(renew: &Renew) -> Result<(), Error> {
+    names(&renew.lock, &renew.also)?;
+    name("client", &renew.client)?;
+    in_range("lease_ms", renew.lease_ms, 1, LEASE_MS_MAX)
 }
 
 /// A lock's name and those of the others.

@@ -1,8 +1,7 @@
 //! Ranges of the queue's requests.
 
-use super::locks::if_token;
+use super::locks::{self, if_token};
 use super::{as_u32, at_most, in_range, name, not_empty};
-use crate::command::Request;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{
     BATCH_MAX, CONSUMER_BYTES_MAX, CREDIT_MAX, DEDUP_ID_BYTES_MAX, DEDUP_WINDOW_MS_MAX, KEY_IN_FLIGHT_MAX,
@@ -139,8 +138,8 @@ pub(super) fn hand_off(hand_off: &HandOff) -> Result<(), Error> {
     ack.as_ref().map_or(Ok(()), |ack| name("queue", &ack.queue))?;
     next.as_ref().map_or(Ok(()), enqueue)?;
     match lock {
-        Some(LockStep::Release(release)) => Request::Release(release.clone()).check_lock(),
-        Some(LockStep::Renew(renew)) => Request::Renew(renew.clone()).check_lock(),
+        Some(LockStep::Release(release)) => locks::release(release),
+        Some(LockStep::Renew(renew)) => locks::renew(renew),
         None => Ok(()),
     }
 }

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use trine_protocol::lock::{Release, Renew};
 use trine_protocol::queue::{
-    About, Ack, AckMany, AckWhich, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited,
-    DeadLetter, DeadReason, Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions,
-    Enqueued, Expired, ExplainQueue, ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues,
-    LockStep, MessageState, Nack, Nacked, Overflow, Peek, Peeked, PeekedMessage, Policy, Purge, Purged, QueueLine,
+    About, AckMany, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited, DeadLetter,
+    DeadReason, Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions, Enqueued, Expired,
+    ExplainQueue, ExplainedQueue, Extend, Extended, Flow, FlowSet, HandOff, HandedOff, ListQueues, LockStep,
+    MessageState, Nack, Nacked, Overflow, Peek, Peeked, PeekedMessage, Policy, Purge, Purged, Pushed, QueueLine,
     QueueReceipt, QueueShown, Queues, Receipt, Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue,
     Subscribe, Subscribed, TenantWeight, Undeclare, Undeclared, Unsubscribe, Unsubscribed,
 };
-use trine_protocol::{ErrorCode, Request, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 const RECEIPT: Receipt = Receipt { id: 41, token: 45 };
 
@@ -55,7 +55,12 @@ fn hand_off() -> HandOff {
     HandOff {
         ack: Some(QueueReceipt { queue: "{a}orders".into(), receipt: RECEIPT }),
         enqueue: Some(Enqueue { queue: "{a}mails".into(), body: Bytes::from_static(b"hello"), ..Enqueue::default() }),
-        lock: Some(LockStep::Release(Release { lock: "{a}7".into(), client: "c1".into(), token: 44, ..Release::default() })),
+        lock: Some(LockStep::Release(Release {
+            lock: "{a}7".into(),
+            client: "c1".into(),
+            token: 44,
+            ..Release::default()
+        })),
     }
 }
 
@@ -76,11 +81,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         options: Some(Box::new(options())),
         ..Enqueue::default()
     };
-    let ack = |which| Ack { queue: orders(), which, if_token: None };
     vec![
-        ("dequeue", Dequeue { queue: queue(), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into()),
-        ("ack", ack(AckWhich::Receipt { id: 41, token: 45 }).into()),
-        ("ack by body", ack(AckWhich::Body(Bytes::from_static(b"hello"))).into()),
         ("enqueue: everything", with_options.into()),
         ("dequeue: everything", whole.into()),
         ("extend", Extend { queue: queue(), receipt: RECEIPT, visibility_ms: 30_000 }.into()),
@@ -190,9 +191,21 @@ fn causes() -> Vec<Cause> {
     ]
 }
 
-pub(crate) fn responses() -> Vec<(&'static str, Response)> {
+fn delivery() -> Delivery {
     let attributes = Some(Box::new(Attributes { priority: 7, key: "customer:9".into(), tenant: "eu".into() }));
-    let delivery = Delivery { id: 41, token: 45, deliveries: 2, body: Bytes::from_static(b"hello"), attributes };
+    Delivery { id: 41, token: 45, deliveries: 2, body: Bytes::from_static(b"hello"), attributes }
+}
+
+/// What a subscription is sent: deliveries, and its end.
+pub(crate) fn pushes() -> [(&'static str, Pushed); 2] {
+    let end = Error::new(ErrorCode::QueuePartitioned, "queue 'orders' has 3 partitions");
+    [
+        ("push: deliveries", Pushed { subscription: 7, deliveries: vec![delivery()], error: None }),
+        ("push: end of a subscription", Pushed { subscription: 7, deliveries: vec![], error: Some(end) }),
+    ]
+}
+
+pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     let refused = vec![RefusedReceipt { place: 1, code: ErrorCode::StaleReceipt }];
     let shown = QueueShown { line: line(), policy: Some(Box::new(policy())), group: 2 };
     let explained = |causes| ExplainedQueue { summary: "no quorum in group 2".into(), causes };
@@ -200,7 +213,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     let rest = first.split_off(10);
     vec![
         ("answer to enqueue, a duplicate", Response::Enqueue(Enqueued { duplicate: true, ..enqueued() })),
-        ("answer to dequeue, attributes", Response::Dequeue(Dequeued { deliveries: vec![delivery] })),
+        ("answer to dequeue, attributes", Response::Dequeue(Dequeued { deliveries: vec![delivery()] })),
         ("answer to extend", Response::Extend(Extended { id: 41 })),
         ("answer to nack", Response::Nack(Nacked { state: MessageState::Delayed })),
         ("answer to ack many", Response::AckMany(AckedMany { refused })),

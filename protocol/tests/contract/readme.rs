@@ -279,6 +279,8 @@ fn every_struct_and_enum_is_described_as_it_is() {
     check_cases::<cluster::NodeStanding>(&text, "");
     check_cases::<cluster::Reshaping>(&text, "");
     check_cases::<queue::AckWhich>(&text, "");
+    check_cases::<lock::Mode>(&text, "");
+    check_cases::<lock::Ending>(&text, "");
     check_cases::<queue::MessageState>(&text, "");
     check_cases::<queue::BackOff>(&text, "");
     check_cases::<queue::Overflow>(&text, "");
@@ -289,8 +291,6 @@ fn every_struct_and_enum_is_described_as_it_is() {
     check_cases::<queue::About>(&text, "");
     check_cases::<queue::Cause>(&text, "");
     check_cases::<queue::LockStep>(&text, "");
-    check_cases::<lock::Mode>(&text, "");
-    check_cases::<lock::Ending>(&text, "");
     check_cases::<cache::LineState>(&text, "");
     check_cases::<cache::Source>(&text, "");
     check_cases::<cache::OnlyIf>(&text, "");
@@ -311,10 +311,8 @@ fn fits(documented: &str, found: Type) -> bool {
         "`MessageState`" | "`Flow`" => found == Type::Text,
         "`AckWhich`" | "`Reshaping`" | "`LockStep`" => found == Type::Map(1),
         "`OnlyIf`" | "`Mode`" | "`About`" => matches!(found, Type::Text | Type::Map(1)),
-        "`Receipt`" | "`Policy`" | "`RedriveFilter`" | "`EnqueueOptions`" | "`Durability`" | "`QueueLine`" => {
-            matches!(found, Type::Array(_))
-        }
-        "`Error`" | "`QueueReceipt`" | "`Enqueue`" | "`Enqueued`" => matches!(found, Type::Array(_)),
+        "`Receipt`" | "`Policy`" | "`RedriveFilter`" | "`EnqueueOptions`" | "`Durability`" | "`QueueLine`"
+        | "`Error`" | "`QueueReceipt`" | "`Enqueue`" | "`Enqueued`" => matches!(found, Type::Array(_)),
         "`IfToken`" | "`Previous`" | "`HolderView`" | "`WaiterView`" | "`Got`" | "`CopyLease`" | "`HomeView`"
         | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
             matches!(found, Type::Array(_))

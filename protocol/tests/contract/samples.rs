@@ -16,8 +16,8 @@ use trine_protocol::cluster::{
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
-use trine_protocol::queue::{Acked, Delivery, Dequeued, Enqueue, Enqueued};
+use trine_protocol::lock::{Granted, IfToken, Inspected, Released};
+use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
 
 mod locks;
@@ -117,7 +117,7 @@ fn others() -> Vec<Sample> {
     let push = Frame { kind: Kind::Push, id: 0, command: 0x0901, body: Bytes::from_static(b"\x90") };
     let held = Error::new(ErrorCode::LockHeld, "lock 'demo' is held by 'c1'").with_hint("c1").retry_after(250);
     let bare = Error::new(ErrorCode::UnknownCommand, "");
-    vec![
+    let mut samples = vec![
         sample("ping", Frame::ping(7), empty()),
         sample("pong", Frame::pong(7), empty()),
         sample("push of a newer node", push.clone(), format!("{:?}", push.body)),
@@ -126,7 +126,12 @@ fn others() -> Vec<Sample> {
         sample("peer", Frame::peer(opaque.clone()), format!("{opaque:?}")),
         sample("error", Frame::error(7, 0x0301, &held), format!("{held:?}")),
         sample("error to an unknown command", Frame::error(u64::MAX, 0xffff, &bare), format!("{bare:?}")),
-    ]
+    ];
+    for (name, pushed) in queue_samples::pushes() {
+        let push = Push::from(pushed);
+        samples.push(sample(name, push.to_frame(), format!("{push:?}")));
+    }
+    samples
 }
 
 fn requests() -> Vec<(String, RequestHeader, Request)> {
@@ -168,7 +173,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("transfer", cache, Transfer { group: 2, node: text("node3") }.into()),
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
-        ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
         (
             "enqueue",
             HEADER,
@@ -180,20 +184,19 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
             Enqueue { queue: text("{é}"), ..Enqueue::default() }.into(),
         ),
         (
-            "acquire",
+            "dequeue",
             HEADER,
-            Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000, ..Acquire::default() }.into(),
+            Dequeue { queue: text("orders"), visibility_ms: 30_000, count_max: 10, ..Dequeue::default() }.into(),
         ),
         (
-            "release",
+            "ack",
             HEADER,
-            Release { lock: text("billing/7"), client: text("c1"), token: 99, ..Release::default() }.into(),
+            Ack { queue: text("orders"), which: AckWhich::Receipt { id: 41, token: 45 }, if_token: None }.into(),
         ),
         (
-            "renew",
+            "ack by body",
             HEADER,
-            Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000, ..Renew::default() }
-                .into(),
+            Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")), if_token: None }.into(),
         ),
         ("get", cache, Get { key: text("user:123") }.into()),
         ("put", cache, put.clone().into()),

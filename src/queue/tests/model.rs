@@ -201,8 +201,7 @@ impl Bench {
         let content = |body: u8| Bytes::from(vec![body; usize::from(body)]);
         let command = match op {
             Op::Enqueue { queue, body } => {
-                let (queue, body) = (name(*queue), content(*body));
-                Command::Enqueue(Enqueue { queue, body, ..Enqueue::default() })
+                Command::Enqueue(Enqueue { queue: name(*queue), body: content(*body), ..Enqueue::default() })
             }
             Op::Dequeue { queue, visibility_ms, count_max } => {
                 let (visibility_ms, count_max) = (*visibility_ms, *count_max);

@@ -82,7 +82,12 @@ fn policy() -> impl Strategy<Value = Policy> {
 
 fn command() -> impl Strategy<Value = Command> {
     let enqueue = (queue(), 0..4_usize, prop::option::of(options())).prop_map(|(queue, bytes, options)| {
-        Command::Enqueue(Enqueue { queue, body: Bytes::from(vec![0; bytes]), options: options.map(Box::new), if_token: None })
+        Command::Enqueue(Enqueue {
+            queue,
+            body: Bytes::from(vec![0; bytes]),
+            options: options.map(Box::new),
+            ..Enqueue::default()
+        })
     });
     let dequeue = (queue(), 1..120_u32, 1..4_u32).prop_map(|(queue, visibility_ms, count_max)| {
         let consumer = if count_max == 1 { "c".to_owned() } else { String::new() };

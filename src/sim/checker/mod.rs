@@ -113,7 +113,7 @@ fn lock_step(operation: &Operation, verdict: &Verdict) -> Option<(Operation, Ver
     let Request::HandOff(HandOff { lock: Some(step), .. }) = &operation.request else { return None };
     let (request, answer) = match step {
         LockStep::Release(release) => {
-            (release.clone().into(), Response::Release(Released { was_held: true, depth: 1 }))
+            (release.clone().into(), Response::Release(Released { was_held: true, depth: 0 }))
         }
         LockStep::Renew(renew) => {
             let granted = Granted { token: renew.token, lease_ms: renew.lease_ms, ..Granted::default() };

@@ -3,7 +3,9 @@
 //! A client asks under one of two kinds of names: one of its own for each acquire, so that the checker can tell every grant from every
 //! other, or one that it keeps, so that two clients who hold something and wait for each other are found out.
 
+use bytes::Bytes;
 use trine_protocol::lock::{Acquire, Cancel, Fence, ForceRelease, IfToken, Inspect, Mode, Release, Renew};
+use trine_protocol::queue::LockStep;
 use trine_protocol::{Request, Response};
 
 use super::{Client, Workload};
@@ -15,6 +17,9 @@ use crate::sim::random::Random;
 /// Permits of every semaphore.
 const PERMITS: u32 = 3;
 
+/// Longest session that anything is held through.
+const SHORT_MS: u32 = 10_000;
+
 /// A grant that a client has in hand.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -24,24 +29,8 @@ pub(super) struct Held {
     client: String,
     token: u64,
     mode: Mode,
-}
-
-impl Held {
-    pub(super) fn group(&self) -> GroupId {
-        self.group
-    }
-
-    /// What gives it back.
-    pub(super) fn release(self) -> Release {
-        let Self { lock, also, client, token, .. } = self;
-        Release { lock, client, token, also, ..Release::default() }
-    }
-
-    /// What starts its lease anew.
-    pub(super) fn renew(self, lease_ms: u32) -> Renew {
-        let Self { lock, also, client, token, .. } = self;
-        Renew { lock, client, token, lease_ms, also }
-    }
+    /// It may be held more than once.
+    entered_again: bool,
 }
 
 /// An acquire that a client does not wait for any more, and does not know the end of.
@@ -72,7 +61,8 @@ impl Workload {
 
     fn next_acquire(&mut self, random: &mut Random, client: usize, group: GroupId) -> Acquire {
         self.values += 1;
-        let has_session = self.clients[client].sessions.is_some();
+        let session = self.clients[client].sessions.as_ref().and_then(|sessions| sessions.get(&group));
+        let session_ms = session.map(|session| session.timeout_ms).filter(|timeout_ms| *timeout_ms <= SHORT_MS);
         let keeps_its_name = random.chance(400);
         let holder = if keeps_its_name { format!("c{client}") } else { format!("c{client}-{}", self.values) };
         let semaphore = random.chance(200);
@@ -96,7 +86,10 @@ impl Workload {
         if random.chance(100) {
             acquire.delay_ms = random.between(50, 500) as u32;
         }
-        acquire.through_session = has_session && random.chance(50);
+        // What is held through a session that lives for long would hold up everybody who comes after its client.
+        if let Some(session_ms) = session_ms.filter(|_| random.chance(100)) {
+            (acquire.through_session, acquire.lease_ms) = (true, session_ms);
+        }
         acquire
     }
 
@@ -104,13 +97,14 @@ impl Workload {
         let position = random.below(in_hand) as usize;
         let locks = &mut self.clients[client].locks;
         let held = locks[position].clone();
-        let Held { group, lock, also, client: holder, token, mode } = held;
+        let Held { group, lock, also, client: holder, token, mode, .. } = held;
         match random.below(100) {
             0..35 => {
                 let lease_ms = random.between(100, 2_000) as u32;
                 (group, Renew { lock, client: holder, token, lease_ms, also }.into())
             }
             35..42 if also.is_empty() && !matches!(mode, Mode::Permits { .. }) => {
+                locks[position].entered_again = true;
                 let acquire = Acquire { mode, reenter: token, ..Acquire::new(lock, holder, 500) };
                 (group, acquire.into())
             }
@@ -122,6 +116,21 @@ impl Workload {
                 (group, Release { lock, client: holder, token, left, also }.into())
             }
         }
+    }
+
+    /// What a hand-off does with a grant in hand. Of one that was entered again its answer would not say whether it is over.
+    pub(super) fn lock_step(&mut self, random: &mut Random, client: usize, group: GroupId) -> Option<LockStep> {
+        let locks = &mut self.clients[client].locks;
+        let fits = |held: &Held| held.group == group && !held.entered_again;
+        let position = locks.iter().position(fits).filter(|_| random.chance(700))?;
+        let Held { lock, also, client, token, .. } = locks.remove(position);
+        let left = Bytes::new();
+        Some(match random.below(4) {
+            // The token of no grant: nothing of the hand-off may happen.
+            0 => LockStep::Release(Release { lock, client, token: token - 1, left, also }),
+            1 => LockStep::Renew(Renew { lock, client, token, lease_ms: random.between(100, 2_000) as u32, also }),
+            _ => LockStep::Release(Release { lock, client, token, left, also }),
+        })
     }
 
     /// A grant in hand, for a write that demands it.
@@ -157,6 +166,7 @@ impl Client {
                     client: acquire.client.clone(),
                     token: granted.token,
                     mode: acquire.mode,
+                    entered_again: false,
                 });
             }
             (Request::Acquire(acquire), Verdict::Unknown) if acquire.wait_ms > 0 => {

@@ -4,10 +4,9 @@
 //! with an even one tenants that take turns; every job dies after [`DELIVERIES_MAX`] deliveries, and some are scheduled for long after the run.
 
 use trine_protocol::Request;
-use trine_protocol::lock::Release;
 use trine_protocol::queue::{
     About, AckMany, BackOff, Declare, Delivery, Dequeue, Enqueue, EnqueueOptions, ExplainQueue, Extend, HandOff,
-    ListQueues, LockStep, MessageState, Nack, Peek, Policy, QueueReceipt, Receipt, Redrive, ShowQueue,
+    ListQueues, MessageState, Nack, Peek, Policy, QueueReceipt, Receipt, Redrive, ShowQueue,
 };
 
 use super::{Workload, name};
@@ -136,20 +135,7 @@ impl Workload {
         let next = name('j', group, random.below(self.names));
         let body = self.value(random);
         let enqueue = Enqueue { queue: next, body, options: Some(Box::new(options)), ..Enqueue::default() };
-        let locks = &mut self.clients[client].locks;
-        let position = locks.iter().position(|held| held.group() == group).filter(|_| random.chance(700));
-        let lock = position.map(|position| {
-            let held = locks.remove(position);
-            match random.below(4) {
-                // The token of no grant: nothing of the hand-off may happen.
-                0 => {
-                    let release = held.release();
-                    LockStep::Release(Release { token: release.token - 1, ..release })
-                }
-                1 => LockStep::Renew(held.renew(random.between(100, 2_000) as u32)),
-                _ => LockStep::Release(held.release()),
-            }
-        });
+        let lock = self.lock_step(random, client, group);
         HandOff { ack: Some(QueueReceipt { queue, receipt: delivery.receipt() }), enqueue: Some(enqueue), lock }
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! let guard = client.lock("billing/{run}").holder("worker-7").acquire().await?;
 //! // The token goes along with what is done: what the lock protects refuses a late one.
-//! client.call(Enqueue { queue: "{run}invoices".into(), body: "7".into(), if_token: Some(guard.if_token()) }).await?;
+//! let if_token = Some(guard.if_token());
+//! client.call(Enqueue { queue: "{run}invoices".into(), body: "7".into(), if_token, ..Enqueue::default() }).await?;
 //! guard.check()?;
 //! guard.release().await?;
 //! # Ok(())

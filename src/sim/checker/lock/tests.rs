@@ -150,8 +150,13 @@ fn a_write_under_a_token_is_not_done_after_a_later_grant() {
     history.run(1, enqueue(5), Response::Enqueue(Enqueued { id: 6, ..Enqueued::default() })).unwrap();
     let on_its_way = history.send(2, enqueue(5));
     history.run(50, acquire("b", 10), granted(7, 10)).unwrap();
-    history.end(60, &on_its_way, Verdict::Answered(Response::Enqueue(Enqueued { id: 8, ..Enqueued::default() }))).unwrap();
-    rejected(history.run(70, enqueue(5), Response::Enqueue(Enqueued { id: 9, ..Enqueued::default() })), "token 7 was granted to b");
+    history
+        .end(60, &on_its_way, Verdict::Answered(Response::Enqueue(Enqueued { id: 8, ..Enqueued::default() })))
+        .unwrap();
+    rejected(
+        history.run(70, enqueue(5), Response::Enqueue(Enqueued { id: 9, ..Enqueued::default() })),
+        "token 7 was granted to b",
+    );
 }
 
 #[test]

@@ -1,4 +1,11 @@
-//! What a leader does without an entry of the log: linearizable reads, parking who waits, and handing over.
+//! What a leader does without an entry of the log: reads that are as new as if they had gone through it, dequeues that wait, and handing its
+//! office over.
+//!
+//! A read waits for the word of a majority that this node still leads ([`crate::raft`]), and is answered from the state as it is then. It keeps its
+//! place among the commands of its node, so that whoever writes and then asks finds what was written.
+//!
+//! # Invariants
+//! - Who does not lead answers no read: it says who does.
 
 use trine_protocol::cache::Keys;
 use trine_protocol::cluster::{BackupBegun, Transferring};
@@ -7,11 +14,29 @@ use trine_protocol::lock::Inspected;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::ids::NodeId;
-use crate::node::apply::Read;
-use crate::node::look::reads_queue;
-use crate::node::message::{Forward, GroupMessage};
-use crate::node::{Replica, Step};
 use crate::rules::Rules;
+
+use super::apply::Read;
+use super::look::reads_queue;
+use super::message::{Forward, GroupMessage};
+use super::{Replica, Step};
+
+/// Whether a request makes no entry of the log, or none before there is something for it.
+pub(super) fn without_entry(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Inspect(_)
+            | Request::Backup(_)
+            | Request::ListKeys(_)
+            | Request::ListLocks(_)
+            | Request::ExplainLock(_)
+            | Request::ExplainClient(_)
+            | Request::Observe(_)
+            | Request::Transfer(_)
+            | Request::Evacuate(_)
+    ) || reads_queue(request)
+        || matches!(request, Request::Dequeue(dequeue) if dequeue.wait_ms > 0)
+}
 
 impl<R: Rules> Replica<R> {
     /// What the leader does without an entry of the log: linearizable reads, and handing over.
@@ -71,7 +96,7 @@ impl<R: Rules> Replica<R> {
     }
 
     /// A read may be answered from the state as it is now.
-    pub(in crate::node) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
+    pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
         let Some(read) = self.member.reads.remove(&ticket) else { return };
         if self.read_locks(step, &read).is_some() {
             return;
