@@ -19,7 +19,8 @@
 //! - While a client may have a copy of a key, nothing leaves for the home that says that this node's line is gone or changed, and no
 //!   client of this node writes the key.
 //! - While any client may have any copy, this node asks for no new bus lease and does not leave the bus. One that starts does not know
-//!   what clients of its earlier life still have, and waits for as long as a lease of theirs can last.
+//!   what clients of its earlier life still have, and waits for as long as a lease of theirs can last; until then it says of no line that it
+//!   is gone.
 //! - A copy is given only of a line that is there, with nothing on its way that would change it; so whatever changes it later comes by here.
 //! - While a notice is out, the lease of its client is not prolonged: a client that does not answer holds a write up for one lease.
 //!
@@ -277,7 +278,7 @@ impl<R: Rules> Copies<R> {
     fn is_open(&self, now_us: u64, message: &ToHome) -> bool {
         match gate(message) {
             Gate::Open => true,
-            Gate::Key(key) => !self.keys.contains_key(key),
+            Gate::Key(key) => !self.keys.contains_key(key) && now_us >= self.unknown_until_us,
             Gate::All => self.holders.is_empty() && now_us >= self.unknown_until_us,
         }
     }

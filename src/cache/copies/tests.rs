@@ -175,10 +175,11 @@ fn a_node_that_starts_waits_for_copies_that_it_does_not_know_of() {
     let mut copies: Copies<Faithful> = Copies::new(GroupId(0), 10_000, 1_000, true);
     let mut out = CopiesOut::default();
     assert_eq!(copies.pass(2_000, register(1), &mut out), None);
+    assert_eq!(copies.pass(2_000, gone("k"), &mut out), None, "a client may have a copy of it from the life before");
     copies.tend(1_000 + LEASE_US + LEASE_US / 100 - 1, &mut out);
     assert_eq!(out.to_home, []);
     copies.tend(1_000 + LEASE_US + LEASE_US / 100, &mut out);
-    assert_eq!(out.to_home, [register(1)]);
+    assert_eq!(out.to_home, [register(1), gone("k")]);
     let mut new: Copies<Faithful> = Copies::new(GroupId(0), 10_000, 1_000, false);
     assert!(new.pass(2_000, register(1), &mut out).is_some(), "a node's first life");
 }
