@@ -29,6 +29,10 @@ use crate::node::roster::{Listed, NODES_MAX};
 pub const GROUPS_DEFAULT: u32 = 3;
 /// Voters of a group where nothing else is said: one may fail.
 pub const REPLICAS_DEFAULT: u32 = 3;
+/// MiB of memory that a node is sized for where nothing else is said.
+pub const MEMORY_MB_DEFAULT: u32 = 1024;
+/// The least that it can be told: below this a node would wait for its disk at every turn.
+pub const MEMORY_MB_MIN: u32 = 64;
 /// Members of a cluster: every node is on the bus of every group and connected to every other node.
 pub const MEMBERS_MAX: usize = NODES_MAX;
 
@@ -87,6 +91,10 @@ pub struct ServeArgs {
     /// more than once.
     #[arg(long, env = "TRINE_WRITE_THROUGH", value_name = "PREFIX", value_delimiter = ' ')]
     pub write_through: Vec<String>,
+    /// MiB of memory that this node sizes its caches and buffers for, 64 or more. State is not bounded by it: the index of queues, locks, the
+    /// cache's main memory.
+    #[arg(long, env = "TRINE_MEMORY_MB", default_value_t = MEMORY_MB_DEFAULT, value_name = "MIB", value_parser = clap::value_parser!(u32).range(i64::from(MEMORY_MB_MIN)..))]
+    pub memory_mb: u32,
     /// Secret that clients and peers must show.
     #[arg(long, env = "TRINE_CREDENTIALS", hide_env_values = true, value_name = "SECRET")]
     pub credentials: Option<String>,
@@ -248,6 +256,8 @@ pub struct ServeConfig {
     pub main_memory_ca: Option<PathBuf>,
     /// Cache keys that begin so are written through.
     pub write_through: Vec<String>,
+    /// MiB of memory that caches and buffers are sized for.
+    pub memory_mb: u32,
     /// What clients and peers must show; empty where nothing.
     pub credentials: Bytes,
     /// Times that replace the defaults.
@@ -282,6 +292,7 @@ impl ServeConfig {
             main_memory: args.main_memory,
             main_memory_ca: args.main_memory_ca,
             write_through: args.write_through,
+            memory_mb: args.memory_mb,
             credentials: args.credentials.map(Bytes::from).unwrap_or_default(),
             timing: args.timing,
             members,

@@ -102,6 +102,8 @@ rare! {
     RecordCarried "storage: what counts in an old segment is copied to the end";
     SegmentRemoved "storage: a segment in which nothing counts is removed";
     Rotated "storage: a segment is full";
+    BodyCarried "storage: a body is copied out of a mostly dead file";
+    BodyFileRemoved "storage: a file in which no body lives is removed";
 }
 
 thread_local! {

@@ -61,9 +61,12 @@ pub fn decode<T: serde::de::DeserializeOwned>(key: &[u8], value: &[u8]) -> Resul
 
 /// The records of a state as the bytes of a snapshot: a MessagePack array of (key, value), both as `bin`.
 ///
-/// It is written by hand, one pair after the other, so that no second copy of all records is made on the way.
-pub fn encode_records<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Bytes {
-    let mut pairs = Vec::new();
+/// It is written by hand, one pair after the other, into room that is measured first: a snapshot may have the bodies of a deep queue,
+/// and no second copy of them is made on the way.
+pub fn encode_records<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Bytes {
+    let length: usize = records.clone().map(|(key, value)| key.len() + value.len() + PAIR_BYTES).sum();
+    let mut pairs = Vec::with_capacity(length + HEAD_BYTES);
+    pairs.extend_from_slice(&[ARRAY_32, 0, 0, 0, 0]);
     let mut count = 0u32;
     for (key, value) in records {
         pairs.push(PAIR);
@@ -71,20 +74,18 @@ pub fn encode_records<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -
         put_bin(&mut pairs, value);
         count = count.checked_add(1).expect("4 billion records do not fit a snapshot's bytes");
     }
-    let mut bytes = Vec::with_capacity(pairs.len() + 5);
-    bytes.push(ARRAY_32);
-    bytes.extend_from_slice(&count.to_be_bytes());
-    bytes.extend_from_slice(&pairs);
-    Bytes::from(bytes)
+    pairs[1..HEAD_BYTES].copy_from_slice(&count.to_be_bytes());
+    Bytes::from(pairs)
 }
 
-/// Reads back what [`encode_records`] made. Nothing at all is no records: a group that has never had any.
+/// Reads back what [`encode_records`] made; values are parts of `bytes`, not copies. Nothing at all is no records: a group that has never
+/// had any.
 ///
 /// # Errors
 /// Where the bytes are no such array, keys are not in strictly rising order, or bytes are left over.
-pub fn decode_records(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>, BadRecord> {
+pub fn decode_records(bytes: &Bytes) -> Result<Vec<(Vec<u8>, Bytes)>, BadRecord> {
     let mut records: Vec<(Vec<u8>, Bytes)> = Vec::new();
-    let mut rest = bytes;
+    let mut rest = bytes.as_ref();
     if rest.is_empty() {
         return Ok(records);
     }
@@ -104,7 +105,7 @@ pub fn decode_records(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>, BadRecord> 
         if !records.is_empty() && key <= last {
             return Err(bad(key, "the key is not above the one before it"));
         }
-        records.push((key.to_vec(), Bytes::copy_from_slice(value)));
+        records.push((key.to_vec(), bytes.slice_ref(value)));
     }
     match rest {
         [] => Ok(records),
@@ -112,6 +113,10 @@ pub fn decode_records(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>, BadRecord> 
     }
 }
 
+/// Bytes of a pair beside its key and value: three markers and two lengths.
+const PAIR_BYTES: usize = 11;
+/// Bytes before the first pair.
+const HEAD_BYTES: usize = 5;
 /// MessagePack's marker of an array with a length of 32 bits.
 const ARRAY_32: u8 = 0xdd;
 /// MessagePack's marker of an array of two.
@@ -162,11 +167,11 @@ mod tests {
         let bytes = encoded(&sample());
         assert_eq!(decode_records(&bytes).unwrap(), sample());
         for length in 1..bytes.len() {
-            assert!(decode_records(&bytes[..length]).is_err(), "cut to {length} bytes");
+            assert!(decode_records(&bytes.slice(..length)).is_err(), "cut to {length} bytes");
         }
-        let longer = [&bytes[..], &[0]].concat();
+        let longer = Bytes::from([&bytes[..], &[0]].concat());
         assert!(decode_records(&longer).is_err());
-        assert_eq!(decode_records(&[]).unwrap(), []);
+        assert_eq!(decode_records(&Bytes::new()).unwrap(), []);
     }
 
     #[test]
@@ -182,6 +187,6 @@ mod tests {
         let mut twice = sample();
         twice.swap(1, 2);
         assert!(decode_records(&encoded(&twice)).is_err());
-        assert!(decode_records(b"\xdd\xff\xff\xff\xff").is_err());
+        assert!(decode_records(&Bytes::from_static(b"\xdd\xff\xff\xff\xff")).is_err());
     }
 }

@@ -86,8 +86,6 @@ pub enum Rule {
     LineJumped,
     /// An acquire that closes a cycle waits like any other.
     DeadlockSearch,
-    /// A cancelled acquire that arrives late waits all the same.
-    CancelledMayStillWait,
     /// A waiter that nobody asks about any more stays.
     SilentWaiterStays,
     /// The grant of a waiter is told to who waits there, and not kept for who asks again.

@@ -54,6 +54,13 @@ impl Ended {
         serde_json::from_slice(&self.out).unwrap()
     }
 
+    /// Its arguments were refused, in words that these are among.
+    #[track_caller]
+    fn is_refused(&self, word: &str) {
+        assert_eq!((self.code, self.out.len()), (USAGE, 0), "{self:?}");
+        assert!(self.complaint.contains(word), "{self:?}");
+    }
+
     /// It failed with this code, one line that has all the words, and nothing on standard output.
     #[track_caller]
     fn complains(&self, code: i32, words: &[&str]) {
@@ -272,7 +279,7 @@ async fn what_a_message_is_given_goes_to_the_node() {
     let options = enqueue.options.expect("it has options");
     assert_eq!((options.priority, options.key.as_str(), options.tenant.as_str()), (7, "k", "t"));
     assert_eq!((options.delay_ms, options.ttl_ms, options.dedup_id.as_str()), (5, 60, "d"));
-    node.trine("queue push orders hello --priority 32").await.complains(USAGE, &["32"]);
+    node.trine("queue push orders hello --priority 32").await.is_refused("32");
     let pulled = node.trine("queue pull orders --wait-ms 100 --consumer me").await;
     let (receipt, _) = pulled.text().split_once('\t').unwrap();
     let Some(Request::Dequeue(dequeue)) = node.fake.last_asked() else { panic!("no dequeue") };
@@ -301,12 +308,12 @@ async fn a_queue_is_declared_paused_drained_and_emptied() {
     for (wrong, why) in
         [("--back-off 1:2:3:4", "three"), ("--back-off x", "x"), ("--fair --weight eu", "TENANT=WEIGHT")]
     {
-        node.trine(&format!("queue declare orders {wrong}")).await.complains(USAGE, &[why]);
+        node.trine(&format!("queue declare orders {wrong}")).await.is_refused(why);
     }
     assert_eq!(node.trine("queue pause orders").await.text(), "paused\n");
     assert_eq!(node.trine("queue pause orders --off").await.text(), "open\n");
     assert_eq!(node.trine("queue drain orders").await.text(), "draining\n");
-    node.trine("queue purge orders").await.complains(USAGE, &["--accept-loss"]);
+    node.trine("queue purge orders").await.is_refused("--accept-loss");
     assert!(node.trine("queue purge orders --state dead --accept-loss").await.text().starts_with("purged "));
     let redriven = node.trine("queue redrive orders --reason rejected --per-second 10 --count 2 --json").await.json();
     assert_eq!((&redriven["messages"], &redriven["more"]), (&json!(2), &json!(true)));

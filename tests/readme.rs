@@ -37,6 +37,8 @@ fn limits_are_those_of_the_code() {
         ("LOCKS_MAX", trine::lock::LOCKS_MAX),
         ("MESSAGES_MAX", trine::queue::MESSAGES_MAX),
         ("QUEUES_MAX", trine::queue::QUEUES_MAX),
+        ("POLLS_MAX", trine::node::POLLS_MAX),
+        ("DEDUP_IDS_MAX", trine::queue::DEDUP_IDS_MAX),
     ];
     for row in rows {
         let name = quoted(row[0])[0];

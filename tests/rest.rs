@@ -12,3 +12,5 @@ mod http;
 mod input;
 #[path = "rest/limits.rs"]
 mod limits;
+#[path = "rest/queues.rs"]
+mod queues;

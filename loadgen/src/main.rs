@@ -5,9 +5,10 @@
 //! With `--verify` it also looks for what must never happen, such as a confirmed message that is gone, and ends with exit
 //! code 1 where it finds any.
 //!
-//! `compare` does the same work on Trine and on other systems, in turn.
+//! `compare` does the same work on Trine and on other systems, in turn. `backlog` starts a cluster of its own and measures a deep queue.
 
 mod arguments;
+mod backlog;
 mod cache;
 mod checks;
 mod clock;
@@ -56,6 +57,8 @@ enum Command {
     Rest(RestCommand),
     /// The same work on Trine and on other systems, in turn.
     Compare(compare::Arguments),
+    /// A deep backlog: fill, restart, drain.
+    Backlog(backlog::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +151,7 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
             drive("rest", workload, load, rest.all_users(), 1).await?
         }
         Command::Compare(arguments) => return Ok(compare::main(arguments).await),
+        Command::Backlog(arguments) => return backlog::main(arguments).await,
     };
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

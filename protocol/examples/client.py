@@ -208,11 +208,9 @@ class Connection:
                     why = str(TrineError.of(body))
                     break
                 elif kind == PUSH and command == PUSHED:
-                    subscription, deliveries = fields(body, 2)
+                    subscription, deliveries, ended = fields(body, 2, None)
                     if subscription in self.subscriptions:
-                        self.subscriptions[subscription].put_nowait(deliveries)
-                elif kind == ERROR and identity in self.subscriptions and identity not in self.waiting:
-                    self.subscriptions.pop(identity).put_nowait(TrineError.of(body))
+                        self.subscriptions[subscription].put_nowait(TrineError.of(ended) if ended else deliveries)
                 elif kind in (RESPONSE, ERROR) and identity in self.waiting and not self.waiting[identity].done():
                     answer = self.waiting[identity]
                     answer.set_result(body) if kind == RESPONSE else answer.set_exception(TrineError.of(body))

@@ -219,6 +219,9 @@ impl Ring {
     /// `NotColocated`, with the first name that is not.
     pub fn check_colocated(&self, request: &Request) -> Result<(), Error> {
         let Some(group) = self.group_of_request(request) else { return Ok(()) };
+        if let Request::HandOff(hand_off) = request {
+            return self.check_hand_off(hand_off);
+        }
         let locks: Vec<&String> = match request {
             Request::HandOff(hand_off) => return self.check_hand_off(hand_off),
             Request::Acquire(acquire) => acquire.also.iter().collect(),

@@ -198,7 +198,7 @@ pub(super) struct PushOptions {
 }
 
 impl PushOptions {
-    fn to_wire(self) -> EnqueueOptions {
+    fn into_wire(self) -> EnqueueOptions {
         let Self { priority, key, tenant, delay_ms, ttl_ms, dedup_id } = self;
         EnqueueOptions { priority, key, tenant, delay_ms, ttl_ms, dedup_id, ..EnqueueOptions::default() }
     }
@@ -235,7 +235,9 @@ impl QueueCommand {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Push { queue, message, if_token, options, client } => {
-                push(queue, message, if_token, options, client).await
+                let (body, options) = (value_or_input(message)?, options.into_wire());
+                let options = (options != EnqueueOptions::default()).then(|| Box::new(options));
+                push(Enqueue { queue, body, if_token, options }, client).await
             }
             Self::Pull { queue, count, visibility_ms, wait_ms, consumer, ack, client } => {
                 let dequeue = Dequeue { queue, visibility_ms, count_max: count, wait_ms, consumer };
@@ -291,16 +293,8 @@ impl QueueCommand {
     }
 }
 
-async fn push(
-    queue: String,
-    message: Option<String>,
-    if_token: Option<IfToken>,
-    options: PushOptions,
-    client: ClientArgs,
-) -> Result<Exit, Failure> {
-    let (body, options) = (value_or_input(message)?, options.to_wire());
-    let options = (options != EnqueueOptions::default()).then(|| Box::new(options));
-    let enqueue = Enqueue { queue: queue.clone(), body, if_token, options };
+async fn push(enqueue: Enqueue, client: ClientArgs) -> Result<Exit, Failure> {
+    let queue = enqueue.queue.clone();
     let Response::Enqueue(enqueued) = client.connect().await?.call(enqueue).await? else {
         return Err(Failure::new(Exit::Failed, "the answer is none to an enqueue"));
     };

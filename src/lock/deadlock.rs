@@ -9,7 +9,7 @@
 //! ```
 //!
 //! # What leads where
-//! - Who waits is held up by every holder of the lock that it cannot share it with, and by everybody before it in the line who is in its way. The line is
+//! - Who waits is held up by every holder of the lock that it cannot share it with, and by everybody before it in the line: nobody is overtaken. The line is
 //!   walked backwards from each waiter, once for those who share and once for those who do not: so a long line costs its length and not its square.
 //! - A **semaphore** is different: one of many holders is enough. Where permits are among what is waited for, a path back is not yet a deadlock; then
 //!   everybody is let go who need not wait, and gives back what it has, until nothing moves. Who is left then is stuck, and nobody else is.
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use trine_protocol::lock::Mode;
 use trine_protocol::{Error, ErrorCode};
 
-use super::hold::{Lock, excludes};
+use super::hold::{Lock, admits, excludes};
 use super::state::State;
 
 /// Who waits for what that whom has: the last one is the first one.
@@ -56,6 +56,15 @@ impl Cycle {
 /// The search's way: how each client was reached.
 type Reached = BTreeMap<Arc<str>, (Arc<str>, Arc<str>)>;
 
+/// A search that is under way.
+struct Walk {
+    reached: Reached,
+    /// The parts of lines that were walked: from which ticket on, and whether by somebody who shares.
+    walked: BTreeSet<(Arc<str>, u64, bool)>,
+    /// The waits that are to be looked at.
+    tickets: VecDeque<u64>,
+}
+
 impl State {
     /// The cycle that this waiter closes.
     pub(super) fn deadlock(&self, ticket: u64) -> Option<Cycle> {
@@ -83,52 +92,64 @@ impl State {
 
     /// Whom a client waits for, directly and through others, as far as those are of interest; and whether any semaphore was met.
     fn walk(&self, from: &Arc<str>, interesting: &dyn Fn(&str) -> bool) -> (Reached, bool) {
-        let mut reached = Reached::new();
-        let mut permits = false;
+        let mut walk = Walk { reached: Reached::new(), walked: BTreeSet::new(), tickets: VecDeque::new() };
+        let mut expanded = BTreeSet::from([Arc::clone(from)]);
         let mut seen = BTreeSet::new();
-        let mut clients = VecDeque::from([Arc::clone(from)]);
-        while let Some(client) = clients.pop_front() {
-            for ticket in self.waiters.of_client(&client) {
-                let acquire = &self.waiters.get(ticket).acquire;
-                permits |= matches!(acquire.mode, Mode::Permits { .. });
-                for name in acquire.locks() {
-                    let Some((name, lock)) = self.locks.get_key_value(name) else { continue };
-                    let mut found = |other: &str| {
-                        if interesting(other) && !reached.contains_key(other) {
-                            let other: Arc<str> = other.into();
-                            reached.insert(Arc::clone(&other), (Arc::clone(&client), Arc::clone(name)));
-                            clients.push_back(other);
-                        }
-                    };
-                    self.walk_line(name, lock, ticket, acquire.mode, &mut seen, &mut found);
+        let mut permits = false;
+        walk.tickets.extend(self.waiters.of_client(from));
+        while let Some(ticket) = walk.tickets.pop_front() {
+            if !seen.insert(ticket) {
+                continue;
+            }
+            let acquire = &self.waiters.get(ticket).acquire;
+            permits |= matches!(acquire.mode, Mode::Permits { .. });
+            for name in acquire.locks() {
+                let Some((name, lock)) = self.locks.get_key_value(name) else { continue };
+                let mut found: Vec<Arc<str>> = Vec::new();
+                self.walk_line(name, lock, ticket, from, &mut walk, &mut found);
+                for other in found.into_iter().filter(|other| interesting(other)) {
+                    let by = (Arc::from(acquire.client.as_str()), Arc::clone(name));
+                    walk.reached.entry(Arc::clone(&other)).or_insert(by);
+                    if expanded.insert(Arc::clone(&other)) {
+                        walk.tickets.extend(self.waiters.of_client(&other));
+                    }
                 }
             }
         }
-        (reached, permits)
+        (walk.reached, permits)
     }
 
-    /// Everybody who is in the way of a waiter at one lock, unless that part of the line was walked before.
+    /// Everybody who is in the way of a waiter at one lock, unless that part of the line was walked before. Whoever is before it and could
+    /// share the lock with it is let in together with it, and so holds it up with that one wait, and not with whatever else its client waits for.
     fn walk_line(
         &self,
         name: &Arc<str>,
         lock: &Lock,
         ticket: u64,
-        mode: Mode,
-        seen: &mut BTreeSet<(Arc<str>, u64, bool)>,
-        found: &mut dyn FnMut(&str),
+        from: &Arc<str>,
+        walk: &mut Walk,
+        found: &mut Vec<Arc<str>>,
     ) {
-        let shares = mode == Mode::Shared;
+        let acquire = &self.waiters.get(ticket).acquire;
+        let (mode, shares) = (acquire.mode, acquire.mode == Mode::Shared);
         for before in lock.line.range(..ticket).rev() {
-            let acquire = &self.waiters.get(*before).acquire;
-            if excludes(mode, acquire.mode) {
-                found(&acquire.client);
+            let other = &self.waiters.get(*before).acquire;
+            if excludes(mode, other.mode) {
+                found.push(other.client.as_str().into());
+            } else {
+                walk.tickets.push_back(*before);
+                if *other.client != **from {
+                    let by = (Arc::from(acquire.client.as_str()), Arc::clone(name));
+                    walk.reached.entry(other.client.as_str().into()).or_insert(by);
+                }
             }
-            if !seen.insert((Arc::clone(name), *before, shares)) {
+            if !walk.walked.insert((Arc::clone(name), *before, shares)) {
                 return;
             }
         }
-        if seen.insert((Arc::clone(name), 0, shares)) {
-            lock.holds.iter().filter(|held| excludes(mode, held.mode)).for_each(|held| found(&held.client));
+        if walk.walked.insert((Arc::clone(name), 0, shares)) {
+            let in_the_way = lock.holds.iter().filter(|held| excludes(mode, held.mode));
+            found.extend(in_the_way.map(|held| Arc::clone(&held.client)));
         }
     }
 
@@ -148,15 +169,23 @@ impl State {
         let acquire = &self.waiters.get(ticket).acquire;
         acquire.locks().all(|name| {
             let Some(lock) = self.locks.get(name) else { return true };
+            // What it waits for already under the same name it will have; of a semaphore there may be enough for both.
+            let own = |before: &u64| {
+                let other = &self.waiters.get(*before).acquire;
+                let both = matches!((other.mode, acquire.mode), (Mode::Permits { .. }, Mode::Permits { .. }));
+                (other.client == acquire.client && both).then_some(other.mode)
+            };
             let in_the_way = |before: &u64| {
                 let other = &self.waiters.get(*before).acquire;
-                stuck.contains(other.client.as_str())
-                    && other.client != acquire.client
-                    && excludes(acquire.mode, other.mode)
+                let may_pass = other.client == acquire.client && !excludes(acquire.mode, other.mode);
+                stuck.contains(other.client.as_str()) && !may_pass && own(before).is_none()
             };
-            let holds = lock.holds.iter().filter(|held| stuck.contains(&held.client)).cloned().collect();
-            let left = Lock { holds, ..Lock::default() };
-            left.admits(acquire.mode, &acquire.client) && !lock.line.range(..ticket).any(in_the_way)
+            let mut left: Vec<(Mode, &str)> = Vec::new();
+            left.extend(
+                lock.holds.iter().filter(|held| stuck.contains(&held.client)).map(|held| (held.mode, &*held.client)),
+            );
+            left.extend(lock.line.range(..ticket).filter_map(own).map(|mode| (mode, acquire.client.as_str())));
+            admits(&left, acquire.mode, &acquire.client) && !lock.line.range(..ticket).any(in_the_way)
         })
     }
 }

@@ -3,7 +3,6 @@
 //! Whoever asks comes after those who wait already, also where the lock would admit it: so a stream of readers does not keep a writer
 //! out, and who asks for many permits is not overtaken for ever by those who ask for one.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use trine_protocol::lock::{Acquire, Granted, Mode, Previous};
@@ -41,6 +40,10 @@ impl State {
     /// Why this client cannot have this lock at once; None where it can.
     fn refusal<R: Rules>(&self, at: At, name: &str, acquire: &Acquire) -> Option<Error> {
         let lock = self.locks.get(name)?;
+        if self.is_spent(at, name, &acquire.client) {
+            let message = format!("'{}' was granted '{name}' in this very instant", acquire.client);
+            return Some(Error::new(ErrorCode::LockHeld, message).with_hint(acquire.client.as_str()));
+        }
         let held = |message: String, hint: &str| Some(Error::new(ErrorCode::LockHeld, message).with_hint(hint));
         if !lock.admits(acquire.mode, &acquire.client) {
             let first = &lock.holds.first()?.client;
@@ -209,11 +212,14 @@ impl State {
         let acquire = self.waiters.get(ticket).acquire.clone();
         let first = |name: &str| self.locks.get(name).is_some_and(|lock| lock.line.first() == Some(&ticket));
         let free = acquire.locks().all(|name| first(name) && self.is_free(at, name, acquire.mode, &acquire.client));
-        let spent: BTreeSet<Arc<str>> = acquire.locks().filter(|name| self.is_spent(at, name)).map(Arc::from).collect();
-        for name in spent {
-            // The next entry has another token.
-            self.deadlines.insert((at.stamp_ms, super::state::Due::Line(name)));
-        }
+        self.put_off(at, &acquire);
         free
+    }
+
+    /// Where a grant by this entry would have a token that is used up, the line is looked at by the next one, which has another.
+    pub(super) fn put_off(&mut self, at: At, acquire: &Acquire) {
+        let spent = |name: &&str| self.is_spent(at, name, &acquire.client);
+        let names: Vec<Arc<str>> = acquire.locks().filter(spent).map(Arc::from).collect();
+        self.deadlines.extend(names.into_iter().map(|name| (at.stamp_ms, super::state::Due::Line(name))));
     }
 }

@@ -114,17 +114,29 @@ impl Lock {
 
     /// Whether those who hold it leave room for one more.
     pub(super) fn admits(&self, mode: Mode, client: &str) -> bool {
-        let permits = |held: &Held| match held.mode {
-            Mode::Permits { count, .. } => u64::from(count),
-            Mode::Exclusive | Mode::Shared => u64::MAX >> 32,
-        };
-        match mode {
-            Mode::Exclusive => self.holds.is_empty(),
-            Mode::Shared => self.holds.iter().all(|held| held.mode == Mode::Shared && *held.client != *client),
-            Mode::Permits { count, of } => {
-                let taken: u64 = self.holds.iter().map(permits).sum();
-                taken + u64::from(count) <= u64::from(of)
+        // No list is made for the usual case.
+        match (mode, self.holds.as_slice()) {
+            (_, []) => true,
+            (Mode::Exclusive, _) => false,
+            (_, holds) => {
+                admits(&holds.iter().map(|held| (held.mode, &*held.client)).collect::<Vec<_>>(), mode, client)
             }
+        }
+    }
+}
+
+/// Whether those who hold a lock leave room for one more.
+pub(super) fn admits(holds: &[(Mode, &str)], mode: Mode, client: &str) -> bool {
+    let permits = |(mode, _): &(Mode, &str)| match mode {
+        Mode::Permits { count, .. } => u64::from(*count),
+        Mode::Exclusive | Mode::Shared => u64::from(u32::MAX),
+    };
+    match mode {
+        Mode::Exclusive => holds.is_empty(),
+        Mode::Shared => holds.iter().all(|(held, holder)| *held == Mode::Shared && *holder != client),
+        Mode::Permits { count, of } => {
+            let taken: u64 = holds.iter().map(permits).sum();
+            taken + u64::from(count) <= u64::from(of)
         }
     }
 }

@@ -52,8 +52,8 @@
 //!
 //! The token is the index of the log entry that made the grant, with the cluster's generation above it
 //! ([`At::token`](crate::ids::At::token)), so it needs no counter that could be lost with the lock. Grants of one entry share it: several locks that
-//! were asked for together, and clients that share a lock and were let in together. Two grants of a lock that follow each other never do: where one
-//! ends in the entry that made it, the next is made by a later entry.
+//! were asked for together, and clients that share a lock and were let in together. Two grants of a lock that follow each other never do, nor two of one
+//! client: where one ends in the entry that made it, or the client has one from it, the next is made by a later entry.
 //!
 //! # Time
 //!
@@ -67,7 +67,7 @@
 //!
 //! # What it keeps, and where
 //!
-//! In memory **about 450 bytes** for each lock held with names of 16 bytes (measured: `memory_of_a_held_lock`), nothing for one that is not. On disk
+//! In memory **580 bytes** for each lock held with names of 16 bytes (measured: `memory_of_a_held_lock`), nothing for one that is not. On disk
 //! one record for each lock held, each waiter, each fence and each hand-off record (see `stored`). Not packed, as messages are: messages are acknowledged
 //! in about the order in which they came, so neighbours change together; locks are taken and given back in any order, and a packed record would be written
 //! whole for each. Most locks are held for less than the time between two checkpoints and so are never written at all.
@@ -105,7 +105,7 @@ use trine_protocol::lock::{
 pub use hold::Held;
 pub use state::State;
 
-/// Locks of one group that are held, waited for or delayed at a time; one more gets `Overloaded`. With names of usual length they take 450 MB.
+/// Locks of one group that are held, waited for or delayed at a time; one more gets `Overloaded`. With names of usual length they take 580 MB.
 pub const LOCKS_MAX: usize = 1_000_000;
 /// Waiters of one group; one more gets `Overloaded`. Each costs about 600 bytes, and an entry of the log each few seconds.
 pub const WAITERS_MAX: usize = 100_000;

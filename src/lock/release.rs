@@ -11,10 +11,9 @@ use super::hold::{Held, NEVER_MS};
 use super::past::Past;
 use super::state::{State, granted};
 use crate::ids::At;
-use crate::rules::Rules;
 
 impl State {
-    pub(super) fn release<R: Rules>(&mut self, at: At, release: &Release) -> Result<Released, Error> {
+    pub(super) fn release(&mut self, at: At, release: &Release) -> Result<Released, Error> {
         check_together(&release.lock, &release.also, &release.client)?;
         if release.left.len() > LEFT_BYTES_MAX {
             let message = format!("left has {} bytes, at most {LEFT_BYTES_MAX} are allowed", release.left.len());
@@ -48,7 +47,7 @@ impl State {
             }
             changed.insert(name);
         }
-        self.hand_on::<R>(at, changed);
+        self.hand_on(at, changed);
         Ok(Released { was_held, depth: 0 })
     }
 
@@ -109,12 +108,12 @@ impl State {
         Ok(answer)
     }
 
-    pub(super) fn force_release<R: Rules>(&mut self, at: At, force: &ForceRelease) -> Result<ForceReleased, Error> {
+    pub(super) fn force_release(&mut self, at: At, force: &ForceRelease) -> Result<ForceReleased, Error> {
         check_name("lock", &force.lock)?;
         let name: Arc<str> = force.lock.as_str().into();
         let gone = self.end(at, &name, Ending::Forced, |_| true);
         self.counts.forced += gone.len() as u64;
-        self.hand_on::<R>(at, BTreeSet::from([name]));
+        self.hand_on(at, BTreeSet::from([name]));
         let holders = gone.iter().map(|held| held.client.to_string()).collect();
         Ok(ForceReleased { holders, token: at.token() })
     }

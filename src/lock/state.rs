@@ -64,10 +64,10 @@ impl State {
     pub fn apply<R: Rules>(&mut self, at: At, by: Caller, command: &Command) -> Result<Answer, Error> {
         match command {
             Command::Acquire(acquire) => self.acquire::<R>(at, by, acquire),
-            Command::Release(release) => self.release::<R>(at, release).map(Answer::Released),
+            Command::Release(release) => self.release(at, release).map(Answer::Released),
             Command::Renew(renew) => self.renew(at, renew).map(Answer::Granted),
-            Command::Cancel(cancel) => Ok(Answer::Cancelled(self.cancel::<R>(at, by.session, cancel))),
-            Command::ForceRelease(force) => self.force_release::<R>(at, force).map(Answer::Forced),
+            Command::Cancel(cancel) => Ok(Answer::Cancelled(self.cancel(at, by.session, cancel))),
+            Command::ForceRelease(force) => self.force_release(at, force).map(Answer::Forced),
             Command::Fence(fence) => self.fence(at, fence).map(Answer::Fenced),
         }
     }
@@ -94,11 +94,11 @@ impl State {
                 Due::Line(lock) => drop(changed.insert(lock)),
             }
             if R::without(Rule::LapsedWaiterGranted) {
-                self.hand_on::<R>(at, std::mem::take(&mut changed));
+                self.hand_on(at, std::mem::take(&mut changed));
             }
         }
         self.counts.expired += expired as u64;
-        self.hand_on::<R>(at, changed);
+        self.hand_on(at, changed);
         expired
     }
 
@@ -195,7 +195,8 @@ impl State {
         self.touch(Record::Lock(Arc::clone(name)));
         self.changed.insert(Arc::clone(name));
         let lock = self.locks.get_mut(name).expect("looked up above");
-        let gone: Vec<Held> = lock.holds.extract_if(.., |held| chosen(held)).collect();
+        let (gone, kept): (Vec<Held>, _) = std::mem::take(&mut lock.holds).into_iter().partition(chosen);
+        lock.holds = kept;
         for held in &gone {
             let same = |other: &Held| other.token == held.token;
             let lock = &self.locks[name];
@@ -227,9 +228,16 @@ impl State {
         self.spent.1.insert(Arc::clone(name));
     }
 
-    /// Whether a grant of this lock by this entry would have the token of one that has ended in it.
-    pub(super) fn is_spent(&self, at: At, name: &str) -> bool {
-        self.spent.0 == at.token() && self.spent.1.contains(name)
+    /// Whether a grant of this lock by this entry would have the token of another that it must be told apart from: one that has ended in it, or one
+    /// of the same client, which may hold several permits.
+    pub(super) fn is_spent(&self, at: At, name: &str, client: &str) -> bool {
+        let same = |held: &Held| held.token == at.token() && *held.client == *client;
+        let ended = self.spent.0 == at.token() && self.spent.1.contains(name);
+        ended
+            || self
+                .locks
+                .get(name)
+                .is_some_and(|lock| lock.holds.iter().rev().take_while(|held| held.token == at.token()).any(same))
     }
 
     fn note_end(&mut self, at: At, name: &Arc<str>, ending: Ending, held: &Held) {
@@ -287,7 +295,7 @@ impl State {
     }
 
     /// Looks at the line of each of these locks, and at those that change with them.
-    pub(super) fn hand_on<R: Rules>(&mut self, at: At, mut changed: BTreeSet<Arc<str>>) {
+    pub(super) fn hand_on(&mut self, at: At, mut changed: BTreeSet<Arc<str>>) {
         while let Some(name) = changed.pop_first() {
             if self.locks.get(&name).is_some_and(|lock| lock.free_ms != 0 && lock.free_ms <= at.stamp_ms) {
                 self.touch(Record::Lock(Arc::clone(&name)));
@@ -306,7 +314,7 @@ impl State {
     /// Whether a client may have a lock now, apart from those who came before it.
     pub(super) fn is_free(&self, at: At, name: &str, mode: Mode, client: &str) -> bool {
         let free = |lock: &Lock| lock.free_ms <= at.stamp_ms && lock.admits(mode, client);
-        !self.is_spent(at, name) && self.locks.get(name).is_none_or(free)
+        !self.is_spent(at, name, client) && self.locks.get(name).is_none_or(free)
     }
 
     /// Whether this client holds a lock by exactly this grant.

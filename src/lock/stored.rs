@@ -232,6 +232,7 @@ impl State {
         for (ticket, waiter) in self.waiters.iter() {
             let due = (waiter.gives_up_ms.min(waiter.alive_ms), Due::Wait(*ticket));
             assert!(self.deadlines.contains(&due), "waiter {ticket} never gives up");
+            assert!(waiter.alive_ms < NEVER_MS, "waiter {ticket} stays, although nobody asks about it any more");
             for name in waiter.acquire.locks() {
                 assert!(self.locks[name].line.contains(ticket), "waiter {ticket} is not in the line of {name}");
             }
@@ -249,7 +250,8 @@ impl State {
         let in_line: usize = self.locks.values().map(|lock| lock.line.len()).sum();
         let waiting: usize = self.waiters.iter().map(|(_, waiter)| 1 + waiter.acquire.also.len()).sum();
         assert_eq!(in_line, waiting, "who stands in a line waits");
-        assert!(self.waiters.iter().all(|(ticket, _)| self.deadlock(*ticket).is_none()), "clients wait for each other");
+        let cycle = self.waiters.iter().find_map(|(ticket, _)| self.deadlock(*ticket));
+        assert!(cycle.is_none(), "clients wait for each other: {cycle:?}");
     }
 }
 

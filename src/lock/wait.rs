@@ -143,6 +143,7 @@ impl State {
             self.counts.deadlocks += 1;
             return Err(cycle.error());
         }
+        self.put_off(at, acquire);
         self.counts.waited += 1;
         Ok(Answer::Waiting)
     }
@@ -177,7 +178,10 @@ impl State {
 
     /// Whoever is first gets what it waits for.
     pub(super) fn grant_waiter(&mut self, at: At, ticket: u64, changed: &mut BTreeSet<Arc<str>>) {
-        let Waiter { session, sequence, acquire, since_ms, .. } = self.stop_waiting(ticket, changed);
+        let waiter = self.stop_waiting(ticket, changed);
+        let due_ms = waiter.due_ms();
+        assert!(due_ms > at.stamp_ms, "a grant at {} ms to a waiter whose time was over at {due_ms} ms", at.stamp_ms);
+        let Waiter { session, sequence, acquire, since_ms, .. } = waiter;
         let granted = self.grant(at, Caller { session, sequence }, &acquire);
         if self.waited_ms.len() < ENDED_MAX {
             self.waited_ms.push(at.stamp_ms.saturating_sub(since_ms));
@@ -216,12 +220,12 @@ impl State {
     }
 
     /// The sender of a command wants to hear nothing of it any more.
-    pub fn give_up<R: Rules>(&mut self, at: At, by: Caller) {
+    pub fn give_up(&mut self, at: At, by: Caller) {
         if let Some(ticket) = self.waiters.of_command(by.session, by.sequence) {
             let mut changed = BTreeSet::new();
             self.stop_waiting(ticket, &mut changed);
             self.counts.abandoned += 1;
-            self.hand_on::<R>(at, changed);
+            self.hand_on(at, changed);
         }
     }
 
@@ -231,7 +235,7 @@ impl State {
     }
 
     /// Ends a wait. What was granted before is not looked at here: only the table of sessions knows of it.
-    pub(super) fn cancel<R: Rules>(&mut self, at: At, session: u64, cancel: &Cancel) -> Cancelled {
+    pub(super) fn cancel(&mut self, at: At, session: u64, cancel: &Cancel) -> Cancelled {
         let Some(ticket) = self.waiters.of_command(session, cancel.sequence) else {
             return Cancelled { was_waiting: false, token: 0 };
         };
@@ -240,12 +244,12 @@ impl State {
         self.counts.cancelled += 1;
         let what = format!("the wait for lock '{}' was cancelled", waiter.acquire.lock);
         self.settle(&waiter, Err(Error::new(ErrorCode::WaitCancelled, what)));
-        self.hand_on::<R>(at, changed);
+        self.hand_on(at, changed);
         Cancelled { was_waiting: true, token: 0 }
     }
 
     /// Gives back what was granted to an acquire that its sender does not want any more.
-    pub fn give_back<R: Rules>(&mut self, at: At, cancel: &Cancel, token: u64) {
+    pub fn give_back(&mut self, at: At, cancel: &Cancel, token: u64) {
         let mut changed = BTreeSet::new();
         for name in std::iter::once(&cancel.lock).chain(&cancel.also) {
             let name: Arc<str> = name.as_str().into();
@@ -253,6 +257,6 @@ impl State {
             self.end(at, &name, Ending::Released, of);
             changed.insert(name);
         }
-        self.hand_on::<R>(at, changed);
+        self.hand_on(at, changed);
     }
 }

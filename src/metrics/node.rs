@@ -183,6 +183,10 @@ pub struct Storage {
     pub log_bytes: Gauge,
     /// Bytes of the state store.
     pub state_bytes: Gauge,
+    /// Bytes of the files that bodies of messages have to themselves.
+    pub queue_disk_bytes: Gauge,
+    /// Bytes of the bodies in them that wait or are in flight.
+    pub queue_live_bytes: Gauge,
     /// Time to make the state store durable.
     pub state_fsync_seconds: Histogram,
     /// Checkpoints.
@@ -202,6 +206,8 @@ pub fn storage() -> &'static Storage {
         log_waiting: gauge("trine_log_waiting", &[]),
         log_bytes: gauge("trine_log_disk_bytes", &[]),
         state_bytes: gauge("trine_state_disk_bytes", &[]),
+        queue_disk_bytes: gauge("trine_queue_disk_bytes", &[]),
+        queue_live_bytes: gauge("trine_queue_live_bytes", &[]),
         state_fsync_seconds: histogram("trine_state_fsync_seconds", &[]),
         checkpoints: counter("trine_state_checkpoints_total", &[]),
         snapshots_installed: counter("trine_snapshots_installed_total", &[]),

@@ -105,6 +105,8 @@ table! {
     "trine_log_waiting" Gauge "writes" [] "Writes that wait for the log's next round.";
     "trine_log_disk_bytes" Gauge "bytes" [] "Bytes of the log's segments on disk.";
     "trine_state_disk_bytes" Gauge "bytes" [] "Bytes of the state store on disk.";
+    "trine_queue_disk_bytes" Gauge "bytes" [] "Bytes of the files that the bodies of waiting messages move to when the log forgets them.";
+    "trine_queue_live_bytes" Gauge "bytes" [] "Bytes of the bodies in those files whose messages wait or are in flight.";
     "trine_state_fsync_seconds" Histogram "seconds" [] in SYNC "Time to make the state store durable.";
     "trine_state_checkpoints_total" Counter "checkpoints" [] "Checkpoints written to the state store.";
     "trine_snapshots_installed_total" Counter "snapshots" [] "Snapshots of a leader that replaced a group's state here.";

@@ -3,6 +3,9 @@
 //! When enough entries were applied, the records that changed go to the state store with the index they stand at. When
 //! they are durable there, the log may forget all but the newest part of what they cover. The bodies of messages that are
 //! still waiting are copied into the state store when compaction is about to overtake their entries, and only then.
+//!
+//! A body there goes with the first checkpoint after its message, and its room with it. So acknowledgements make a checkpoint due as
+//! enqueues do: by their bytes, and where there are few, by time ([`Timing::remove_us`](super::Timing)).
 
 use std::collections::BTreeMap;
 
@@ -33,9 +36,27 @@ pub(super) struct Checkpoints {
     maybe_stored_through: Index,
     /// Bodies in the state store whose messages are gone.
     dead_bodies: Vec<Index>,
+    /// Since when there are some.
+    dead_since_us: Option<u64>,
+    /// Bytes of all bodies at the last checkpoint.
+    body_bytes: u64,
     /// The next one is due at once, and is to have every body: somebody copies the state store.
     whole_wanted: bool,
+    /// Bodies that were looked up for a snapshot.
+    gathered: Gathered,
 }
+
+/// Bodies of a snapshot that is being put together: of the waiting messages in order of their ids, up to `through`.
+#[derive(Debug, Default)]
+struct Gathered {
+    bodies: BTreeMap<Index, Bytes>,
+    through: Index,
+    /// Where the log began when the first of them were asked for.
+    base: Index,
+}
+
+/// Bodies that are looked up at once for a snapshot: those that consumers wait for come in between.
+const GATHER_MAX: usize = 1024;
 
 impl Checkpoints {
     pub(super) fn new(index: Index, bodies_through: Index) -> Self {
@@ -46,7 +67,10 @@ impl Checkpoints {
             bodies_through,
             maybe_stored_through: index,
             dead_bodies: Vec::new(),
+            dead_since_us: None,
+            body_bytes: 0,
             whole_wanted: false,
+            gathered: Gathered::default(),
         }
     }
 
@@ -73,9 +97,16 @@ impl<R: Rules> Replica<R> {
         let member = &mut self.member;
         let entries = member.machine.applied().index - member.checkpoints.index;
         let whole = member.checkpoints.whole_wanted;
+        let body_bytes = member.machine.queue().totals().bytes;
+        let removed = member.checkpoints.body_bytes.saturating_sub(body_bytes);
+        if !member.checkpoints.dead_bodies.is_empty() {
+            member.checkpoints.dead_since_us.get_or_insert(step.now.mono_us);
+        }
+        let waited = member.checkpoints.dead_since_us.is_some_and(|since| step.now.mono_us >= since + timing.remove_us);
+        let bytes = member.checkpoints.bytes.max(usize::try_from(removed).unwrap_or(usize::MAX));
         let due = whole
             || entries >= timing.checkpoint_entries
-            || (entries > 0 && member.checkpoints.bytes >= timing.checkpoint_bytes);
+            || (entries > 0 && (waited || bytes >= timing.checkpoint_bytes));
         if !due || member.checkpoints.in_flight.is_some() {
             return;
         }
@@ -96,7 +127,10 @@ impl<R: Rules> Replica<R> {
             bodies_through,
             maybe_stored_through: member.checkpoints.maybe_stored_through,
             dead_bodies: Vec::new(),
+            dead_since_us: None,
+            body_bytes,
             whole_wanted: false,
+            gathered: std::mem::take(&mut member.checkpoints.gathered),
         };
         step.effects.checkpoint.push(Checkpoint { group: self.setup.group, meta: applied, changes, whole });
     }
@@ -122,36 +156,55 @@ impl<R: Rules> Replica<R> {
         if !member.wants_snapshot || member.fetches.values().any(|wanted| matches!(wanted, FetchFor::Snapshot)) {
             return;
         }
-        let stored = member.machine.queue().live_bodies(0, member.raft.base().index);
-        if stored.is_empty() {
-            return self.build_snapshot(step, &BTreeMap::new());
+        member.checkpoints.gathered = Gathered { base: member.raft.base().index, ..Gathered::default() };
+        self.gather(step);
+    }
+
+    /// Asks for more bodies that the log has forgotten; where there are no more, the snapshot is complete.
+    fn gather(&mut self, step: &mut Step) {
+        let member = &mut self.member;
+        let (base, gathered) = (member.raft.base().index, &mut member.checkpoints.gathered);
+        let ids = member.machine.queue().next_live_bodies(gathered.through, base, GATHER_MAX);
+        let Some(last) = ids.last() else { return self.finish_snapshot(step) };
+        if *last > gathered.base {
+            // Compaction went on while the bodies were looked up: there are more.
+            mark(Rare::SnapshotRebuilt);
         }
+        gathered.through = *last;
         member.next_ticket += 1;
         let ticket = member.next_ticket;
         member.fetches.insert(ticket, FetchFor::Snapshot);
-        let keys = stored.into_iter().map(body_key).collect();
+        let keys = ids.into_iter().map(body_key).collect();
         step.effects.fetch.push(Fetch { group: self.setup.group, ticket, keys });
     }
 
-    /// The whole state, bodies included, as one snapshot.
+    /// Takes bodies that were asked for, and goes on.
     pub(super) fn build_snapshot(&mut self, step: &mut Step, fetched: &BTreeMap<Index, Bytes>) {
+        let bodies = fetched.iter().map(|(id, body)| (*id, body.clone()));
+        self.member.checkpoints.gathered.bodies.extend(bodies);
+        self.gather(step);
+    }
+
+    /// The whole state, bodies included, as one snapshot.
+    fn finish_snapshot(&mut self, step: &mut Step) {
         let member = &mut self.member;
-        let mut records = member.machine.records();
+        let gathered = std::mem::take(&mut member.checkpoints.gathered).bodies;
+        let mut records: Vec<(Vec<u8>, Bytes)> =
+            member.machine.records().into_iter().map(|(key, value)| (key, Bytes::from(value))).collect();
         if R::without(Rule::SessionsLeftOutOfSnapshots) {
             records.retain(|(key, _)| key.first() != Some(&record::prefix::SESSION));
         }
         for index in member.machine.queue().live_bodies(0, member.machine.applied().index) {
-            let body = fetched.get(&index).cloned().or_else(|| member.raft.entry(index).and_then(body_of));
-            let Some(body) = body else {
-                // Compaction went on while the bodies were looked up: look again, from where it stands now.
-                mark(Rare::SnapshotRebuilt);
-                return self.provide_snapshot(step);
-            };
-            records.push((body_key(index), body.to_vec()));
+            let body = gathered.get(&index).cloned().or_else(|| member.raft.entry(index).and_then(body_of));
+            // A message that waits has its body in the log or in the state store. Where it has not, this replica has nothing to give, and
+            // says no more of it than one that is still looking.
+            let Some(body) = body else { return };
+            records.push((body_key(index), body));
         }
+        drop(gathered);
         records.sort();
         member.wants_snapshot = false;
-        let data = record::encode_records(records.iter().map(|(key, value)| (key.as_slice(), value.as_slice())));
+        let data = record::encode_records(records.iter().map(|(key, value)| (key.as_slice(), value.as_ref())));
         let meta = member.machine.applied().clone();
         member.raft.provide_snapshot(step.now, Snapshot { meta, data });
     }

@@ -6,12 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trine_protocol::cache::Keys;
-use trine_protocol::cluster::{BackupBegun, OpenSession, SessionOpened, Transferring};
+use trine_protocol::cluster::{OpenSession, SessionOpened};
 use trine_protocol::error::Outcome;
-use trine_protocol::limits::KEYS_MAX;
-use trine_protocol::lock::Inspected;
-use trine_protocol::queue::Dequeued;
 use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::ids::{NodeId, Term};
@@ -20,26 +16,18 @@ use crate::raft::{self, ProposeError};
 use crate::record;
 use crate::rules::{Rule, Rules};
 
-use super::apply::{Read, Waiter};
+use super::apply::Waiter;
 use super::bus::operation_of;
 use super::effect::{RequestId, SessionRef};
-use super::look::{no_quorum, reads_queue};
+use super::lead;
+use super::look::no_quorum;
 use super::machine::{Command, Once, Operation};
 use super::message::{Answer, Forward, GroupMessage, Position};
 use super::park::{self, without_session};
 use super::stream::Outgoing;
 use super::{Replica, Step};
 
-/// By how much the wait of a dequeue ends before the request's time.
-const POLL_MARGIN_US: u64 = 200_000;
-
-/// How long a request waits for messages.
-fn waits_ms(request: &Request) -> u32 {
-    match request {
-        Request::Dequeue(dequeue) => dequeue.wait_ms,
-        _ => 0,
-    }
-}
+mod waits;
 
 /// The requests of one node in one group that are not answered.
 #[derive(Debug, Default)]
@@ -79,7 +67,6 @@ pub(super) enum Asked {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
     /// The agent has it.
     Cache { asked: Asked },
@@ -147,12 +134,6 @@ impl Pending {
         Some(entry)
     }
 
-    /// The dequeues of this node's clients that wait for messages.
-    fn polls(&self) -> Vec<u64> {
-        let waits = |entry: &Entry| matches!(&entry.kind, Kind::Log { request, .. } if waits_ms(request) > 0);
-        self.table.iter().filter(|(_, entry)| waits(entry)).map(|(id, _)| *id).collect()
-    }
-
     /// Whether somebody asks to copy this node's state.
     fn is_copy(&self, id: u64) -> bool {
         let entry = self.table.get(&id);
@@ -176,7 +157,7 @@ impl<R: Rules> Replica<R> {
         id: RequestId,
         session: Option<SessionRef>,
         deadline_us: u64,
-        request: Request,
+        mut request: Request,
     ) {
         let refusal = if self.draining_since_us.is_some() {
             Some(Error::new(ErrorCode::ShuttingDown, format!("{} is about to stop", self.setup.node)))
@@ -191,12 +172,7 @@ impl<R: Rules> Replica<R> {
             return step.effects.reply.push((id, Err(error)));
         }
         let client = Some(id);
-        let mut request = request;
-        if let Request::Dequeue(dequeue) = &mut request {
-            // The leader is to answer before this node gives the request up.
-            let left_ms = deadline_us.saturating_sub(step.now.mono_us + POLL_MARGIN_US) / 1_000;
-            dequeue.wait_ms = dequeue.wait_ms.min(u32::try_from(left_ms).unwrap_or(u32::MAX));
-        }
+        waits::bound(&mut request, deadline_us.saturating_sub(step.now.mono_us));
         if matches!(request, Request::Backup(_)) && !self.leads() {
             let error = self.not_leader();
             return step.effects.reply.push((id, Err(error)));
@@ -227,9 +203,10 @@ impl<R: Rules> Replica<R> {
         {
             return step.effects.reply.push((id, Err(error)));
         }
-        let client_session = session.is_some() || matches!(request, Request::OpenSession(_)) || waits_ms(&request) > 0;
+        let client_session =
+            session.is_some() || matches!(request, Request::OpenSession(_)) || waits::milliseconds(&request) > 0;
         let place = match (&request, session) {
-            (request, _) if matches!(request, Request::OpenSession(_)) || waits_ms(request) > 0 => {
+            (request, _) if matches!(request, Request::OpenSession(_)) || waits::milliseconds(request) > 0 => {
                 Some(Place { session: 0, sequence: 0, acked_below: 0 })
             }
             (_, Some(SessionRef { session, sequence, acked_below })) => Some(Place { session, sequence, acked_below }),
@@ -414,14 +391,6 @@ impl<R: Rules> Replica<R> {
         let id = self.pending.insert(Entry { client: None, deadline_us, kind });
         self.dispatch(step, id);
     }
-
-    /// This node is about to stop: its clients' dequeues wait no more.
-    pub(super) fn end_polls(&mut self, step: &mut Step) {
-        for id in self.pending.polls() {
-            self.reply(step, id, Ok(Response::Dequeue(Dequeued { deliveries: Vec::new() })));
-        }
-    }
-
     fn release_place(&mut self, entry: &Entry) {
         if let Kind::Log { place: Some(place), client_session: false, .. } = &entry.kind {
             self.sequences.done(place.session, place.sequence);
@@ -521,13 +490,7 @@ impl<R: Rules> Replica<R> {
 
     /// Puts a client's command into the log, where this node leads.
     fn propose(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let reads = |request: &Request| {
-            matches!(request, Request::Inspect(_) | Request::Backup(_) | Request::ListKeys(_) | Request::ListLocks(_))
-                || matches!(request, Request::ExplainLock(_) | Request::ExplainClient(_) | Request::Observe(_))
-                || reads_queue(request)
-        };
-        let moves = |request: &Request| matches!(request, Request::Transfer(_) | Request::Evacuate(_));
-        if reads(&forward.request) || moves(&forward.request) || waits_ms(&forward.request) > 0 {
+        if lead::without_entry(&forward.request) {
             return self.lead_without_entry(step, forward, from);
         }
         let Forward { id, session, sequence, acked_below, request, at } = forward;
@@ -568,93 +531,6 @@ impl<R: Rules> Replica<R> {
                 self.answer(step, from, id, Err(Error::new(ErrorCode::Overloaded, what).retry_after(50)));
             }
         }
-    }
-
-    /// What the leader does without an entry of the log: linearizable reads, and handing over.
-    fn lead_without_entry(&mut self, step: &mut Step, forward: Forward, from: Option<NodeId>) {
-        let Forward { id, request, at, .. } = forward;
-        let sender = from.unwrap_or(self.setup.node);
-        if !self.leads() {
-            let error = self.not_leader();
-            return self.answer(step, from, id, Err(error));
-        }
-        let member = &mut self.member;
-        if !member.streams.admits::<R>(sender, at) {
-            return match from {
-                None => self.out_of_order(step, at.stream),
-                Some(node) => step.send(node, GroupMessage::OutOfOrder(at.stream)),
-            };
-        }
-        member.streams.take(sender, at);
-        if let Request::Transfer(transfer) = request {
-            let result = self.hand_over(step, &transfer.node);
-            return self.answer(step, from, id, result);
-        }
-        if let Request::Dequeue(dequeue) = request {
-            return self.park_poll(step, from, id, dequeue);
-        }
-        if let Request::Evacuate(evacuate) = request {
-            let result = self.evacuate(step, &evacuate.node);
-            return self.answer(step, from, id, result);
-        }
-        member.next_ticket += 1;
-        let ticket = member.next_ticket;
-        match member.raft.read(step.now, ticket) {
-            Ok(()) => drop(member.reads.insert(ticket, Read { node: from, id, request })),
-            Err(refusal) => {
-                let error = Error::new(ErrorCode::Overloaded, refusal.to_string()).retry_after(50);
-                self.answer(step, from, id, Err(error));
-            }
-        }
-    }
-
-    fn hand_over(&mut self, step: &Step, node: &str) -> Result<Response, Error> {
-        let group = self.setup.group;
-        let refused = |what: String| Err(Error::new(ErrorCode::InvalidArgument, what));
-        let raft = &mut self.member.raft;
-        if node == self.setup.node.as_str() {
-            return Ok(Response::Transfer(Transferring {}));
-        }
-        let Some(target) = raft.membership().voters.iter().find(|id| id.node.as_str() == node).copied() else {
-            let voters: Vec<String> = raft.membership().voters.iter().map(|id| id.node.to_string()).collect();
-            return refused(format!("{node} is no voter of {group}: {} are", voters.join(", ")));
-        };
-        if !raft.followers().iter().any(|follower| follower.replica == target && follower.active) {
-            return refused(format!("{node} does not answer the leader of {group}"));
-        }
-        raft.transfer_to(step.now, target.node);
-        Ok(Response::Transfer(Transferring {}))
-    }
-
-    /// A read may be answered from the state as it is now.
-    pub(super) fn answer_read(&mut self, step: &mut Step, ticket: u64) {
-        let Some(read) = self.member.reads.remove(&ticket) else { return };
-        if self.read_locks(step, &read).is_some() {
-            return;
-        }
-        let Read { node, id, request } = read;
-        if let Request::Backup(_) = request {
-            let index = self.member.machine.applied().index;
-            self.member.checkpoints.want_whole();
-            return self.answer(step, node, id, Ok(Response::Backup(BackupBegun { backup: 0, index })));
-        }
-        if let Request::ListKeys(list) = request {
-            let keys = self.member.machine.memory().keys(&list.prefix, &list.after).take(KEYS_MAX + 1).cloned();
-            let mut keys: Vec<String> = keys.collect();
-            let more = keys.len() > KEYS_MAX;
-            keys.truncate(KEYS_MAX);
-            return self.answer(step, node, id, Ok(Response::ListKeys(Keys { keys, more })));
-        }
-        if reads_queue(&request) {
-            return self.answer_queue_read(step, node, id, &request);
-        }
-        let Request::Inspect(inspect) = request else { return };
-        let holder = self.member.machine.lock().holder(&inspect.lock);
-        let inspected = match holder {
-            Some(held) => Inspected { client: held.client.to_string(), token: held.token },
-            None => Inspected { client: String::new(), token: 0 },
-        };
-        self.answer(step, node, id, Ok(Response::Inspect(inspected)));
     }
 
     pub(super) fn not_leader(&self) -> Error {

@@ -247,7 +247,7 @@ impl Machine {
         let admission = self.sessions.admit(at, once.session, once.sequence, once.acked_below);
         let by = lock::Caller { session: once.session, sequence: once.sequence };
         for (session, sequence) in self.sessions.take_given_up() {
-            self.lock.give_up::<R>(at, lock::Caller { session, sequence });
+            self.lock.give_up(at, lock::Caller { session, sequence });
         }
         let outcome = match admission {
             Admission::Refused(error) => Outcome::Once { result: Err(error), repeated: false },
@@ -304,11 +304,10 @@ impl Machine {
         let mut cancelled = cancelled.clone();
         match before {
             Some(Ok(Answer::Lock(lock::Answer::Granted(granted)))) if cancel.give_back => {
-                self.lock.give_back::<R>(at, cancel, granted.token);
+                self.lock.give_back(at, cancel, granted.token);
             }
             Some(Ok(Answer::Lock(lock::Answer::Granted(granted)))) => cancelled.token = granted.token,
             Some(_) => {}
-            None if R::without(Rule::CancelledMayStillWait) => {}
             None => {
                 let what = format!("the wait for lock '{}' was cancelled before it came", cancel.lock);
                 let error = Error::new(ErrorCode::WaitCancelled, what);

@@ -29,6 +29,7 @@ mod copies;
 pub mod effect;
 mod forward;
 mod hand_off;
+mod lead;
 mod look;
 pub mod machine;
 pub mod message;
@@ -531,5 +532,7 @@ impl Step {
     }
 }
 
+#[cfg(test)]
+mod machine_tests;
 #[cfg(test)]
 mod tests;

@@ -57,6 +57,8 @@ pub struct Timing {
     pub checkpoint_entries: u64,
     /// Bytes of entries applied since the last checkpoint that make the next one due.
     pub checkpoint_bytes: usize,
+    /// Time after which the body of a message that is gone is removed from the state store, however little else has changed.
+    pub remove_us: u64,
     /// Bytes of applied entries that a compaction leaves in the log, for followers that are a little behind.
     pub retain_bytes: usize,
     /// Bytes of one snapshot chunk.
@@ -89,6 +91,7 @@ impl Default for Timing {
             drain_us: 2_000_000,
             checkpoint_entries: 8_192,
             checkpoint_bytes: 8 * 1024 * 1024,
+            remove_us: 5_000_000,
             retain_bytes: 4 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
             append_bytes_max: 1024 * 1024,

@@ -181,7 +181,7 @@ impl State {
     /// One queue; all zeros where there is none of that name. The group is for the caller to fill in.
     pub fn show(&self, now: Instants, queue: &str) -> QueueShown {
         let Some(slot) = self.names.get(queue).copied() else { return QueueShown::default() };
-        let policy = self.queue(slot).is_declared().then(|| self.queue(slot).policy().clone());
+        let policy = self.queue(slot).is_declared().then(|| Box::new(self.queue(slot).policy().clone()));
         QueueShown { line: self.line(now, slot), policy, group: 0 }
     }
 

@@ -70,6 +70,7 @@
 //!   one entry.
 
 mod attributes;
+mod bodies;
 mod dedup;
 mod due;
 mod explain;

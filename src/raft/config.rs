@@ -59,7 +59,7 @@ impl Config {
             uncommitted_bytes_max: 32 * 1024 * 1024,
             snapshot_chunk_bytes: 1024 * 1024,
             reads_max: 16_384,
-            snapshot_bytes_max: 1024 * 1024 * 1024,
+            snapshot_bytes_max: 4 * 1024 * 1024 * 1024,
             first: None,
             seed,
         }

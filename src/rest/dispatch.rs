@@ -19,7 +19,7 @@ use super::field::{Arguments, Checked, check_body, check_query};
 use super::problem::{Part, Problem};
 use super::reply::{Failure, Reply};
 use super::route::{Operation, Route};
-use super::{RestOptions, body, cache, docs, lock, node, openapi, queue, route};
+use super::{RestOptions, body, cache, docs, lock, locks, node, openapi, queue, queue_more, route};
 
 /// Milliseconds beyond the deadline that the node has for saying so itself, before the door says it.
 const DEADLINE_GRACE_MS: u64 = 500;
@@ -98,8 +98,16 @@ impl<G: Gateway> Door<G> {
             Operation::Enqueue => queue::enqueue(self, arguments).await,
             Operation::Dequeue => queue::dequeue(self, arguments).await,
             Operation::Ack => queue::ack(self, arguments).await,
+            Operation::Nack => queue_more::nack(self, arguments).await,
+            Operation::Extend => queue_more::extend(self, arguments).await,
+            Operation::ShowQueue => queue_more::show(self, arguments).await,
+            Operation::ExplainQueue => queue_more::explain(self, arguments).await,
             Operation::LockAcquire => lock::acquire(self, arguments, head).await,
             Operation::LockRelease => lock::release(self, arguments, head).await,
+            Operation::LockExplain => locks::explain(self, arguments).await,
+            Operation::LockRenew => locks::renew(self, arguments).await,
+            Operation::LockForce => locks::force(self, arguments).await,
+            Operation::LockFence => locks::fence(self, arguments).await,
             Operation::CacheRead => cache::read(self, arguments).await,
             Operation::CacheWrite => cache::write(self, arguments).await,
             Operation::CacheWriteBack => cache::write_back(self, arguments).await,
@@ -120,7 +128,19 @@ impl<G: Gateway> Door<G> {
         &self,
         request: impl Into<trine_protocol::Request>,
     ) -> Result<trine_protocol::Response, Error> {
-        let deadline = Duration::from_millis(self.options.deadline_ms);
+        self.call_waiting(request, 0).await
+    }
+
+    /// The same for a request that may wait at the node for so long.
+    ///
+    /// # Errors
+    /// As [`Door::call`].
+    pub(crate) async fn call_waiting(
+        &self,
+        request: impl Into<trine_protocol::Request>,
+        wait_ms: u32,
+    ) -> Result<trine_protocol::Response, Error> {
+        let deadline = Duration::from_millis(self.options.deadline_ms + u64::from(wait_ms));
         let asked = self.gateway.call(request.into(), CallOptions { session: None, deadline });
         match tokio::time::timeout(deadline + Duration::from_millis(DEADLINE_GRACE_MS), asked).await {
             Ok(answer) => answer,

@@ -4,7 +4,7 @@ use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use serde::Serialize;
 use trine_protocol::cluster::Role;
-use trine_protocol::lock::{Acquire, Release};
+use trine_protocol::lock::{Acquire, Mode, Release};
 use trine_protocol::placement::Ring;
 use trine_protocol::{Error, ErrorCode, Response};
 
@@ -12,18 +12,9 @@ use crate::server::Gateway;
 
 use super::dispatch::{Door, unexpected};
 use super::field::Arguments;
+use super::locks::GrantBody;
 use super::node::http_address;
 use super::reply::{Failure, Reply};
-
-#[derive(Serialize)]
-struct AcquiredBody<'a> {
-    status: &'static str,
-    lock: &'a str,
-    client_id: &'a str,
-    fencing_token: u64,
-    fencing_token_str: String,
-    expires_in_ms: u32,
-}
 
 #[derive(Serialize)]
 struct ReleasedBody<'a> {
@@ -38,16 +29,19 @@ pub(crate) async fn acquire<G: Gateway>(
 ) -> Result<Reply, Failure> {
     let (lock, client) = (arguments.text("lock_name"), arguments.text("client_id"));
     let lease_ms = u32::try_from(arguments.integer("timeout_sec") * 1000).expect("the route's table bounds it");
+    let wait_ms = u32::try_from(arguments.integer_if("wait_ms").unwrap_or(0)).expect("the route's table bounds it");
+    let mode = match arguments.text_if("mode").as_deref() {
+        None | Some("exclusive") => Mode::Exclusive,
+        Some("shared") => Mode::Shared,
+        Some(other) => {
+            let what = format!("mode is '{other}': `exclusive` and `shared` are allowed");
+            return Err(Error::new(ErrorCode::InvalidArgument, what).into());
+        }
+    };
     redirect(door, &lock, head)?;
-    match door.call(Acquire { lock: lock.clone(), client: client.clone(), lease_ms, ..Acquire::default() }).await? {
-        Response::Acquire(granted) => Ok(Reply::ok(&AcquiredBody {
-            status: "acquired",
-            lock: &lock,
-            client_id: &client,
-            fencing_token: granted.token,
-            fencing_token_str: granted.token.to_string(),
-            expires_in_ms: granted.lease_ms,
-        })),
+    let acquire = Acquire { mode, wait_ms, ..Acquire::new(lock.as_str(), client.as_str(), lease_ms) };
+    match door.call_waiting(acquire, wait_ms).await? {
+        Response::Acquire(granted) => Ok(Reply::ok(&GrantBody::new(&lock, &client, &granted))),
         other => Err(unexpected(&other)),
     }
 }

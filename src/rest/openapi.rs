@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::field::{Field, Kind, Presence};
 use super::reply::{JSON, Reply};
-use super::route::{Answer, Form, ROUTES, Route};
+use super::route::{self, Answer, Form, Route};
 
 /// Answers that every route may give beside its own: status, name among the components, what it means.
 const COMMON: &[(u16, &str, &str)] = &[
@@ -34,7 +34,7 @@ pub(crate) fn reply() -> Reply {
 /// The whole description.
 fn describe() -> Value {
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in route::all() {
         paths.insert(route.path.to_owned(), json!({ route.verb.lower(): operation(route) }));
     }
     let responses: Map<String, Value> = COMMON

@@ -128,7 +128,7 @@ pub(crate) async fn ack<G: Gateway>(door: &Door<G>, mut arguments: Arguments) ->
 }
 
 /// The node that answers, and the queue that is meant.
-fn names<G: Gateway>(door: &Door<G>, arguments: &mut Arguments) -> (String, String) {
+pub(super) fn names<G: Gateway>(door: &Door<G>, arguments: &mut Arguments) -> (String, String) {
     let node = door.node().to_owned();
     let queue = arguments.text_if("queue").unwrap_or_else(|| format!("queue:{node}"));
     (node, queue)

@@ -5,6 +5,9 @@ use hyper::Method;
 use trine_protocol::limits::{KEY_BYTES_MAX, LEASE_MS_MAX, NAME_BYTES_MAX, VISIBILITY_MS_MAX};
 
 use super::field::{Field, Kind, Presence};
+use super::queue_routes::QUEUE_ROUTES;
+
+mod locks;
 
 /// What a route does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +16,16 @@ pub(crate) enum Operation {
     Enqueue,
     Dequeue,
     Ack,
+    Nack,
+    Extend,
+    ShowQueue,
+    ExplainQueue,
     LockAcquire,
     LockRelease,
+    LockExplain,
+    LockRenew,
+    LockForce,
+    LockFence,
     CacheRead,
     CacheWrite,
     CacheWriteBack,
@@ -34,8 +45,13 @@ impl Operation {
             Self::Enqueue
                 | Self::Dequeue
                 | Self::Ack
+                | Self::Nack
+                | Self::Extend
                 | Self::LockAcquire
                 | Self::LockRelease
+                | Self::LockRenew
+                | Self::LockForce
+                | Self::LockFence
                 | Self::CacheWrite
                 | Self::CacheWriteBack
         )
@@ -122,45 +138,53 @@ impl Route {
 
 /// The route of a path. Each path has one.
 pub(crate) fn find(path: &str) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| route.path == path)
+    all().find(|route| route.path == path)
 }
 
-const fn field(name: &'static str, kind: Kind, presence: Presence, about: &'static str) -> Field {
+/// Every route: those of the contract first.
+pub(crate) fn all() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(QUEUE_ROUTES)
+}
+
+pub(super) const fn field(name: &'static str, kind: Kind, presence: Presence, about: &'static str) -> Field {
     Field { name, kind, presence, about }
 }
 
-const fn required(name: &'static str, kind: Kind, about: &'static str) -> Field {
+pub(super) const fn required(name: &'static str, kind: Kind, about: &'static str) -> Field {
     field(name, kind, Presence::Required, about)
 }
 
-const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Field {
+pub(super) const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Field {
     field(name, kind, Presence::Optional, about)
 }
 
-const fn answer(status: u16, about: &'static str, form: Form) -> Answer {
+pub(super) const fn answer(status: u16, about: &'static str, form: Form) -> Answer {
     Answer { status, about, form }
 }
 
 const NAME: Kind = Kind::Name { bytes_max: NAME_BYTES_MAX };
 const KEY: Kind = Kind::Name { bytes_max: KEY_BYTES_MAX };
-const NUMBER: Kind = Kind::Integer { min: 0, max: u64::MAX };
+pub(super) const NUMBER: Kind = Kind::Integer { min: 0, max: u64::MAX };
 const LEASE_SEC: Kind = Kind::Integer { min: 1, max: LEASE_MS_MAX as u64 / 1000 };
+/// Less than the longest deadline of a request: the answer has a way to go.
+const WAIT_MS: Kind = Kind::Integer { min: 0, max: 55_000 };
 const LEASE_SEC_DEFAULT: Presence = Presence::Default(10);
 
-const QUEUE: Field =
+pub(super) const QUEUE: Field =
     optional("queue", NAME, "Name of the queue; without it `queue:<node>`, the queue of the node asked.");
-const NODE: Field = required("node", Kind::Text, "The node that answered.");
+pub(super) const NODE: Field = required("node", Kind::Text, "The node that answered.");
 const LOCK_NAME: Field =
     required("lock_name", NAME, "Name of the lock. The part before the first `/` is its namespace.");
 const CLIENT_ID: Field = required("client_id", NAME, "Who takes the lock or gives it back.");
-const FOREIGN: Answer = answer(403, "A browser asked for this on behalf of a page of another site.", Form::Detail);
+pub(super) const FOREIGN: Answer =
+    answer(403, "A browser asked for this on behalf of a page of another site.", Form::Detail);
 
-const fn status(choices: &'static [&'static str]) -> Field {
+pub(super) const fn status(choices: &'static [&'static str]) -> Field {
     required("status", Kind::Choice(choices), "What was done.")
 }
 
-/// The table.
-pub(crate) const ROUTES: &[Route] = &[
+/// The table of the contract.
+const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/",
@@ -251,19 +275,29 @@ pub(crate) const ROUTES: &[Route] = &[
         operation: Operation::LockAcquire,
         tag: "lock",
         id: "lock_acquire",
-        summary: "Takes a lock for a time. Nobody waits: a lock that anyone holds is refused.",
+        summary: "Takes a lock for a time. A lock that anyone holds is refused, unless there is time to wait for it.",
         query: &[],
         body: Some(&[
             LOCK_NAME,
             CLIENT_ID,
             field("timeout_sec", LEASE_SEC, LEASE_SEC_DEFAULT, "The lease in seconds; after it the lock is free."),
+            optional(
+                "wait_ms",
+                WAIT_MS,
+                "Milliseconds to wait for it, behind those who came before; without it, not at all.",
+            ),
+            optional("mode", Kind::Text, "`exclusive`, or `shared` with others who ask for it so."),
         ]),
         body_example: r#"{"lock_name": "demo", "client_id": "c1", "timeout_sec": 5}"#,
         answers: &[
             answer(200, "The lock is yours.", Form::Object(GRANT)),
             answer(307, "Only with `--redirect-locks`: another node leads; ask it.", Form::Detail),
             FOREIGN,
-            answer(409, "Somebody holds it, perhaps the same client.", Form::Detail),
+            answer(
+                409,
+                "Somebody holds it, perhaps the same client; or the time to wait is over, or the client would wait for itself.",
+                Form::Detail,
+            ),
         ],
     },
     Route {
@@ -292,6 +326,10 @@ pub(crate) const ROUTES: &[Route] = &[
             answer(409, "A later grant than that of the fencing token exists.", Form::Detail),
         ],
     },
+    locks::EXPLAIN,
+    locks::RENEW,
+    locks::FORCE,
+    locks::FENCE,
     Route {
         verb: Verb::Get,
         path: "/cache/read",
@@ -489,8 +527,8 @@ mod tests {
 
     #[test]
     fn each_path_and_each_id_stands_once_and_examples_are_bodies() {
-        for (index, route) in ROUTES.iter().enumerate() {
-            for other in &ROUTES[..index] {
+        for (index, route) in all().enumerate() {
+            for other in all().take(index) {
                 assert_ne!(route.path, other.path);
                 assert_ne!(route.id, other.id);
             }

@@ -15,11 +15,11 @@ use crate::node::effect::{Checkpoint, Fetch, Input, Write};
 use crate::raft::Snapshot;
 use crate::storage::writer::{LogHandle, LogWriter, StateHandle, StateWriter};
 use crate::storage::{
-    Claim, DataDirectory, LogOptions, LogStore, Recovered, SegmentLog, SledStore, StateStore, StorageError,
-    StorageStats,
+    BodyBytes, Claim, DataDirectory, LogStore, Recovered, SegmentLog, StateDisk, StateStore, StorageError, StorageStats,
 };
 
 use super::backup::{Backups, Tracker, Watched};
+use super::budget::Budget;
 use super::inbox::Inbox;
 use super::replica_task::Disk;
 
@@ -30,14 +30,14 @@ pub(super) struct Opened {
     pub(super) recovered: BTreeMap<GroupId, Recovered>,
     pub(super) cluster_id: u64,
     log: SegmentLog,
-    state: SledStore,
+    state: StateDisk,
 }
 
 /// Opens the data directory, or makes it. Blocks.
-pub(super) fn open(config: &ServeConfig) -> Result<Opened, StorageError> {
+pub(super) fn open(config: &ServeConfig, budget: &Budget) -> Result<Opened, StorageError> {
     let claim = Claim { node: config.node, cluster: config.cluster_id, groups: config.groups, joins: config.join };
     let crate::storage::Opened { directory, log, state, recovered } =
-        crate::storage::open(&config.data_dir, &claim, LogOptions::default())?;
+        crate::storage::open(&config.data_dir, &claim, budget.storage())?;
     let cluster_id = directory.identity().cluster.ok_or_else(|| StorageError::Refused {
         what: format!("{}: a first start needs --cluster-id, the same on every node", config.data_dir.display()),
     })?;
@@ -48,7 +48,7 @@ pub(super) fn open(config: &ServeConfig) -> Result<Opened, StorageError> {
 #[derive(Debug)]
 pub(super) struct Writers {
     log: LogWriter<Measured<SegmentLog>>,
-    state: StateWriter<Watched<Measured<SledStore>>>,
+    state: StateWriter<Watched<Measured<StateDisk>>>,
     backups: Arc<Backups>,
 }
 
@@ -63,7 +63,7 @@ impl Writers {
     /// Starts the threads. What is durable is said to the inbox of its group; `fatal` hears of an error.
     pub(super) fn start(
         log: SegmentLog,
-        state: SledStore,
+        state: StateDisk,
         inboxes: &[Arc<Inbox>],
         stats: &Arc<StorageStats>,
         fatal: fn(&str),
@@ -71,6 +71,9 @@ impl Writers {
         // The threads say how large their files are after each round; until the first one it is what was found.
         stats.log_disk_bytes.store(log.bytes_on_disk(), Relaxed);
         stats.state_disk_bytes.store(state.bytes_on_disk(), Relaxed);
+        let BodyBytes { disk, live } = state.body_bytes();
+        stats.body_disk_bytes.store(disk, Relaxed);
+        stats.body_live_bytes.store(live, Relaxed);
         let (persisted, done) = (inboxes.to_vec(), inboxes.to_vec());
         let fatal = move |error: StorageError| fatal(&error.to_string());
         let done = move |group: GroupId, input| {
@@ -82,9 +85,10 @@ impl Writers {
             }
         };
         let tracker = Arc::new(Tracker::default());
-        let backups = Arc::new(Backups::new(state.reader(), Arc::clone(&tracker)));
+        let reader = state.reader();
+        let backups = Arc::new(Backups::new(reader.clone(), Arc::clone(&tracker)));
         let state = Watched { store: Measured(state), tracker };
-        let state = StateWriter::spawn(state, done, fatal, Arc::clone(stats), clock::mono_us)?;
+        let state = StateWriter::spawn(state, Some(Box::new(reader)), done, fatal, Arc::clone(stats), clock::mono_us)?;
         let completed = move |group: GroupId, sequence| persisted[group.0 as usize].persisted(sequence);
         let log = LogWriter::spawn(Measured(log), state.handle(), completed, fatal, Arc::clone(stats), clock::mono_us)?;
         Ok(Self { log, state, backups })
@@ -115,7 +119,7 @@ impl Opened {
     }
 
     /// Its parts: the directory, what was recovered, and the stores for [`Writers::start`].
-    pub(super) fn into_parts(self) -> (DataDirectory, BTreeMap<GroupId, Recovered>, SegmentLog, SledStore) {
+    pub(super) fn into_parts(self) -> (DataDirectory, BTreeMap<GroupId, Recovered>, SegmentLog, StateDisk) {
         (self.directory, self.recovered, self.log, self.state)
     }
 }
@@ -186,8 +190,16 @@ impl<S: StateStore> StateStore for Measured<S> {
         self.0.read(group, key)
     }
 
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        self.0.tend()
+    }
+
     fn bytes_on_disk(&self) -> u64 {
         self.0.bytes_on_disk()
+    }
+
+    fn body_bytes(&self) -> BodyBytes {
+        self.0.body_bytes()
     }
 }
 
@@ -196,5 +208,7 @@ pub(super) fn measure(stats: &StorageStats) {
     let gauges = metrics::storage();
     gauges.log_bytes.set(stats.log_disk_bytes.load(Relaxed) as f64);
     gauges.state_bytes.set(stats.state_disk_bytes.load(Relaxed) as f64);
+    gauges.queue_disk_bytes.set(stats.body_disk_bytes.load(Relaxed) as f64);
+    gauges.queue_live_bytes.set(stats.body_live_bytes.load(Relaxed) as f64);
     gauges.log_waiting.set(stats.log_waiting.load(Relaxed) as f64);
 }

@@ -14,6 +14,7 @@
 //! - A panic in a replica's task stops the node: its state in memory can no longer be trusted, and the disk's can.
 
 mod backup;
+mod budget;
 mod disk;
 mod door;
 mod gateway;

@@ -37,6 +37,7 @@ use crate::storage::{self, Recovered, StorageError, StorageStats, redis};
 use crate::transport::peer::Arrivals;
 use crate::transport::{Local, Outbox, Permits, listener, peer, session};
 
+use super::budget::Budget;
 use super::disk::{self, NodeDisk, Writers};
 use super::door::{GroupDoor, Identity, NodeGateway};
 use super::inbox::Inbox;
@@ -91,8 +92,9 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let listeners = Listeners::bind(&config).await?;
     warn_of_open_ports(&config);
     let blocking = config.clone();
+    let budget = Budget::new(config.memory_mb, config.groups);
     let mut opened =
-        tokio::task::spawn_blocking(move || disk::open(&blocking)).await.expect("opening does not panic")?;
+        tokio::task::spawn_blocking(move || disk::open(&blocking, &budget)).await.expect("opening does not panic")?;
     let identity = *opened.directory.identity();
     if opened.is_new() && !identity.joins && probe::was_known(&config, identity.incarnation.0, opened.cluster_id).await
     {
@@ -350,6 +352,7 @@ fn make_replicas(
     let now = clock::now();
     let mut timing = timing(config.timing);
     timing.cache.through.clone_from(&config.write_through);
+    Budget::new(config.memory_mb, config.groups).divide(&mut timing);
     // The groups began with what every first node was started with, whatever the list of nodes says today.
     let founders = config.roster();
     // A group that this node takes no part in leaves no trace on its disk, so there it cannot know.

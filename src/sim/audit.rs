@@ -145,6 +145,10 @@ impl Audit {
                 if dequeued.deliveries.is_empty() {
                     if missing.is_empty() {
                         questions.pop();
+                    } else if jobs {
+                        // What was in flight for the last time has died since.
+                        questions.pop();
+                        questions.push(Question::Revive { queue });
                     }
                 } else if jobs {
                     let receipts = dequeued.deliveries.iter().map(Delivery::receipt).collect();

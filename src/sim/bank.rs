@@ -92,6 +92,12 @@ bank! {
     TurnsNotTaken 0 30 busy_queues "nats-server 7340: one tenant has it all";
     DedupLeftOutOfSnapshots 0 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
     HandOffHalfDone 0 10 busy_queues "transactional outbox: one of two writes";
+    LapsedWaiterGranted 0 10 long_lines "etcd 9921, 11456: a lock granted on a lease that ran out while it was waited for";
+    LineJumped 0 10 long_lines "Hazelcast: no fairness (its own documentation)";
+    DeadlockSearch 0 10 long_lines "no lock service has it: two clients that wait for each other";
+    SilentWaiterStays 0 10 long_lines "curator 600, 726: waiters that nobody waits for hold up everybody";
+    GrantNotKept 0 10 long_lines "curator 727: a grant that its waiter never hears of";
+    TokenNotDemanded 0 10 long_lines "Kleppmann, 2016: a write of a holder that was paused past its lease";
     HomeBeforeNoOp 231 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
     NewHomeNotSilent 54 10 as_drawn "Gray and Cheriton, 1989: leases of a server that failed";
     GrantWithoutLeaseCheck 67 10 as_drawn "tikv 964: a lease not looked at again";
@@ -259,6 +265,17 @@ fn one_lock(swarm: &mut Swarm) {
     swarm.weights = [1, 8, 1];
     swarm.rates_ppm = vec![0; 3];
     swarm.network.loss_per_mille = 0;
+}
+
+/// Two locks and two semaphores that everybody wants, and much that is written under their tokens.
+fn long_lines(swarm: &mut Swarm) {
+    swarm.groups = 1;
+    swarm.clients = 8;
+    swarm.names = 2;
+    swarm.think_us_max = 20_000;
+    swarm.weights = [3, 8, 1];
+    swarm.sessions = true;
+    swarm.deadline_us = 500_000;
 }
 
 /// Leaders that die just after their election, while one lock is asked for.

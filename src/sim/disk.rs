@@ -215,6 +215,8 @@ impl NodeDisk {
         match self.state_work.pop_front().expect("a work is running") {
             StateWork::Checkpoint(checkpoint) => {
                 self.disk.sync_state()?;
+                // A piece at a time, so that a crash can come in between.
+                self.disk.tend()?;
                 finished.inputs.push((checkpoint.group, Input::Checkpointed { index: checkpoint.meta.index }));
             }
             StateWork::Install { group, sequence, .. } => {

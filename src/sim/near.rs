@@ -173,6 +173,7 @@ impl<R: Rules> Cluster<R> {
 
     /// A replica has something to say to a client.
     pub(crate) fn push_to_client(&mut self, number: u64, push: Push) {
+        // Subscriptions are the shell's: no replica pushes deliveries.
         let Push::CopiesGone(gone) = push else { return };
         let Some(client) = self.near.client_with(number) else { return };
         if self.random.chance(LOST_PER_MILLE) {

@@ -23,7 +23,25 @@ use crate::raft::{HardState, Persist, Snapshot, SnapshotMeta};
 
 use super::identity::{Claim, DataDirectory};
 use super::log::LogsRecovered;
-use super::{LogOptions, LogRecovered, LogStore, Records, Recovered, SegmentLog, SledStore, StateLoad, StorageError};
+use super::{
+    LogOptions, LogRecovered, LogStore, Records, Recovered, SegmentLog, StateDisk, StateLoad, StateOptions,
+    StorageError,
+};
+
+/// What can be chosen about a node's storage.
+#[derive(Clone, Debug, Default)]
+pub struct StorageOptions {
+    /// About the log.
+    pub log: LogOptions,
+    /// About the state store.
+    pub state: StateOptions,
+}
+
+impl From<LogOptions> for StorageOptions {
+    fn from(log: LogOptions) -> Self {
+        Self { log, state: StateOptions::default() }
+    }
+}
 
 /// A node's storage, ready for use.
 #[derive(Debug)]
@@ -33,7 +51,7 @@ pub struct Opened {
     /// The log, for its writer.
     pub log: SegmentLog,
     /// The state store, for its writer.
-    pub state: SledStore,
+    pub state: StateDisk,
     /// What each group starts from: all groups of the cluster, those that have never run too.
     pub recovered: BTreeMap<GroupId, Recovered>,
 }
@@ -43,11 +61,12 @@ pub struct Opened {
 /// # Errors
 /// [`StorageError::Refused`] where the directory is another's, [`StorageError::Corrupt`] where something durable is damaged or
 /// gone; else what the disk says.
-pub fn open(path: &Path, claim: &Claim, options: LogOptions) -> Result<Opened, StorageError> {
+pub fn open(path: &Path, claim: &Claim, options: impl Into<StorageOptions>) -> Result<Opened, StorageError> {
+    let options = options.into();
     let mut directory = DataDirectory::open(path, claim)?;
     let identity = *directory.identity();
-    let (mut log, logs) = SegmentLog::open(&directory.log_path(), &identity, options)?;
-    let state = SledStore::open(&directory.state_path(), !identity.ready)?;
+    let (mut log, logs) = SegmentLog::open(&directory.log_path(), &identity, options.log)?;
+    let state = StateDisk::open_at(&directory.state_path(), !identity.ready, identity.groups, &options.state)?;
     let recovered = assemble_groups(identity.groups, &mut log, logs, &state)?;
     directory.mark_ready()?;
     Ok(Opened { directory, log, state, recovered })

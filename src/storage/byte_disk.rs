@@ -2,7 +2,7 @@
 //!
 //! What is appended goes through [`SegmentLog`] into [`SimFiles`]; a start reads it back with the code that the server starts with. So blocks that
 //! are lost out of order, torn sectors, errors of the disk and flipped bits meet what has to deal with them, not a model
-//! of it. The state store is a model ([`SimState`]): sled does not run in memory.
+//! of it. So do the files of bodies ([`Bodies`]). The records behind the log are a model ([`SimState`]): sled does not run in memory.
 //!
 //! # Rot
 //! A bit flips only in what a later durable record proves to have been durable; what was synced last passes for a torn write, which
@@ -19,6 +19,7 @@ use crate::node::effect::{Checkpoint, Write};
 use crate::raft::{Snapshot, SnapshotMeta};
 
 use super::assemble::assemble_groups;
+use super::bodies::{Bodies, BodyBytes};
 use super::identity::{FORMAT_VERSION, Identity};
 use super::log::{LogsRecovered, Medium as _, segment_number};
 use super::sim_files::SimFiles;
@@ -32,7 +33,9 @@ pub struct ByteDisk {
     files: SimFiles,
     /// None while the process is down.
     log: Option<SegmentLog<SimFiles>>,
-    state: SimState,
+    /// The files of bodies.
+    bodies: SimFiles,
+    state: Bodies<SimState, SimFiles>,
     identity: Identity,
     options: LogOptions,
     /// Where the log ended at the last sync.
@@ -47,10 +50,13 @@ impl ByteDisk {
     /// An empty disk, with segments of so many bytes.
     pub fn new(segment_bytes: u64) -> Self {
         let (node, incarnation) = (NodeId::numbered(1), Incarnation(0x5eed));
+        let bodies = SimFiles::new(Path::new("bodies"));
+        let state = Bodies::open(SimState::default(), bodies.clone(), 0, segment_bytes).expect("nothing is in it");
         Self {
             files: SimFiles::new(Path::new("log")),
             log: None,
-            state: SimState::default(),
+            bodies,
+            state,
             identity: Identity {
                 format: FORMAT_VERSION,
                 node,
@@ -75,6 +81,12 @@ impl ByteDisk {
         SegmentLog::open_on(files, &self.identity, self.options.clone())
     }
 
+    /// From now on the state store refuses everything. A sync of bodies that fails takes them for clean.
+    fn fail_state(&mut self) {
+        self.state.records_mut().refuses = true;
+        self.bodies.fail(Failing::Sync);
+    }
+
     /// How many segment files there are.
     pub fn segments(&self) -> u64 {
         self.log.as_ref().map_or(0, SegmentLog::segments)
@@ -96,7 +108,7 @@ impl ByteDisk {
 
 impl LogStore for ByteDisk {
     fn append(&mut self, write: &Write) -> Result<(), StorageError> {
-        self.state.check_order(write)?;
+        self.state.records().check_order(write)?;
         self.log().append(write)
     }
 
@@ -135,11 +147,31 @@ impl StateStore for ByteDisk {
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         self.state.read(group, key)
     }
+
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        self.state.tend()
+    }
+
+    fn body_bytes(&self) -> BodyBytes {
+        self.state.body_bytes()
+    }
 }
 
 impl StateLoad for ByteDisk {
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError> {
         self.state.load(group)
+    }
+
+    fn stands(&self, group: GroupId) -> SnapshotMeta {
+        self.state.stands(group)
+    }
+
+    fn each_body(
+        &self,
+        group: GroupId,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.state.each_body(group, visit)
     }
 }
 
@@ -148,6 +180,9 @@ impl SimulatedDisk for ByteDisk {
         let (mut log, logs) = self.open_log(self.files.clone())?;
         self.compare_with_sound(&logs)?;
         (self.synced, self.proven) = (log.end(), (0, 0));
+        let records = self.state.records().clone();
+        // What was in the process is gone: the layer is made anew, over the records that are left.
+        self.state = Bodies::open(records, self.bodies.clone(), groups, self.options.segment_bytes)?;
         let recovered = assemble_groups(groups, &mut log, logs, &self.state)?;
         self.log = Some(log);
         self.identity.ready = true;
@@ -161,28 +196,31 @@ impl SimulatedDisk for ByteDisk {
     fn die(&mut self, power: bool, below: Draw<'_>) {
         // What the process had in its buffers is gone; what the operating system had is not.
         self.log = None;
-        let keep = below(self.state.pending() as u64 + 1) as usize;
-        self.state.crash(keep);
+        let keep = below(self.state.records().pending() as u64 + 1) as usize;
+        self.state.records_mut().crash(keep);
         if power {
             self.files.cut_power(below);
+            self.bodies.cut_power(below);
         }
     }
 
     fn fail(&mut self, failing: Failing) {
         match failing {
-            Failing::State => self.state.refuses = true,
+            Failing::State => self.fail_state(),
             Failing::Write | Failing::Sync => self.files.fail(failing),
         }
     }
 
     fn fill(&mut self) {
         self.files.fill();
-        self.state.refuses = true;
+        self.fail_state();
+        self.bodies.fill();
     }
 
     fn mend(&mut self) {
         self.files.mend();
-        self.state.refuses = false;
+        self.bodies.mend();
+        self.state.records_mut().refuses = false;
     }
 
     fn rot(&mut self, below: Draw<'_>) -> bool {

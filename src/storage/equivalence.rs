@@ -11,7 +11,12 @@ use super::testing::*;
 use super::*;
 use crate::cache::JournalRecord;
 use crate::node::effect::Write;
+use crate::node::machine::body_key;
 use crate::raft::{Entry, HardState, Persist};
+use crate::record::Change;
+
+/// Messages that may have a body.
+const BODIES: u64 = 150;
 
 /// Where a group stands, as far as the next step must fit it.
 #[derive(Clone, Debug, Default)]
@@ -121,9 +126,17 @@ impl Both {
         let value = "v".repeat(usize::try_from(self.random.below(300)).unwrap());
         let changes: Vec<_> =
             keys.iter().map(|key| (key.as_str(), (self.random.below(3) > 0).then_some(value.as_str()))).collect();
-        let checkpoint = checkpoint(group, model.applied, model.term_at(model.applied), &changes);
+        let mut checkpoint = checkpoint(group, model.applied, model.term_at(model.applied), &changes);
+        for _ in 0..self.random.below(8) {
+            let id = 1 + self.random.below(BODIES);
+            let body =
+                format!("{group} {id} {}", model.applied).repeat(usize::try_from(self.random.below(40)).unwrap());
+            let value = (self.random.below(3) > 0).then(|| body.into_bytes());
+            checkpoint.changes.push(Change { key: body_key(id), value });
+        }
         self.real.state().checkpoint(&checkpoint).unwrap();
         self.real.state().sync().unwrap();
+        self.real.state().tend().unwrap();
         self.simulated.checkpoint(&checkpoint).unwrap();
         self.simulated.sync_state().unwrap();
     }
@@ -137,7 +150,8 @@ impl Both {
         }
         (model.base, model.applied) = (index, index);
         let value = format!("snapshot {index}");
-        let snapshot = snapshot(index, model.term_at(index), &[("q1", &value), ("q3", "x")]);
+        let snapshot =
+            snapshot(index, model.term_at(index), &[("b\0\0\0\0\0\0\0\u{7}", "body"), ("q1", &value), ("q3", "x")]);
         self.real.state().install(group, &snapshot).unwrap();
         self.simulated.install(group, &snapshot).unwrap();
         let mut write = restored(group, &snapshot);
@@ -152,12 +166,22 @@ impl Both {
         found.map(without_order).collect()
     }
 
+    /// Every body is the same on both.
+    fn compare_bodies(&mut self) {
+        for (group, id) in (0..3).flat_map(|group| (1..=BODIES).map(move |id| (GroupId(group), id))) {
+            let key = body_key(id);
+            let found = self.real.state().read(group, &key).unwrap();
+            assert_eq!(found, self.simulated.read(group, &key).unwrap(), "message {id} of {group}");
+        }
+    }
+
     /// Restarts with nothing unsynced, and compares.
     fn restart(&mut self) {
         self.sync();
         self.real.restart();
         self.simulated.crash(0);
         assert_eq!(Self::found(&mut *self.real), Self::found(&mut self.simulated));
+        self.compare_bodies();
     }
 
     /// Restarts with work that no sync has covered: some prefix of it survives.
@@ -173,6 +197,7 @@ impl Both {
         });
         let keep = survived.unwrap_or_else(|| panic!("no prefix of {pending} writes explains {found:#?}"));
         self.simulated.crash(keep);
+        self.compare_bodies();
         for (group, recovered) in (0..).map(GroupId).zip(found) {
             let entries = recovered.entries.iter().map(|entry| (entry.index, entry.term));
             let terms: BTreeMap<_, _> = entries.chain([(recovered.base.index, recovered.base.term)]).collect();

@@ -10,7 +10,7 @@
 //! never above [`STORED_BYTES_MAX`]: sled puts larger pages into files that it does not sync (`safety.md`, 4.1).
 
 use crate::ids::GroupId;
-use crate::record::Change;
+use crate::record::{Change, prefix};
 
 /// Bytes of a value in sled: 16 of them make a leaf, which must stay below a quarter of sled's segment.
 pub(super) const STORED_BYTES_MAX: usize = 64 * 1024;
@@ -48,6 +48,11 @@ pub(super) fn generation(group: GroupId, generation: u32) -> std::ops::Range<Vec
 /// All staged changes of a group.
 pub(super) fn all_staged(group: GroupId) -> std::ops::Range<Vec<u8>> {
     staged(group, 0)..after(pointer(group))
+}
+
+/// All records of bodies of one generation of a group.
+pub(super) fn bodies(group: GroupId, generation: u32) -> std::ops::Range<Vec<u8>> {
+    record(group, generation, &[prefix::BODY])..record(group, generation, &[prefix::BODY + 1])
 }
 
 /// The key of a record.

@@ -159,6 +159,18 @@ impl StateLoad for SimDisk {
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError> {
         self.state.load(group)
     }
+
+    fn stands(&self, group: GroupId) -> SnapshotMeta {
+        self.state.stands(group)
+    }
+
+    fn each_body(
+        &self,
+        group: GroupId,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        self.state.each_body(group, visit)
+    }
 }
 
 impl SimulatedDisk for SimDisk {

@@ -8,7 +8,8 @@
 //!
 //! The log ([`mod@log`]: hard state, entries and cache journal of all groups) is one preallocated, checksummed, chained list of
 //! segments per node. The state store ([`sled_store`]) holds what was applied, and is healed by replay. [`open`] takes a data
-//! directory into use ([`identity`]) and puts the two together; [`writer`] has the two threads that work on them.
+//! directory into use ([`identity`]) and puts the two together; [`writer`] has the threads that work on them.
+//! Bodies of messages that the log has forgotten lie in files beside sled ([`bodies`]).
 //! The simulator has two twins of both: [`ByteDisk`] runs the very log over bytes in memory that can be lost, torn and flipped,
 //! [`SimDisk`] is a list of writes. One suite runs on all three kinds, and random work must leave the same on all of them.
 //!
@@ -28,6 +29,7 @@
 //! - A full disk is an error like any other: the node stops, up to one segment before the last byte.
 
 mod assemble;
+pub mod bodies;
 mod byte_disk;
 mod copy;
 #[cfg(test)]
@@ -44,6 +46,7 @@ mod sim_files;
 mod sim_state;
 mod simulated;
 pub mod sled_store;
+mod state_disk;
 mod stats;
 #[cfg(test)]
 mod suite;
@@ -55,7 +58,8 @@ pub mod writer;
 
 use bytes::Bytes;
 
-pub use assemble::{Opened, assemble, open};
+pub use assemble::{Opened, StorageOptions, assemble, open};
+pub use bodies::{Bodies, BodyBytes, BodyReader};
 pub use byte_disk::ByteDisk;
 pub use copy::{Found, Seen, StateReader};
 pub use fold::{LogRecovered, Misfit};
@@ -65,6 +69,7 @@ pub use memory::SimDisk;
 pub use restore::Restoring;
 pub use simulated::{Draw, Failing, SimulatedDisk};
 pub use sled_store::SledStore;
+pub use state_disk::{StateDisk, StateOptions};
 pub use stats::{SYNC_BUCKETS_US, StorageStats, SyncTimes};
 
 use crate::ids::GroupId;
@@ -152,10 +157,32 @@ pub trait StateStore {
     /// Where the disk refuses.
     fn read(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
+    /// Does a piece of what can wait: gives room back. True where there is more to do.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
     /// Bytes of the files, about; 0 where there are none.
     fn bytes_on_disk(&self) -> u64 {
         0
     }
+
+    /// Bytes of the files that bodies have to themselves, and of the bodies that live there.
+    fn body_bytes(&self) -> BodyBytes {
+        BodyBytes::default()
+    }
+}
+
+/// Reads records of a store that another thread writes: each as it is at some instant since the call.
+pub trait ReadBeside: Send {
+    /// The records with these keys; None where there is no such record.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or what is there cannot be read.
+    fn read_all(&self, group: GroupId, keys: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Option<Bytes>)>, StorageError>;
 }
 
 /// The part of a state store that a start needs.
@@ -165,4 +192,17 @@ pub trait StateLoad {
     /// # Errors
     /// Where the disk refuses, or what is there cannot be read.
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError>;
+
+    /// Where the state of a group stands.
+    fn stands(&self, group: GroupId) -> SnapshotMeta;
+
+    /// Shows all records that [`StateLoad::load`] leaves out, in key order, until one is refused.
+    ///
+    /// # Errors
+    /// As [`StateLoad::load`], and what `visit` says.
+    fn each_body(
+        &self,
+        group: GroupId,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError>;
 }

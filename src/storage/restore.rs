@@ -22,7 +22,7 @@ use super::assemble::assemble_groups;
 use super::files::{create_directory, failed, replace, sync_directory};
 use super::identity::{Claim, DataDirectory, RESTORING, is_empty};
 use super::log::LogsRecovered;
-use super::{LogOptions, SegmentLog, SledStore, StateStore as _, StorageError};
+use super::{LogOptions, SegmentLog, StateDisk, StateOptions, StateStore as _, StorageError};
 
 /// Records, and bytes, that are written at once.
 const BATCH_RECORDS: usize = 512;
@@ -35,7 +35,7 @@ pub struct Restoring {
     directory: DataDirectory,
     log: SegmentLog,
     logs: LogsRecovered,
-    state: SledStore,
+    state: StateDisk,
 }
 
 impl Restoring {
@@ -52,7 +52,8 @@ impl Restoring {
         replace(&path.join(RESTORING), b"A restore into this directory has begun, and has not ended.\n")?;
         let directory = DataDirectory::open_restoring(path, claim)?;
         let (log, logs) = SegmentLog::open(&directory.log_path(), directory.identity(), LogOptions::default())?;
-        let state = SledStore::open(&directory.state_path(), true)?;
+        let groups = directory.identity().groups;
+        let state = StateDisk::open_at(&directory.state_path(), true, groups, &StateOptions::default())?;
         Ok(Self { path: path.to_owned(), directory, log, logs, state })
     }
 

@@ -200,6 +200,10 @@ impl Medium for SimFiles {
         Ok(contents.bytes[from..to].to_vec())
     }
 
+    fn length(&self, name: &str) -> Result<u64, StorageError> {
+        Ok(self.contents(name)?.bytes.len() as u64)
+    }
+
     fn read(&self, name: &str) -> Result<Vec<u8>, StorageError> {
         Ok(self.contents(name)?.bytes.clone())
     }

@@ -138,4 +138,17 @@ impl StateLoad for SimState {
         let records = state.records.iter().filter(|(key, _)| key.first() != Some(&prefix::BODY));
         Ok((state.applied.clone(), records.map(|(key, value)| (key.clone(), value.clone())).collect()))
     }
+
+    fn stands(&self, group: GroupId) -> SnapshotMeta {
+        self.state.get(&group).map(|state| state.applied.clone()).unwrap_or_default()
+    }
+
+    fn each_body(
+        &self,
+        group: GroupId,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut records = self.state.get(&group).into_iter().flat_map(|state| &state.records);
+        records.try_for_each(|(key, value)| if key.first() == Some(&prefix::BODY) { visit(key, value) } else { Ok(()) })
+    }
 }

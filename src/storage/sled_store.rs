@@ -24,7 +24,7 @@
 //!
 //! # Caveats
 //! - A large checkpoint is written twice. A snapshot needs room for both generations until it is installed.
-//! - sled's file does not shrink, and its memory may reach several times the cache's 64 MiB.
+//! - sled's file does not shrink, and its memory may reach several times its cache: a store that is mostly dead is written anew (`rewrite`).
 //! - An open that finds a damaged sled fails. The way back is a new data directory, and the state from a leader.
 
 use std::collections::BTreeMap;
@@ -38,18 +38,18 @@ use sled::Batch;
 use crate::ids::GroupId;
 use crate::node::effect::Checkpoint;
 use crate::raft::{Snapshot, SnapshotMeta};
-use crate::record::{self, Change, prefix};
+use crate::record::{self, Change};
 
-use super::copy::{self, StateReader};
-use super::files::{create_directory, failed, sync_directory};
+use super::bodies::BodyReader;
+use super::copy::{self, SharedTree, StateReader};
+use super::files::failed;
 use super::keys::{self, STORED_BYTES_MAX, Stored};
 use super::{Records, StateLoad, StateStore, StorageError};
+use rewrite::Database;
 
 /// Bytes of sled's own segments, fixed when a database is made. With the default, 512 KiB, values of 20,000 bytes
 /// already end up in files that are never synced.
 const SLED_SEGMENT_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that sled may cache; it takes several times as much.
-const SLED_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Changes of one batch: what holds up a read stays short.
 const BATCH_CHANGES_MAX: usize = 1024;
 /// Bytes of one batch, but for one value that may be larger by itself.
@@ -76,9 +76,12 @@ impl Default for Pointer {
 #[derive(Debug)]
 pub struct SledStore {
     path: PathBuf,
-    tree: sled::Db,
-    /// Our own descriptor of sled's file: sled does not sync it.
-    file: File,
+    database: Database,
+    /// The same for those who read beside this.
+    shared: SharedTree,
+    cache_bytes: u64,
+    /// Bytes of all keys and values in sled, about.
+    live_bytes: u64,
     pointers: BTreeMap<GroupId, Pointer>,
     failed: bool,
     /// Stops a large checkpoint after that many batches, as a crash would.
@@ -87,45 +90,43 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens the store in `path`, or makes one. With `fresh` whatever is there is the rest of a first start that was
+    /// Opens the store in `path`, or makes one, with a cache of so many bytes. With `fresh` whatever is there is the rest of a first start that was
     /// killed, and is removed.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where what is there is damaged; else what the disk says.
-    pub fn open(path: &Path, fresh: bool) -> Result<Self, StorageError> {
+    pub fn open(path: &Path, fresh: bool, cache_bytes: u64) -> Result<Self, StorageError> {
         if fresh && path.exists() {
             std::fs::remove_dir_all(path).map_err(failed("remove", path))?;
         }
-        create_directory(path)?;
-        prepare(path)?;
-        check_blobs(path)?;
-        let config = sled::Config::new()
-            .path(path)
-            .segment_size(SLED_SEGMENT_BYTES)
-            .cache_capacity(SLED_CACHE_BYTES)
-            .flush_every_ms(None);
-        let tree = config.open().map_err(sled_failed("open", path))?;
-        let file = File::open(path.join("db")).map_err(failed("open", &path.join("db")))?;
-        for name in ["conf", "db"] {
-            let path = path.join(name);
-            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
-        }
-        sync_directory(path)?;
+        let database = Database::open_newest(path, cache_bytes)?;
         let mut store = Self {
             path: path.to_owned(),
-            tree,
-            file,
+            shared: SharedTree::new(&database.tree),
+            database,
+            cache_bytes,
+            live_bytes: 0,
             pointers: BTreeMap::new(),
             failed: false,
             #[cfg(test)]
             batches_left: None,
         };
+        store.count_live()?;
         store.read_pointers()?;
         Ok(store)
     }
 
     fn corrupt(&self, why: &str) -> StorageError {
         StorageError::Corrupt { what: format!("{}: {why}", self.path.display()) }
+    }
+
+    /// Counts what is there.
+    fn count_live(&mut self) -> Result<(), StorageError> {
+        for pair in self.database.tree.iter() {
+            let (key, value) = pair.map_err(sled_failed("read", &self.path))?;
+            self.live_bytes += (key.len() + value.len()) as u64;
+        }
+        Ok(())
     }
 
     /// Finds all groups, finishes what a crash interrupted, and removes what is not in use.
@@ -158,11 +159,11 @@ impl SledStore {
     }
 
     fn first_from(&self, key: &[u8]) -> Result<Option<(sled::IVec, sled::IVec)>, StorageError> {
-        self.tree.range(key..).next().transpose().map_err(sled_failed("read", &self.path))
+        self.database.tree.range(key..).next().transpose().map_err(sled_failed("read", &self.path))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
-        self.tree.get(key).map_err(sled_failed("read", &self.path))
+        self.database.tree.get(key).map_err(sled_failed("read", &self.path))
     }
 
     fn pointer(&self, group: GroupId) -> Pointer {
@@ -178,14 +179,14 @@ impl SledStore {
         if let Some((group, pointer)) = &pointer {
             batch.insert(keys::pointer(*group), record::encode(pointer));
         }
-        self.tree.apply_batch(batch).map_err(sled_failed("write", &self.path))?;
+        self.database.tree.apply_batch(batch).map_err(sled_failed("write", &self.path))?;
         self.pointers.extend(pointer);
         Ok(())
     }
 
     /// Puts one change into a batch; tells how many bytes that took.
     fn put_change(
-        &self,
+        &mut self,
         batch: &mut Batch,
         group: GroupId,
         generation: u32,
@@ -194,6 +195,13 @@ impl SledStore {
     ) -> Result<usize, StorageError> {
         let full = keys::record(group, generation, key);
         let before = self.get(&full)?;
+        let weight = |stored: &[u8]| match Stored::decode(stored) {
+            Some(Stored::Chunked(total)) => full.len() as u64 + total,
+            _ => (full.len() + stored.len()) as u64,
+        };
+        let gone = before.as_deref().map_or(0, weight);
+        let come = value.map_or(0, |value| (full.len() + value.len()) as u64);
+        self.live_bytes = (self.live_bytes + come).saturating_sub(gone);
         let chunks_before = before.as_deref().and_then(Stored::decode).map_or(0, |stored| stored.chunks());
         let mut chunks_now = 0;
         let mut bytes = full.len();
@@ -272,8 +280,10 @@ impl SledStore {
         loop {
             let mut batch = Batch::default();
             let mut count = 0;
-            for key in self.tree.range(range.clone()).keys().take(BATCH_CHANGES_MAX) {
-                batch.remove(key.map_err(sled_failed("read", &self.path))?);
+            for pair in self.database.tree.range(range.clone()).take(BATCH_CHANGES_MAX) {
+                let (key, value) = pair.map_err(sled_failed("read", &self.path))?;
+                self.live_bytes = self.live_bytes.saturating_sub((key.len() + value.len()) as u64);
+                batch.remove(key);
                 count += 1;
             }
             if count == 0 {
@@ -285,12 +295,12 @@ impl SledStore {
 
     /// The value behind what is stored under a record's key.
     fn value(&self, group: GroupId, generation: u32, key: &[u8], stored: &[u8]) -> Result<Bytes, StorageError> {
-        copy::value(&self.tree, &self.path, group, generation, key, stored)
+        copy::value(&self.database.tree, &self.path, group, generation, key, stored)
     }
 
     /// Reads records beside this store, on another thread.
-    pub fn reader(&self) -> StateReader {
-        StateReader::new(&self.path, &self.tree)
+    pub(super) fn reader(&self, bodies: BodyReader) -> StateReader {
+        StateReader::new(&self.path, &self.shared, bodies)
     }
 
     /// Runs one step, unless an earlier one failed; remembers if this one does.
@@ -337,9 +347,7 @@ impl SledStore {
     }
 
     fn make_durable(&mut self) -> Result<(), StorageError> {
-        self.tree.flush().map_err(sled_failed("flush", &self.path))?;
-        self.file.sync_data().map_err(failed("sync", &self.path.join("db")))?;
-        check_blobs(&self.path)
+        self.database.sync()
     }
 }
 
@@ -421,8 +429,14 @@ impl StateStore for SledStore {
         }
     }
 
+    /// Writes the store anew where it is mostly dead.
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        self.attempt(Self::rewrite_if_mostly_dead)?;
+        Ok(false)
+    }
+
     fn bytes_on_disk(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+        self.database.bytes()
     }
 }
 
@@ -430,11 +444,10 @@ impl StateLoad for SledStore {
     fn load(&self, group: GroupId) -> Result<(SnapshotMeta, Records), StorageError> {
         let Pointer { generation, applied, .. } = self.pointer(group);
         let all = keys::records(group, generation);
-        let bodies =
-            keys::record(group, generation, &[prefix::BODY])..keys::record(group, generation, &[prefix::BODY + 1]);
+        let bodies = keys::bodies(group, generation);
         let mut records = Vec::new();
         for range in [all.start..bodies.start, bodies.end..all.end] {
-            for pair in self.tree.range(range) {
+            for pair in self.database.tree.range(range) {
                 let (full, stored) = pair.map_err(sled_failed("read", &self.path))?;
                 let key = full[keys::RECORD_KEY_OFFSET..].to_vec();
                 let value = self.value(group, generation, &key, &stored)?;
@@ -443,7 +456,26 @@ impl StateLoad for SledStore {
         }
         Ok((applied, records))
     }
+
+    fn stands(&self, group: GroupId) -> SnapshotMeta {
+        self.pointer(group).applied
+    }
+
+    fn each_body(
+        &self,
+        group: GroupId,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let generation = self.pointer(group).generation;
+        for pair in self.database.tree.range(keys::bodies(group, generation)) {
+            let (full, stored) = pair.map_err(sled_failed("read", &self.path))?;
+            let key = &full[keys::RECORD_KEY_OFFSET..];
+            visit(key, &self.value(group, generation, key, &stored)?)?;
+        }
+        Ok(())
+    }
 }
 
+mod rewrite;
 #[cfg(test)]
 mod tests;

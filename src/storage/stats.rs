@@ -58,6 +58,10 @@ pub struct StorageStats {
     pub state_waiting: AtomicU64,
     /// Bytes of the state store's files.
     pub state_disk_bytes: AtomicU64,
+    /// Bytes of the files of bodies.
+    pub body_disk_bytes: AtomicU64,
+    /// Bytes of the bodies in them that live.
+    pub body_live_bytes: AtomicU64,
 }
 
 /// Adds to a counter that others only read.

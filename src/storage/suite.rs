@@ -127,7 +127,9 @@ impl Disk for RealDisk {
     }
     fn restart(&mut self) {
         self.opened = None;
-        let options = LogOptions { segment_bytes: self.segment_bytes };
+        let log = LogOptions { segment_bytes: self.segment_bytes };
+        let state = StateOptions { cache_bytes: 1024 * 1024, body_file_bytes: self.segment_bytes };
+        let options = StorageOptions { log, state };
         // A test beside this one may be starting a process, which shares every descriptor, the lock's too, until it runs.
         let tries = (0..500).find_map(|_| match open(&self.path(), &claim(), options.clone()) {
             Err(StorageError::Refused { .. }) => {
@@ -145,6 +147,10 @@ impl Disk for RealDisk {
         self.opened().log.segments()
     }
 }
+
+/// Keys of bodies.
+const BODY_1: &str = "b\0\0\0\0\0\0\0\u{1}";
+const BODY_2: &str = "b\0\0\0\0\0\0\0\u{2}";
 
 /// Appends, syncs, and does what follows.
 fn round(disk: &mut dyn Disk, writes: &[Write]) {
@@ -284,10 +290,12 @@ fn bodies_are_read_but_not_loaded(disk: &mut dyn Disk) {
     round(disk, &[entries(G, 1, 9, 1)]);
     checkpointed(
         disk,
-        &checkpoint(G, 3, 1, &[("a", Some("m")), ("b1", Some("body")), ("b", Some("")), ("c1", Some("k"))]),
+        &checkpoint(G, 3, 1, &[("a", Some("m")), (BODY_1, Some("body")), (BODY_2, Some("")), ("c1", Some("k"))]),
     );
     assert_eq!(after_restart(disk, G).state, state_of(&[("a", "m"), ("c1", "k")]));
-    assert_eq!(disk.state().read(G, b"b1").unwrap().as_deref(), Some(&b"body"[..]));
+    assert_eq!(disk.state().read(G, BODY_1.as_bytes()).unwrap().as_deref(), Some(&b"body"[..]));
+    assert_eq!(disk.state().read(G, BODY_2.as_bytes()).unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(disk.state().read(GroupId(2), BODY_1.as_bytes()).unwrap(), None);
 }
 
 fn values_of_any_size_come_back_and_leave_nothing_behind(disk: &mut dyn Disk) {
@@ -318,8 +326,8 @@ fn a_large_checkpoint_comes_back(disk: &mut dyn Disk) {
 
 fn a_snapshot_replaces_log_and_state(disk: &mut dyn Disk) {
     round(disk, &[vote(G, 1, 1), entries(G, 1, 9, 1)]);
-    checkpointed(disk, &checkpoint(G, 5, 1, &[("q1", Some("old")), ("b1", Some("old body"))]));
-    let snapshot = snapshot(20, 3, &[("b2", "body"), ("q2", "new")]);
+    checkpointed(disk, &checkpoint(G, 5, 1, &[("q1", Some("old")), (BODY_1, Some("old body"))]));
+    let snapshot = snapshot(20, 3, &[(BODY_2, "body"), ("q2", "new")]);
     disk.state().install(G, &snapshot).unwrap();
     let mut write = restored(G, &snapshot);
     write.raft.as_mut().unwrap().hard_state = Some(HardState { term: 3, vote: None });
@@ -327,8 +335,8 @@ fn a_snapshot_replaces_log_and_state(disk: &mut dyn Disk) {
     let recovered = after_restart(disk, G);
     assert_eq!((&recovered.base, &recovered.applied), (&meta(20, 3), &meta(20, 3)));
     assert_eq!((recovered.entries, recovered.state), (range(21, 22, 3), state_of(&[("q2", "new")])));
-    assert_eq!(disk.state().read(G, b"b1").unwrap(), None);
-    assert_eq!(disk.state().read(G, b"b2").unwrap().as_deref(), Some(&b"body"[..]));
+    assert_eq!(disk.state().read(G, BODY_1.as_bytes()).unwrap(), None);
+    assert_eq!(disk.state().read(G, BODY_2.as_bytes()).unwrap().as_deref(), Some(&b"body"[..]));
     checkpointed(disk, &checkpoint(G, 21, 3, &[("q3", Some("later"))]));
     assert_eq!(after_restart(disk, G).state, state_of(&[("q2", "new"), ("q3", "later")]));
 }

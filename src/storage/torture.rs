@@ -47,7 +47,7 @@ async fn writes_until_it_is_killed() {
             told.send(index).unwrap();
         }
     };
-    let state = StateWriter::spawn(state, checkpointed, fatal, Arc::clone(&stats), || 0).unwrap();
+    let state = StateWriter::spawn(state, None, checkpointed, fatal, Arc::clone(&stats), || 0).unwrap();
     let written = |_, sequence| say("written", sequence);
     let log = LogWriter::spawn(log, state.handle(), written, fatal, stats, || 0).unwrap();
     loop {

@@ -135,8 +135,8 @@ impl<G: Gateway, S: AsyncRead + AsyncWrite + Unpin> Session<G, S> {
             let pushes = self.subscriptions.is_polling() && self.may_put();
             tokio::select! {
                 polled = self.subscriptions.polled(), if pushes && self.ended.is_none() => {
-                    if let Some(frame) = self.subscriptions.brought(polled) {
-                        self.put(&frame);
+                    if let Some(pushed) = self.subscriptions.brought(polled) {
+                        self.put(&Push::from(pushed).to_frame());
                     }
                 }
                 Some(answer) = self.in_flight.next(), if answers => self.answer_with_others(answer),

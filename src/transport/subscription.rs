@@ -26,14 +26,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use trine_protocol::command::Command;
 use trine_protocol::error::Outcome;
-use trine_protocol::frame::Frame;
 use trine_protocol::limits::{BATCH_MAX, CREDIT_MAX, SUBSCRIPTIONS_MAX};
 use trine_protocol::queue::{
     AckWhich, Credited, Delivery, Dequeue, Nack, Pushed, Receipt, Subscribe, Subscribed, Unsubscribed,
 };
-use trine_protocol::{Error, ErrorCode, Push, Request, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 use crate::metrics;
 use crate::server::{CallOptions, Gateway};
@@ -175,8 +173,8 @@ impl<G: Gateway> Subscriptions<G> {
         }
     }
 
-    /// What a dequeue has brought, as the frame that the client gets.
-    pub(super) fn brought(&mut self, polled: Polled) -> Option<Frame> {
+    /// What a dequeue has brought, as the client gets it.
+    pub(super) fn brought(&mut self, polled: Polled) -> Option<Pushed> {
         let Polled { subscription: id, queue, result } = polled;
         let Some(subscription) = self.open.get_mut(&id) else {
             // It ended meanwhile.
@@ -197,12 +195,12 @@ impl<G: Gateway> Subscriptions<G> {
                 subscription.credit -= used;
                 metrics::node().queue_credit.decrement(f64::from(used));
                 self.poll(id, Duration::ZERO);
-                (!deliveries.is_empty()).then(|| Push::from(Pushed { subscription: id, deliveries }).to_frame())
+                (!deliveries.is_empty()).then_some(Pushed { subscription: id, deliveries, error: None })
             }
             Ok(_) => None,
             Err(error) if error.code.outcome() == Outcome::Refused => {
                 self.close(id);
-                Some(Frame::error(id, Command::Subscribe.code(), &error))
+                Some(Pushed { subscription: id, deliveries: Vec::new(), error: Some(error) })
             }
             Err(error) => {
                 self.poll(id, Duration::from_millis(error.retry_after_ms.max(PAUSE_MS).into()));

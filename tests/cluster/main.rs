@@ -6,6 +6,7 @@
 //! | file | promise |
 //! | --- | --- |
 //! | `backup` | a backup under load has what was acknowledged before it, and a cluster is made of it; damage is found |
+//! | `backlog` | a backlog deeper than the bound on memory lies on disk, comes back after a kill, and leaves no room taken |
 //! | `walkthrough` | the REST walk-through from a fresh start; a killed cluster comes back with all it acknowledged |
 //! | `hits` | read hits send nothing, end with the bus lease, and are never stale |
 //! | `operations` | compare-and-swap, additions, time to live, the right to fill, several keys at once: from every node |
@@ -22,6 +23,7 @@
 //! | `spread` | every node of a calm cluster leads a group |
 //! | `shutdown` | SIGTERM drains; a restart goes on; `--fresh` starts over |
 
+mod backlog;
 mod backup;
 mod cluster;
 mod explain;

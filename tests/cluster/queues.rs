@@ -56,7 +56,7 @@ async fn messages_go_through_all_their_states_on_every_node() {
         assert_eq!(client.redrive(redrive).await.unwrap().messages, 1);
         assert_eq!(bodies(&drain(&client, &queue).await), ["poison"]);
         let shown = client.show_queue(&queue).await.unwrap();
-        assert_eq!((shown.policy, shown.line.ready, shown.line.dead), (Some(policy), 0, 0));
+        assert_eq!((shown.policy, shown.line.ready, shown.line.dead), (Some(Box::new(policy)), 0, 0));
         assert_eq!(shown.group, client.ring().group_of_queue(&queue));
         limits_and_flow(&client, &format!("limited-{node}")).await;
     }

@@ -36,6 +36,7 @@ const QUIET: &[(&str, &str)] = &[
     ("Proposals refused", "a command has to meet a leader in the instant of a handover, or one whose followers hang"),
     ("Coherence violations", "there has to be a bug"),
     ("Writes lost", "a node has to be away, with a dirty line, for longer than its lease"),
+    ("Bodies beside the log", "a backlog has to be more than the log keeps"),
     ("Snapshots installed", "a node has to be away for longer than the log is kept"),
     ("Committed and not applied", "a node applies what is committed at once, so a scrape seldom sees the difference"),
     ("Writes that wait for the log", "a scrape seldom meets a write that waits"),

@@ -78,6 +78,10 @@ async fn every_documented_operation_does_what_it_says() {
         "POST /ack",
         "POST /lock/acquire",
         "POST /lock/release",
+        "GET /v1/locks/explain",
+        "POST /v1/locks/renew",
+        "POST /v1/locks/force-release",
+        "POST /v1/locks/fence",
         "GET /cache/read",
         "POST /cache/write",
         "POST /cache/writeback",
@@ -87,6 +91,10 @@ async fn every_documented_operation_does_what_it_says() {
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
+        "POST /v1/queues/nack",
+        "POST /v1/queues/extend",
+        "GET /v1/queues/show",
+        "GET /v1/queues/explain",
     ];
     let mut documented = Vec::new();
     // Twice: what the first round finds empty, missing or free, the second finds full, there or held.

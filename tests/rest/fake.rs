@@ -7,7 +7,7 @@ use bytes::Bytes;
 use trine::server::{CallOptions, Gateway, Pushes};
 use trine_protocol::cache::{Got, LineState, Source, Version, Written, WrittenBack};
 use trine_protocol::cluster::{GroupStatus, Kept, NodeAddresses, NodeStanding, NodeStatus, Role, SessionOpened};
-use trine_protocol::lock::{Granted, Released};
+use trine_protocol::lock::{Fenced, ForceReleased, Granted, HolderView, LockExplained, Released};
 use trine_protocol::queue::{
     AckWhich, Acked, AckedMany, Cause, Declared, Delivery, Dequeued, Enqueued, ExplainedQueue, Extended, Flow, FlowSet,
     MessageState, Nacked, Peek, Peeked, PeekedMessage, Purged, QueueLine, QueueShown, Queues, Redriven, Undeclared,
@@ -143,7 +143,7 @@ impl World {
         let index = self.next;
         let refuse = |code| Err(Error::new(code, "refused by the fake"));
         Ok(match request {
-            Request::Reshape(_) | Request::Transfer(_) | Request::Inspect(_) => {
+            Request::Reshape(_) | Request::Transfer(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Backup(_) | Request::BackupRead(_) | Request::WriteBackAll(_) => {
@@ -153,16 +153,85 @@ impl World {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::Explain(_) | Request::Evacuate(_) => return refuse(ErrorCode::InvalidArgument),
-            Request::Cancel(_) | Request::ForceRelease(_) | Request::Fence(_) | Request::Observe(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::ExplainLock(_) | Request::ExplainClient(_) | Request::ListLocks(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
+            request if request.command().module() == "queue" => return self.answer_queue(request, index),
+            request if request.command().module() == "lock" => return self.answer_lock(request, index),
             Request::GetCopy(_) | Request::KeepCopies(_) | Request::DropCopies(_) => {
                 return refuse(ErrorCode::InvalidArgument);
             }
             Request::ListKeys(_) | Request::DeletePrefix(_) => return refuse(ErrorCode::InvalidArgument),
+            Request::Get(get) => self.get(&get.key),
+            Request::Put(put) => {
+                self.keys.insert(put.key, (put.value, LineState::M, true));
+                Response::Put(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::WriteBack(write_back) => match self.keys.get_mut(&write_back.key) {
+                Some((_, state, true)) => {
+                    *state = LineState::E;
+                    Response::WriteBack(WrittenBack { state: *state })
+                }
+                _ => return refuse(ErrorCode::NotWrittenHere),
+            },
+            Request::Delete(delete) => {
+                self.keys.remove(&delete.key);
+                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
+            }
+            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
+            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
+            Request::Status(_) => Response::Status(self.status.clone()),
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    fn answer_lock(&mut self, request: Request, index: u64) -> Result<Response, Error> {
+        let refuse = |code| Err(Error::new(code, "refused by the fake"));
+        Ok(match request {
+            Request::ExplainLock(explain) => {
+                let holder = self.locks.get(&explain.lock);
+                let view = |(client, token): &(String, u64)| HolderView {
+                    client: client.clone(),
+                    token: *token,
+                    ..HolderView::default()
+                };
+                let holders: Vec<HolderView> = holder.map(view).into_iter().collect();
+                let holders_total = holders.len() as u32;
+                Response::ExplainLock(LockExplained { holders, holders_total, ..LockExplained::default() })
+            }
+            Request::ForceRelease(force) => {
+                let holders = self.locks.remove(&force.lock).map(|(client, _)| client).into_iter().collect();
+                Response::ForceRelease(ForceReleased { holders, token: index })
+            }
+            Request::Fence(_) => Response::Fence(Fenced { before: 0 }),
+            Request::Acquire(acquire) => {
+                if self.locks.contains_key(&acquire.lock) {
+                    return refuse(ErrorCode::LockHeld);
+                }
+                let token = 40 << 48 | index;
+                self.locks.insert(acquire.lock, (acquire.client, token));
+                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() })
+            }
+            Request::Release(release) => match self.locks.get(&release.lock) {
+                None => Response::Release(Released { was_held: false, ..Released::default() }),
+                Some((client, _)) if *client != release.client => return refuse(ErrorCode::LockHeldByOther),
+                Some((_, token)) if ![0, *token].contains(&release.token) => return refuse(ErrorCode::StaleToken),
+                Some(_) => {
+                    self.locks.remove(&release.lock);
+                    Response::Release(Released { was_held: true, ..Released::default() })
+                }
+            },
+            Request::Renew(renew) => match self.locks.get(&renew.lock) {
+                Some((client, token)) if *client == renew.client && *token == renew.token => {
+                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
+                }
+                Some(_) => return refuse(ErrorCode::StaleToken),
+                None => return refuse(ErrorCode::LockNotHeld),
+            },
+            _ => return refuse(ErrorCode::InvalidArgument),
+        })
+    }
+
+    fn answer_queue(&mut self, request: Request, index: u64) -> Result<Response, Error> {
+        let refuse = |code| Err(Error::new(code, "refused by the fake"));
+        Ok(match request {
             Request::Enqueue(enqueue) => {
                 self.queues.entry(enqueue.queue).or_default().push_back((index, enqueue.body));
                 Response::Enqueue(Enqueued { id: index, ..Enqueued::default() })
@@ -216,52 +285,7 @@ impl World {
                 let causes = vec![Cause::Paused, Cause::HeldByKeys { messages: 2, keys: 1 }];
                 Response::ExplainQueue(ExplainedQueue { summary: causes[0].to_string(), causes })
             }
-            Request::HandOff(_) | Request::Subscribe(_) | Request::Credit(_) | Request::Unsubscribe(_) => {
-                return refuse(ErrorCode::InvalidArgument);
-            }
-            Request::Acquire(acquire) => {
-                if self.locks.contains_key(&acquire.lock) {
-                    return refuse(ErrorCode::LockHeld);
-                }
-                let token = 40 << 48 | index;
-                self.locks.insert(acquire.lock, (acquire.client, token));
-                Response::Acquire(Granted { token, lease_ms: acquire.lease_ms, ..Granted::default() })
-            }
-            Request::Release(release) => match self.locks.get(&release.lock) {
-                None => Response::Release(Released { was_held: false, ..Released::default() }),
-                Some((client, _)) if *client != release.client => return refuse(ErrorCode::LockHeldByOther),
-                Some((_, token)) if ![0, *token].contains(&release.token) => return refuse(ErrorCode::StaleToken),
-                Some(_) => {
-                    self.locks.remove(&release.lock);
-                    Response::Release(Released { was_held: true, ..Released::default() })
-                }
-            },
-            Request::Get(get) => self.get(&get.key),
-            Request::Put(put) => {
-                self.keys.insert(put.key, (put.value, LineState::M, true));
-                Response::Put(Written { version: Version { epoch: index, count: 0 } })
-            }
-            Request::WriteBack(write_back) => match self.keys.get_mut(&write_back.key) {
-                Some((_, state, true)) => {
-                    *state = LineState::E;
-                    Response::WriteBack(WrittenBack { state: *state })
-                }
-                _ => return refuse(ErrorCode::NotWrittenHere),
-            },
-            Request::Renew(renew) => match self.locks.get(&renew.lock) {
-                Some((client, token)) if *client == renew.client && *token == renew.token => {
-                    Response::Renew(Granted { token: *token, lease_ms: renew.lease_ms, ..Granted::default() })
-                }
-                Some(_) => return refuse(ErrorCode::StaleToken),
-                None => return refuse(ErrorCode::LockNotHeld),
-            },
-            Request::Delete(delete) => {
-                self.keys.remove(&delete.key);
-                Response::Delete(Written { version: Version { epoch: index, count: 0 } })
-            }
-            Request::OpenSession(_) => Response::OpenSession(SessionOpened { session: index, timeout_ms: 60_000 }),
-            Request::KeepAlive(_) => Response::KeepAlive(Kept {}),
-            Request::Status(_) => Response::Status(self.status.clone()),
+            _ => return refuse(ErrorCode::InvalidArgument),
         })
     }
 

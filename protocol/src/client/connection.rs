@@ -263,11 +263,14 @@ impl Flight {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands deliveries to their subscription.
-    fn push(&self, pushed: Pushed) {
-        if let Some(subscriber) = self.subscribers().get(&pushed.subscription) {
-            // One who has just gone gets them again, when their time is over.
-            let _ = subscriber.send(Ok(pushed.deliveries));
+    /// Hands deliveries to their subscription. One that has just gone gets them again, when their time is over.
+    fn pushed(&self, pushed: Pushed) {
+        let mut subscribers = self.subscribers();
+        let Some(subscriber) = subscribers.get(&pushed.subscription) else { return };
+        let ended = pushed.error.is_some();
+        let _ = subscriber.send(pushed.error.map_or(Ok(pushed.deliveries), Err));
+        if ended {
+            subscribers.remove(&pushed.subscription);
         }
     }
 
@@ -409,10 +412,10 @@ async fn read_all(
             Ok(Ok(Some(frame))) if frame.kind == Kind::Goodbye => break goodbye(&frame),
             Ok(Ok(Some(frame))) if frame.kind == Kind::Push => {
                 quiet_spells = 0;
+                // One that a newer node says is skipped.
                 match (Push::decode(frame.command, &frame.body), &on_push) {
-                    (Ok(Some(Push::Pushed(pushed))), _) => flight.push(pushed),
+                    (Ok(Some(Push::Pushed(pushed))), _) => flight.pushed(pushed),
                     (Ok(Some(push)), Some(on_push)) => on_push(push),
-                    // One that a newer node says is skipped.
                     _ => {}
                 }
             }
@@ -452,20 +455,12 @@ fn receive(frame: Frame, sender: &mpsc::WeakSender<Outgoing>, flight: &Flight) {
         Kind::Ping => send_control(sender, Frame::pong(frame.id)),
         Kind::Response | Kind::Error => {
             // An id that nobody waits for is an answer to something else than was asked; nobody can use it.
-            let Some(waiting) = flight.land(frame.id) else { return end_subscription(&frame, flight) };
+            let Some(waiting) = flight.land(frame.id) else { return };
             let result = read_answer(&frame, waiting.command);
             let _ = waiting.reply.send(result.map_err(Failure::Node));
         }
         // The other kinds have no business here and do no harm.
         _ => {}
-    }
-}
-
-/// An error to a subscription that was open: the node has ended it.
-fn end_subscription(frame: &Frame, flight: &Flight) {
-    if let (Some(subscriber), Kind::Error) = (flight.subscribers().remove(&frame.id), frame.kind) {
-        let error = frame.decode_error().unwrap_or_else(|error| error);
-        let _ = subscriber.send(Err(error));
     }
 }
 

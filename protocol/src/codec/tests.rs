@@ -54,7 +54,7 @@ fn cases_with_fields_grow_too() {
 #[test]
 fn a_missing_field_of_the_first_version_is_an_error() {
     let message = error_of::<Enqueue>(b"\x91\xa1q");
-    assert!(message.contains("struct Enqueue with 4 elements"), "{message}");
+    assert!(message.contains("expected struct Enqueue with"), "{message}");
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn bytes_behind_the_message_are_refused_whatever_they_are() {
 #[test]
 fn nesting_is_refused_at_its_limit_and_far_beyond_it() {
     // Behind the fields, where anything is skipped: the message's own array is the first level.
-    let nested = |depth: usize| [&b"\x95\xa1q\xc4\0\xc0\xc0"[..], &vec![0x91; depth][..], &b"\xc0"[..]].concat();
-    assert!(decode::<Enqueue>("Enqueue", &nested(BODY_DEPTH_MAX - 1)).is_ok());
+    let nested = |depth: usize| [&b"\x92\xa1k"[..], &vec![0x91; depth][..], &b"\xc0"[..]].concat();
+    assert!(decode::<crate::cache::Get>("Get", &nested(BODY_DEPTH_MAX - 1)).is_ok());
     for depth in [BODY_DEPTH_MAX, 10_000, 1_000_000] {
-        assert!(error_of::<Enqueue>(&nested(depth)).contains("nested deeper than 32"), "{depth}");
+        assert!(error_of::<crate::cache::Get>(&nested(depth)).contains("nested deeper than 32"), "{depth}");
     }
     assert!(!error_of::<Enqueue>(&[0x91; 10_000]).is_empty());
     assert!(!error_of::<Enqueue>(&[0x81; 10_000]).is_empty());

@@ -153,7 +153,7 @@ pub struct QueueShown {
     /// Summed up; all zeros where there is no such queue.
     pub line: QueueLine,
     /// What it keeps to; nil where nobody declared it.
-    pub policy: Option<Policy>,
+    pub policy: Option<Box<Policy>>,
     /// The group that it lives in.
     pub group: u32,
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Delivery;
+use crate::error::Error;
 
 /// Asks a node to send deliveries over this connection as soon as there are some. When the connection ends, what was sent and not
 /// acknowledged over it is given back at once.
@@ -26,13 +27,16 @@ pub struct Subscribed {
     pub subscription: u64,
 }
 
-/// Said unasked: deliveries of a subscription.
+/// A push: deliveries of a subscription, or its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
-    /// Number of the subscription.
+    /// [`Subscribed::subscription`].
     pub subscription: u64,
-    /// At least one.
+    /// At least one, unless it has ended.
     pub deliveries: Vec<Delivery>,
+    /// Why the node has ended it, if it has.
+    #[serde(default)]
+    pub error: Option<Error>,
 }
 
 /// Gives a subscription more credit. The sum is cut to [`crate::limits::CREDIT_MAX`].

@@ -10,7 +10,7 @@ use trine_protocol::queue::{
     QueueReceipt, QueueShown, Queues, Receipt, Redrive, RedriveFilter, Redriven, RefusedReceipt, SetFlow, ShowQueue,
     Subscribe, Subscribed, TenantWeight, Undeclare, Undeclared, Unsubscribe, Unsubscribed,
 };
-use trine_protocol::{ErrorCode, Request, Response};
+use trine_protocol::{Error, ErrorCode, Request, Response};
 
 const RECEIPT: Receipt = Receipt { id: 41, token: 45 };
 
@@ -196,15 +196,21 @@ fn delivery() -> Delivery {
     Delivery { id: 41, token: 45, deliveries: 2, body: Bytes::from_static(b"hello"), attributes }
 }
 
-/// What a subscription is sent.
-pub(crate) fn pushed() -> Pushed {
-    Pushed { subscription: 7, deliveries: vec![delivery()] }
+/// What a subscription is sent: deliveries, and its end.
+pub(crate) fn pushes() -> [(&'static str, Pushed); 2] {
+    let end = Error::new(ErrorCode::QueuePartitioned, "queue 'orders' has 3 partitions");
+    [
+        ("push: deliveries", Pushed { subscription: 7, deliveries: vec![delivery()], error: None }),
+        ("push: end of a subscription", Pushed { subscription: 7, deliveries: vec![], error: Some(end) }),
+    ]
 }
 
 pub(crate) fn responses() -> Vec<(&'static str, Response)> {
     let refused = vec![RefusedReceipt { place: 1, code: ErrorCode::StaleReceipt }];
-    let shown = QueueShown { line: line(), policy: Some(policy()), group: 2 };
-    let explained = ExplainedQueue { summary: "no quorum in group 2".into(), causes: causes() };
+    let shown = QueueShown { line: line(), policy: Some(Box::new(policy())), group: 2 };
+    let explained = |causes| ExplainedQueue { summary: "no quorum in group 2".into(), causes };
+    let mut first = causes();
+    let rest = first.split_off(10);
     vec![
         ("answer to enqueue, a duplicate", Response::Enqueue(Enqueued { duplicate: true, ..enqueued() })),
         ("answer to dequeue, attributes", Response::Dequeue(Dequeued { deliveries: vec![delivery()] })),
@@ -221,7 +227,8 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("answer to list queues", Response::ListQueues(Queues { queues: vec![line()], more: false })),
         ("answer to show queue", Response::ShowQueue(shown)),
         ("answer to show queue, none", Response::ShowQueue(QueueShown::default())),
-        ("answer to explain queue", Response::ExplainQueue(explained)),
+        ("answer to explain queue", Response::ExplainQueue(explained(first))),
+        ("answer to explain queue, more causes", Response::ExplainQueue(explained(rest))),
         ("answer to hand off", Response::HandOff(HandedOff { acked: Some(41), enqueued: Some(enqueued()) })),
         ("answer to hand off, a lock only", Response::HandOff(HandedOff::default())),
         ("answer to subscribe", Response::Subscribe(Subscribed { subscription: 7 })),

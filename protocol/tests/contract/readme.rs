@@ -314,13 +314,12 @@ fn fits(documented: &str, found: Type) -> bool {
         "bool" => found == Type::Bool,
         "text" => found == Type::Text,
         "bytes" => found == Type::Bytes,
-        "`Ending`" | "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" | "`MessageState`" | "`Flow`" => {
-            found == Type::Text
-        }
+        "`Ending`" | "`Role`" | "`LineState`" | "`Source`" | "`NodeStanding`" => found == Type::Text,
+        "`MessageState`" | "`Flow`" => found == Type::Text,
         "`AckWhich`" | "`Reshaping`" | "`LockStep`" => found == Type::Map(1),
         "`OnlyIf`" | "`Mode`" | "`About`" => matches!(found, Type::Text | Type::Map(1)),
         "`Receipt`" | "`Policy`" | "`RedriveFilter`" | "`EnqueueOptions`" | "`Durability`" | "`QueueLine`"
-        | "`QueueReceipt`" | "`Enqueue`" | "`Enqueued`" => matches!(found, Type::Array(_)),
+        | "`Error`" | "`QueueReceipt`" | "`Enqueue`" | "`Enqueued`" => matches!(found, Type::Array(_)),
         "`IfToken`" | "`Previous`" | "`HolderView`" | "`WaiterView`" | "`Got`" | "`CopyLease`" | "`HomeView`"
         | "`Limits`" | "`Version`" | "`NewNode`" | "`BackupStands`" => {
             matches!(found, Type::Array(_))

@@ -16,7 +16,7 @@ use trine_protocol::cluster::{
 use trine_protocol::command::RequestHeader;
 use trine_protocol::frame::{Frame, FrameCodec, Kind};
 use trine_protocol::handshake::{Hello, Limits, Welcome};
-use trine_protocol::lock::{Acquire, Granted, IfToken, Inspect, Inspected, Release, Released, Renew};
+use trine_protocol::lock::{Granted, IfToken, Inspected, Released};
 use trine_protocol::queue::{Ack, AckWhich, Acked, Delivery, Dequeue, Dequeued, Enqueue, Enqueued};
 use trine_protocol::{Error, ErrorCode, Push, Request, Response, codec};
 
@@ -114,21 +114,24 @@ fn others() -> Vec<Sample> {
     let opaque = Bytes::from_static(b"\x00opaque\xff");
     let gone = Push::from(CopiesGone { group: 2, notice: 17, keys: vec!["user:123".into()] });
     let all_gone = Push::from(CopiesGone { group: 2, notice: 18, keys: Vec::new() });
-    let pushed = Push::from(queue_samples::pushed());
     let push = Frame { kind: Kind::Push, id: 0, command: 0x0901, body: Bytes::from_static(b"\x90") };
     let held = Error::new(ErrorCode::LockHeld, "lock 'demo' is held by 'c1'").with_hint("c1").retry_after(250);
     let bare = Error::new(ErrorCode::UnknownCommand, "");
-    vec![
+    let mut samples = vec![
         sample("ping", Frame::ping(7), empty()),
         sample("pong", Frame::pong(7), empty()),
         sample("push of a newer node", push.clone(), format!("{:?}", push.body)),
-        sample("push: deliveries", pushed.to_frame(), format!("{pushed:?}")),
         sample("push: copies gone", gone.to_frame(), format!("{gone:?}")),
         sample("push: copies gone, all", all_gone.to_frame(), format!("{all_gone:?}")),
         sample("peer", Frame::peer(opaque.clone()), format!("{opaque:?}")),
         sample("error", Frame::error(7, 0x0301, &held), format!("{held:?}")),
         sample("error to an unknown command", Frame::error(u64::MAX, 0xffff, &bare), format!("{bare:?}")),
-    ]
+    ];
+    for (name, pushed) in queue_samples::pushes() {
+        let push = Push::from(pushed);
+        samples.push(sample(name, push.to_frame(), format!("{push:?}")));
+    }
+    samples
 }
 
 fn requests() -> Vec<(String, RequestHeader, Request)> {
@@ -170,7 +173,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("transfer", cache, Transfer { group: 2, node: text("node3") }.into()),
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
-        ("inspect", cache, Inspect { lock: text("billing/7") }.into()),
         (
             "enqueue",
             HEADER,
@@ -196,22 +198,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
             HEADER,
             Ack { queue: text("orders"), which: AckWhich::Body(Bytes::from_static(b"hello")), if_token: None }.into(),
         ),
-        (
-            "acquire",
-            HEADER,
-            Acquire { lock: text("billing/7"), client: text("c1"), lease_ms: 10_000, ..Acquire::default() }.into(),
-        ),
-        (
-            "release",
-            HEADER,
-            Release { lock: text("billing/7"), client: text("c1"), token: 99, ..Release::default() }.into(),
-        ),
-        (
-            "renew",
-            HEADER,
-            Renew { lock: text("billing/7"), client: text("c1"), token: 99, lease_ms: 10_000, ..Renew::default() }
-                .into(),
-        ),
         ("get", cache, Get { key: text("user:123") }.into()),
         ("put", cache, put.clone().into()),
         ("put: everything", cache, everything.into()),
@@ -236,11 +222,9 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back", cache, WriteBack { key: text("user:123") }.into()),
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
-    let list = list.into_iter().chain(locks::requests(HEADER, cache));
-    let named = list.map(|(name, header, request)| (name.to_string(), header, request));
-    named
-        .chain(queue_samples::requests().into_iter().map(|(name, request)| (name.to_string(), HEADER, request)))
-        .collect()
+    let queues = queue_samples::requests().into_iter().map(|(name, request)| (name, HEADER, request));
+    let list = list.into_iter().chain(locks::requests(HEADER, cache)).chain(queues);
+    list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
 }
 
 fn responses() -> Vec<(String, Response)> {

@@ -39,7 +39,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Member;
+use crate::config::{MEMORY_MB_DEFAULT, MEMORY_MB_MIN, Member};
 
 use super::serve::{stop_signal, stop_signals};
 use super::{Exit, Failure, say};
@@ -83,6 +83,9 @@ pub(super) struct UpArgs {
     /// Cache keys that begin so are written through, as in `trine serve`. May be given more than once.
     #[arg(long, value_name = "PREFIX")]
     pub(super) write_through: Vec<String>,
+    /// MiB of memory that each node sizes its caches and buffers for, as in `trine serve`.
+    #[arg(long, default_value_t = MEMORY_MB_DEFAULT, value_name = "MIB", value_parser = clap::value_parser!(u32).range(i64::from(MEMORY_MB_MIN)..))]
+    pub(super) memory_mb: u32,
     /// What the nodes write into their logs, as in RUST_LOG; warnings and errors come to this terminal, too.
     #[arg(long = "log", default_value = "info", value_name = "FILTER")]
     pub(super) log_filter: String,
@@ -108,6 +111,7 @@ pub(super) fn members(path: &Path, nodes: u8, groups: u32) -> Vec<(Member, PathB
         redirect_locks: false,
         main_memory: None,
         write_through: Vec::new(),
+        memory_mb: MEMORY_MB_DEFAULT,
         log_filter: String::new(),
     };
     let plan = Plan::new(&args, 0);

@@ -125,6 +125,7 @@ fn arguments(node: &Node, members: &[String], args: &UpArgs, cluster_id: u64) ->
     flag("--cluster-id", &format!("{cluster_id:016x}"));
     flag("--groups", &args.groups.to_string());
     flag("--log", &args.log_filter);
+    flag("--memory-mb", &args.memory_mb.to_string());
     if let Some(url) = &args.main_memory {
         flag("--main-memory", url);
     }

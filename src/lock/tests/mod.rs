@@ -5,6 +5,7 @@ mod disk;
 #[cfg(target_os = "linux")]
 mod memory;
 mod model;
+mod random;
 mod restore;
 mod script;
 mod show;

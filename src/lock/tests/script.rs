@@ -332,7 +332,7 @@ impl goldenscript::Runner for Runner {
                 let cancel = Cancel { lock: lock.clone(), client: client.clone(), ..Cancel::default() };
                 let of = parse_token(of)?;
                 Ok(self.entry(|state, at| {
-                    state.give_back::<Faithful>(at, &cancel, of);
+                    state.give_back(at, &cancel, of);
                     format!("{}: {} given back\n", at.index, token(of))
                 }))
             }
@@ -352,7 +352,7 @@ impl goldenscript::Runner for Runner {
             Step::Up(command) => {
                 let by = caller(command)?;
                 Ok(self.entry(|state, at| {
-                    state.give_up::<Faithful>(at, by);
+                    state.give_up(at, by);
                     format!("{}: given up\n", at.index)
                 }))
             }

@@ -31,8 +31,7 @@ impl Disk {
 
     /// The state as a node that starts finds it.
     pub(super) fn restore(&self, limits: Limits) -> State {
-        let mut state = State::default();
-        state.limits = limits;
+        let mut state = State { limits, ..State::default() };
         for (key, value) in &self.records {
             state.restore(key, value).expect("what was written can be read");
         }

@@ -268,10 +268,11 @@ impl Runner {
                 let which = AckWhich::Receipt { id: *id, token: parse_token(token)? };
                 Command::Ack(Ack { queue: expand(queue), which, if_token: None })
             }
-            Step::AckBody(queue, body) => {
-                let which = AckWhich::Body(Bytes::from(expand(body)));
-                Command::Ack(Ack { queue: expand(queue), which, if_token: None })
-            }
+            Step::AckBody(queue, body) => Command::Ack(Ack {
+                queue: expand(queue),
+                which: AckWhich::Body(Bytes::from(expand(body))),
+                if_token: None,
+            }),
             Step::AckMany { queue, receipts } => {
                 let one = |text: &str| {
                     let (id, token) = text.split_once('/').ok_or("a receipt is ID/TOKEN")?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::node::effect::Checkpoint;
 use crate::raft::Snapshot;
 use crate::record::Change;
-use crate::storage::{SledStore, StateStore};
+use crate::storage::{StateDisk, StateOptions, StateStore};
 
 use super::*;
 
@@ -21,7 +21,7 @@ struct Bench {
 }
 
 struct World {
-    store: Watched<SledStore>,
+    store: Watched<StateDisk>,
     dice: u64,
     index: Index,
     state: State,
@@ -91,7 +91,7 @@ impl Source for Replica {
 impl Bench {
     fn new(seed: u64, records: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = SledStore::open(folder.path(), true).unwrap();
+        let store = StateDisk::open_at(folder.path(), true, 3, &StateOptions::default()).unwrap();
         let tracker = Arc::new(Tracker::default());
         let backups = Arc::new(Backups::new(store.reader(), Arc::clone(&tracker)));
         let store = Watched { store, tracker };

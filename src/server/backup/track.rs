@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::ids::GroupId;
 use crate::node::effect::Checkpoint;
 use crate::raft::{Snapshot, SnapshotMeta};
-use crate::storage::{StateStore, StorageError};
+use crate::storage::{BodyBytes, StateStore, StorageError};
 
 /// Records of one copy that are noted at a time; a group that changes faster is not copied.
 const NOTED_MAX: usize = 1_000_000;
@@ -240,7 +240,15 @@ impl<S: StateStore> StateStore for Watched<S> {
         self.store.read(group, key)
     }
 
+    fn tend(&mut self) -> Result<bool, StorageError> {
+        self.store.tend()
+    }
+
     fn bytes_on_disk(&self) -> u64 {
         self.store.bytes_on_disk()
+    }
+
+    fn body_bytes(&self) -> BodyBytes {
+        self.store.body_bytes()
     }
 }

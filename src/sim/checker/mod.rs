@@ -107,7 +107,8 @@ impl Services {
     }
 }
 
-/// What a hand-off does with a lock, as the command that it is by itself.
+/// What a hand-off does with a lock, as the command that it is by itself. Whether a grant that was entered several times is over is
+/// not told, so its release counts as one of many.
 fn lock_step(operation: &Operation, verdict: &Verdict) -> Option<(Operation, Verdict)> {
     let Request::HandOff(HandOff { lock: Some(step), .. }) = &operation.request else { return None };
     let (request, answer) = match step {

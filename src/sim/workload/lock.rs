@@ -17,6 +17,9 @@ use crate::sim::random::Random;
 /// Permits of every semaphore.
 const PERMITS: u32 = 3;
 
+/// Longest session that anything is held through.
+const SHORT_MS: u32 = 10_000;
+
 /// A grant that a client has in hand.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -58,7 +61,8 @@ impl Workload {
 
     fn next_acquire(&mut self, random: &mut Random, client: usize, group: GroupId) -> Acquire {
         self.values += 1;
-        let has_session = self.clients[client].sessions.is_some();
+        let session = self.clients[client].sessions.as_ref().and_then(|sessions| sessions.get(&group));
+        let session_ms = session.map(|session| session.timeout_ms).filter(|timeout_ms| *timeout_ms <= SHORT_MS);
         let keeps_its_name = random.chance(400);
         let holder = if keeps_its_name { format!("c{client}") } else { format!("c{client}-{}", self.values) };
         let semaphore = random.chance(200);
@@ -82,7 +86,10 @@ impl Workload {
         if random.chance(100) {
             acquire.delay_ms = random.between(50, 500) as u32;
         }
-        acquire.through_session = has_session && random.chance(50);
+        // What is held through a session that lives for long would hold up everybody who comes after its client.
+        if let Some(session_ms) = session_ms.filter(|_| random.chance(100)) {
+            (acquire.through_session, acquire.lease_ms) = (true, session_ms);
+        }
         acquire
     }
 

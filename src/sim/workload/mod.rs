@@ -67,6 +67,7 @@ struct OwnSession {
     id: u64,
     next_sequence: u64,
     open: BTreeSet<u64>,
+    timeout_ms: u32,
 }
 
 /// Name of a queue, lock or key of a group.
@@ -115,7 +116,8 @@ impl Workload {
         let group = GroupId(random.below(u64::from(self.groups)) as u32);
         if let Some(sessions) = &self.clients[client].sessions {
             if !sessions.contains_key(&group) {
-                let request = OpenSession { group: group.0, timeout_ms: 0 }.into();
+                let timeout_ms = if random.chance(500) { 0 } else { random.between(3_000, 20_000) as u32 };
+                let request = OpenSession { group: group.0, timeout_ms }.into();
                 return Wish { group, request, session: None };
             }
         }
@@ -243,7 +245,12 @@ impl Workload {
         let Verdict::Answered(response) = verdict else { return };
         match (&operation.request, response) {
             (_, Response::OpenSession(opened)) => {
-                let session = OwnSession { id: opened.session, next_sequence: 0, open: BTreeSet::new() };
+                let session = OwnSession {
+                    id: opened.session,
+                    next_sequence: 0,
+                    open: BTreeSet::new(),
+                    timeout_ms: opened.timeout_ms,
+                };
                 client.sessions.get_or_insert_default().insert(operation.group, session);
             }
             (Request::Dequeue(dequeue), Response::Dequeue(dequeued)) => {

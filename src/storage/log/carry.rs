@@ -1,7 +1,8 @@
 //! Carrying: what still counts in an old, mostly dead segment is copied to the end of the log, so that the segment can go.
 //!
 //! A group that hardly writes would hold old segments for ever otherwise. A little is carried after each round; where everything of a segment
-//! is copied or has died by itself, the next count finds that nothing needs it.
+//! is copied or has died by itself, the next count finds that nothing needs it. While hardly anything is written, and all that counts fits
+//! one segment, no age is waited for: a node that has nothing to do shrinks to the segment it writes and the one it has prepared.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +15,16 @@ use super::format::{self, Carried, Kind, RECORD_HEADER_BYTES, Record};
 use super::medium::Medium;
 use super::{CARRY_AGE_SEGMENTS, CARRY_BYTES, SegmentLog};
 
+/// A round is quiet that writes at most this share of a segment.
+const QUIET_SHARE: u64 = 64;
+/// Quiet rounds between two looks at what could be carried.
+const QUIET_ROUNDS: u64 = 8;
+
 impl<M: Medium> SegmentLog<M> {
     /// Decides whether what counts in the oldest segment is to be carried.
     pub(super) fn choose_what_to_carry(&mut self, needed: u64) {
-        if self.segment.number < needed + CARRY_AGE_SEGMENTS || !self.carrying.is_empty() {
+        let (old, quiet) = (self.segment.number >= needed + CARRY_AGE_SEGMENTS, self.is_quiet());
+        if !(old || quiet) || self.segment.number == needed || !self.carrying.is_empty() {
             return;
         }
         let (mut live, mut live_there, mut there) = (0, 0, BTreeSet::new());
@@ -31,9 +38,21 @@ impl<M: Medium> SegmentLog<M> {
         let segments = self.segment.number - needed;
         let mostly_dead = live_there <= self.options.segment_bytes / 4;
         let too_much = segments * self.options.segment_bytes > 4 * (live + self.options.segment_bytes);
-        if mostly_dead || too_much {
+        let little = quiet && 4 * live <= 3 * self.options.segment_bytes;
+        if little || (old && (mostly_dead || too_much)) {
             self.carrying = there.into_iter().collect();
         }
+    }
+
+    /// Whether hardly anything was written since the last time that nobody waited.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.bytes_since_idle <= self.options.segment_bytes / QUIET_SHARE
+    }
+
+    /// Counts the rounds in which hardly anything is written; true now and then, where there is more than one segment.
+    pub(super) fn has_been_quiet(&mut self) -> bool {
+        self.quiet_rounds = if self.is_quiet() { self.quiet_rounds + 1 } else { 0 };
+        self.quiet_rounds % QUIET_ROUNDS == QUIET_ROUNDS - 1 && self.oldest < self.segment.number
     }
 
     /// Copies some of what is to be carried to the end of the log.

@@ -31,6 +31,12 @@ pub trait Medium: Debug {
     /// Where the disk refuses.
     fn read_at(&self, name: &str, offset: u64, bytes: usize) -> Result<Vec<u8>, StorageError>;
 
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    fn length(&self, name: &str) -> Result<u64, StorageError>;
+
     /// All bytes of a file.
     ///
     /// # Errors
@@ -132,6 +138,11 @@ impl Medium for Folder {
         }
         data.truncate(filled);
         Ok(data)
+    }
+
+    fn length(&self, name: &str) -> Result<u64, StorageError> {
+        let path = self.path.join(name);
+        Ok(std::fs::metadata(&path).map_err(failed("look at", &path))?.len())
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, StorageError> {

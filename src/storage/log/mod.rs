@@ -15,7 +15,7 @@
 //! more. The log first writes down, in a *mark*, which segment is the oldest one needed, and removes files once that mark
 //! is durable: so a segment that is missing is noticed. A group that hardly writes would hold old segments for ever; so what
 //! still counts in an old, mostly dead segment is *carried*: copied to the end of the log, a little after each round.
-//! Then the files are at most about four times what counts, and [`CARRY_AGE_SEGMENTS`] segments.
+//! Then the files are at most about four times what counts, and [`CARRY_AGE_SEGMENTS`] segments; in quiet times one segment.
 //!
 //! # Invariants
 //! - Sequences of records rise by one over all segments; each record carries the CRC of the one before.
@@ -105,6 +105,7 @@ pub struct SegmentLog<M: Medium = Folder> {
     /// Records of the oldest segment that are being carried.
     carrying: VecDeque<Place>,
     bytes_since_idle: u64,
+    quiet_rounds: u64,
     failed: bool,
 }
 
@@ -165,6 +166,7 @@ impl<M: Medium> SegmentLog<M> {
             recount: true,
             carrying: VecDeque::new(),
             bytes_since_idle: 0,
+            quiet_rounds: 0,
             failed: false,
         };
         Ok((log, recovered))
@@ -192,6 +194,7 @@ impl<M: Medium> SegmentLog<M> {
             recount: false,
             carrying: VecDeque::new(),
             bytes_since_idle: 0,
+            quiet_rounds: 0,
             failed: false,
         })
     }
@@ -328,7 +331,8 @@ impl<M: Medium> SegmentLog<M> {
         }
         self.carry()?;
         let mut needed = needed;
-        if std::mem::take(&mut self.recount) {
+        let quiet = self.has_been_quiet();
+        if std::mem::take(&mut self.recount) || quiet {
             needed = self.oldest_needed();
             self.choose_what_to_carry(needed);
         }

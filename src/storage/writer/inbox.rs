@@ -61,6 +61,11 @@ impl<T: Default> Inbox<T> {
         Ok(())
     }
 
+    /// Looks at what waits.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock().waiting)
+    }
+
     /// Gives room back.
     pub(super) fn free(&self, count: usize) {
         self.room.add_permits(count);

@@ -12,7 +12,7 @@ use crate::storage::{LogStore, StorageError, StorageStats};
 
 use super::inbox::{Ending, Inbox, Stopped};
 use super::state::StateHandle;
-use super::{Fatal, LOG_WAITING_MAX, ROUND_BULK_BYTES_MAX, ROUND_BYTES_MAX, spawn_thread};
+use super::{Fatal, LOG_WAITING_MAX, ROUND_BULK_BYTES_MAX, ROUND_BYTES_MAX, SharedFatal, spawn_thread};
 
 /// The log's thread, as its owner holds it.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl<L: LogStore + Send + 'static> LogWriter<L> {
         let inbox = Inbox::new(LOG_WAITING_MAX);
         let handle = LogHandle { inbox: Arc::clone(&inbox), state, stats: Arc::clone(&stats) };
         let thread = spawn_thread("trine-log", move || {
-            let mut fatal = Fatal::new("log", fatal);
+            let mut fatal = Fatal::new("log", SharedFatal::new(fatal));
             let mut worker = Worker { log, inbox: Ending(inbox), stats, micros };
             match worker.run(completed) {
                 Ok(()) => Some(worker.log),

@@ -1,10 +1,11 @@
-//! The two threads that do a node's disk work: one for the log, one for the state store.
+//! The threads that do a node's disk work: one for the log, one for the state store, and one that reads beside it.
 //!
 //! ```text
 //!   replicas --submit--> [waiting] --round--> append, append, ..., one sync --> completed(group, sequence) --> replicas
 //!                            |  ^
 //!             snapshot       v  | installed
-//!   replicas --submit--> [waiting] --round--> checkpoints, reads, installs, one sync --> Checkpointed, Fetched
+//!   replicas --submit--> [waiting] --round--> checkpoints, installs, one sync --> Checkpointed; then room is given back
+//!   replicas --fetch---> [waiting] --------> reads --> Fetched
 //! ```
 //!
 //! **A round of the log** takes what waits, appends it and asks for one sync; what arrives meanwhile goes into the next one. So
@@ -15,8 +16,9 @@
 //! durable there, while the other groups go on. A crash in between is finished at the next start ([`super::assemble()`]).
 //! It is queued there when the write is handed over, so a checkpoint of the same replica cannot overtake it.
 //!
-//! **A round of the state store** takes what waits in order, syncs once, and then tells which checkpoints are durable. Reads are
-//! answered at once.
+//! **A round of the state store** takes what waits in order, syncs once, and then tells which checkpoints are durable. Where nothing
+//! waits after it, the store gives room back. Reads have a thread of their own where the store can be read beside its writer
+//! ([`ReadBeside`](super::ReadBeside)): a consumer does not wait for a sync.
 //!
 //! # Invariants
 //! - Nothing is reported before the sync that covers it has returned.
@@ -26,15 +28,17 @@
 //!
 //! # Caveats
 //! - A writer that is dropped without `stop` leaves its thread waiting for work until the process ends.
-//! - One thread reads and writes the state: a read waits for the checkpoints and snapshots before it.
+//! - While a snapshot is installed, reads wait for it.
 //! - A bound counts writes, not bytes; their bytes are bounded by the replica's uncommitted ones.
 
 mod inbox;
 mod log;
+mod reads;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use inbox::Stopped;
@@ -55,24 +59,37 @@ pub const ROUND_BULK_BYTES_MAX: usize = 1024 * 1024;
 pub const STATE_ROUND_MAX: usize = 64;
 
 /// Calls `fatal` with an error, or when the thread panics.
-struct Fatal<F: FnOnce(StorageError)> {
+struct Fatal {
     what: &'static str,
-    fatal: Option<F>,
+    fatal: SharedFatal,
 }
 
-impl<F: FnOnce(StorageError)> Fatal<F> {
-    fn new(what: &'static str, fatal: F) -> Self {
-        Self { what, fatal: Some(fatal) }
+/// Called at most once, by whichever thread fails first.
+#[derive(Clone)]
+struct SharedFatal(Arc<Mutex<Option<FatalCall>>>);
+
+type FatalCall = Box<dyn FnOnce(StorageError) + Send>;
+
+impl SharedFatal {
+    fn new(fatal: impl FnOnce(StorageError) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(fatal)))))
+    }
+}
+
+impl Fatal {
+    fn new(what: &'static str, fatal: SharedFatal) -> Self {
+        Self { what, fatal }
     }
 
     fn call(&mut self, error: StorageError) {
-        if let Some(fatal) = self.fatal.take() {
+        let fatal = self.fatal.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(fatal) = fatal {
             fatal(error);
         }
     }
 }
 
-impl<F: FnOnce(StorageError)> Drop for Fatal<F> {
+impl Drop for Fatal {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let what = format!("the {} thread panicked", self.what);

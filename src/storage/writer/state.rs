@@ -3,21 +3,27 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crate::ids::GroupId;
 use crate::node::effect::{Checkpoint, Fetch, Input};
 use crate::raft::Snapshot;
 use crate::storage::stats::{add, set};
-use crate::storage::{StateStore, StorageError, StorageStats};
+use crate::storage::{BodyBytes, ReadBeside, StateStore, StorageError, StorageStats};
 
 use super::inbox::{Ending, Inbox, Stopped};
-use super::{Fatal, STATE_ROUND_MAX, STATE_WAITING_MAX, spawn_thread};
+use super::reads::{Reads, ReadsHandle};
+use super::{Fatal, STATE_ROUND_MAX, STATE_WAITING_MAX, SharedFatal, spawn_thread};
+
+/// What is told of finished work, by either thread.
+pub(super) type Done = Arc<dyn Fn(GroupId, Input) + Send + Sync>;
 
 /// The state store's thread, as its owner holds it.
 #[derive(Debug)]
 pub struct StateWriter<S> {
     handle: StateHandle,
+    reads: Option<Reads>,
     thread: JoinHandle<Option<S>>,
 }
 
@@ -25,6 +31,9 @@ pub struct StateWriter<S> {
 #[derive(Clone, Debug)]
 pub struct StateHandle {
     inbox: Arc<Inbox<Waiting>>,
+    reads: Option<ReadsHandle>,
+    /// Snapshots that are handed over and not installed yet.
+    installing: Arc<AtomicUsize>,
 }
 
 type Waiting = VecDeque<Job>;
@@ -64,16 +73,20 @@ impl StateHandle {
     }
 
     /// Asks for records; waits while [`STATE_WAITING_MAX`] jobs wait. `Input::Fetched` follows. It sees every
-    /// checkpoint that was handed over before it.
+    /// checkpoint that was told durable before it, and every snapshot that was handed over.
     ///
     /// # Errors
     /// [`Stopped`] where the thread has ended.
     pub async fn fetch(&self, fetch: Fetch) -> Result<(), Stopped> {
-        self.inbox.put(|waiting| waiting.push_back(Job::Fetch(fetch))).await
+        match &self.reads {
+            Some(reads) if self.installing.load(Ordering::SeqCst) == 0 => reads.fetch(fetch).await,
+            _ => self.inbox.put(|waiting| waiting.push_back(Job::Fetch(fetch))).await,
+        }
     }
 
     /// Has a snapshot installed, and calls `done` when it is durable. Where the thread has ended, `done` is dropped.
     pub(super) fn install(&self, group: GroupId, snapshot: Snapshot, done: Box<dyn FnOnce() + Send>) {
+        self.installing.fetch_add(1, Ordering::SeqCst);
         let job = Job::Install(group, snapshot, done);
         // What a thread that has ended does not take is dropped with the closure, and that says enough.
         let _ = self.inbox.put_always(|waiting| waiting.push_back(job));
@@ -84,23 +97,29 @@ impl<S: StateStore + Send + 'static> StateWriter<S> {
     /// Starts the thread.
     ///
     /// `done` is told `Input::Checkpointed` and `Input::Fetched`. Neither it nor `fatal` may wait. `micros` reads a monotonic
-    /// clock.
+    /// clock. With a `reader` fetches have a thread of their own.
     ///
     /// # Errors
     /// Where the operating system gives no thread.
     pub fn spawn(
         state: S,
-        done: impl Fn(GroupId, Input) + Send + 'static,
+        reader: Option<Box<dyn ReadBeside>>,
+        done: impl Fn(GroupId, Input) + Send + Sync + 'static,
         fatal: impl FnOnce(StorageError) + Send + 'static,
         stats: Arc<StorageStats>,
         micros: fn() -> u64,
     ) -> Result<Self, StorageError> {
         let inbox = Inbox::new(STATE_WAITING_MAX);
-        let handle = StateHandle { inbox: Arc::clone(&inbox) };
+        let (done, fatal): (Done, _) = (Arc::new(done), SharedFatal::new(fatal));
+        let reads = reader.map(|reader| Reads::spawn(reader, Arc::clone(&done), fatal.clone(), Arc::clone(&stats)));
+        let reads = reads.transpose()?;
+        let installing = Arc::new(AtomicUsize::new(0));
+        let reading = reads.as_ref().map(Reads::handle);
+        let handle = StateHandle { inbox: Arc::clone(&inbox), reads: reading, installing: Arc::clone(&installing) };
         let thread = spawn_thread("trine-state", move || {
             let mut fatal = Fatal::new("state", fatal);
-            let mut worker = Worker { state, inbox: Ending(inbox), stats, micros };
-            match worker.run(done) {
+            let mut worker = Worker { state, inbox: Ending(inbox), installing, stats, micros };
+            match worker.run(&done) {
                 Ok(()) => Some(worker.state),
                 Err(error) => {
                     fatal.call(error);
@@ -108,7 +127,7 @@ impl<S: StateStore + Send + 'static> StateWriter<S> {
                 }
             }
         })?;
-        Ok(Self { handle, thread })
+        Ok(Self { handle, reads, thread })
     }
 
     /// A handle to submit by.
@@ -118,6 +137,9 @@ impl<S: StateStore + Send + 'static> StateWriter<S> {
 
     /// Does what waits, ends the thread, and gives the store back; None where it has failed. Blocks. Stop the log first.
     pub fn stop(self) -> Option<S> {
+        if let Some(reads) = self.reads {
+            reads.stop();
+        }
         self.handle.inbox.close();
         self.thread.join().unwrap_or_default()
     }
@@ -126,18 +148,28 @@ impl<S: StateStore + Send + 'static> StateWriter<S> {
 struct Worker<S> {
     state: S,
     inbox: Ending<Waiting>,
+    installing: Arc<AtomicUsize>,
     stats: Arc<StorageStats>,
     micros: fn() -> u64,
 }
 
 impl<S: StateStore> Worker<S> {
-    fn run(&mut self, done: impl Fn(GroupId, Input)) -> Result<(), StorageError> {
+    fn run(&mut self, done: &Done) -> Result<(), StorageError> {
         while let Some(round) = self.next_round() {
             self.inbox.0.free(round.iter().filter(|job| job.takes_room()).count());
-            self.work_round(round, &done)?;
-            set(&self.stats.state_disk_bytes, self.state.bytes_on_disk());
+            self.work_round(round, done)?;
+            self.measure();
+            while self.inbox.0.look(VecDeque::is_empty) && self.state.tend()? {}
+            self.measure();
         }
         Ok(())
+    }
+
+    fn measure(&self) {
+        set(&self.stats.state_disk_bytes, self.state.bytes_on_disk());
+        let BodyBytes { disk, live } = self.state.body_bytes();
+        set(&self.stats.body_disk_bytes, disk);
+        set(&self.stats.body_live_bytes, live);
     }
 
     fn next_round(&self) -> Option<Vec<Job>> {
@@ -151,7 +183,7 @@ impl<S: StateStore> Worker<S> {
     }
 
     /// Does a round's work in order. Checkpoints are told after the sync at its end.
-    fn work_round(&mut self, round: Vec<Job>, done: &impl Fn(GroupId, Input)) -> Result<(), StorageError> {
+    fn work_round(&mut self, round: Vec<Job>, done: &Done) -> Result<(), StorageError> {
         let mut checkpointed = BTreeMap::new();
         let (mut checkpoints, mut changes) = (0, 0);
         for job in round {
@@ -166,6 +198,7 @@ impl<S: StateStore> Worker<S> {
                 Job::Install(group, snapshot, installed) => {
                     self.state.install(group, &snapshot)?;
                     add(&self.stats.installs, 1);
+                    self.installing.fetch_sub(1, Ordering::SeqCst);
                     installed();
                 }
             }
@@ -184,7 +217,7 @@ impl<S: StateStore> Worker<S> {
         Ok(())
     }
 
-    fn fetch(&self, fetch: Fetch, done: &impl Fn(GroupId, Input)) -> Result<(), StorageError> {
+    fn fetch(&self, fetch: Fetch, done: &Done) -> Result<(), StorageError> {
         let Fetch { group, ticket, keys } = fetch;
         add(&self.stats.fetched, keys.len() as u64);
         let read = |key: Vec<u8>| {

@@ -131,7 +131,8 @@ impl Rig {
         let stats = Arc::new(StorageStats::default());
         let (state, allow_state) = Double::new(&journal);
         let (log, allow_log) = Double::new(&journal);
-        let state = StateWriter::spawn(state, told(&journal), fatal(&journal), Arc::clone(&stats), micros).unwrap();
+        let state =
+            StateWriter::spawn(state, None, told(&journal), fatal(&journal), Arc::clone(&stats), micros).unwrap();
         let note = journal.clone();
         let completed = move |group, sequence| note.note(Event::Completed(group, sequence));
         let log =
@@ -357,7 +358,7 @@ async fn both_threads_work_on_real_storage() {
     let Opened { directory: locked, log, state, .. } = open(directory.path(), &claim, options.clone()).unwrap();
     let (journal, heard) = Journal::new();
     let stats = Arc::new(StorageStats::default());
-    let state = StateWriter::spawn(state, told(&journal), fatal(&journal), Arc::clone(&stats), micros).unwrap();
+    let state = StateWriter::spawn(state, None, told(&journal), fatal(&journal), Arc::clone(&stats), micros).unwrap();
     let note = journal.clone();
     let completed = move |group, sequence| note.note(Event::Completed(group, sequence));
     let log = LogWriter::spawn(log, state.handle(), completed, fatal(&journal), Arc::clone(&stats), micros).unwrap();

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Call, Case, Failure, Verdict, judge, may_be_done};
-use crate::command::{Request, Response};
+use crate::command::{Repeat, Request, Response};
 use crate::error::{Error, ErrorCode};
 use crate::lock::{Acquire, Cancel};
 
@@ -122,14 +122,18 @@ impl Call<'_> {
                 }
                 Failure::CutOff(error) | Failure::Node(error) if error.code == ErrorCode::DeadlineExceeded => {
                     self.maybe_done = true;
-                    Verdict::Again
+                    // A slice is over and nothing was heard: only the same number, or what may be done twice, is sent again.
+                    match back.is_some() || self.request.command().repeat() == Repeat::Freely {
+                        true => Verdict::Again,
+                        false => Verdict::GiveUp,
+                    }
                 }
                 failure => {
                     let in_session = back.is_some();
-                    let case =
-                        Case { repeat: self.request.command().repeat(), in_session, maybe_done: self.maybe_done };
+                    let repeat = self.request.command().repeat();
+                    let case = Case { repeat, in_session, maybe_done: self.maybe_done };
                     self.maybe_done |= may_be_done(failure);
-                    judge(case, failure)
+                    if self.shared.config.retry { judge(case, failure) } else { Verdict::GiveUp }
                 }
             };
             if verdict == Verdict::AgainInNewSession {

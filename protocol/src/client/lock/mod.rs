@@ -165,7 +165,11 @@ impl LockRequest {
             true => client.shared.config.session_timeout,
             false => Duration::from_millis(acquire.lease_ms.into()),
         };
-        let slice = (lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(5));
+        // Without a session a second send would be a second acquire: there is one, for all the time that a call has.
+        let slice = match client.shared.config.session {
+            true => (lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(5)),
+            false => client.shared.config.deadline,
+        };
         let waited = Call::new(&client.shared, &request, &client.cache).run_waiting(&acquire, slice, total).await?;
         match waited.response {
             Response::Acquire(granted) => Ok(Guard::new(client, acquire, granted, waited.after, waited.session, renew)),

@@ -5,8 +5,8 @@ use trine_protocol::command::RequestHeader;
 use trine_protocol::limits::WAIT_MS_FOREVER;
 use trine_protocol::lock::{
     Acquire, Cancel, Cancelled, ClientExplained, ClientHold, ClientWait, Ending, ExplainClient, ExplainLock, Fence,
-    Fenced, ForceRelease, ForceReleased, Granted, HolderView, ListLocks, LockExplained, LockPage, LockView, Mode,
-    Observe, Observed, Previous, Release, Released, Renew, WaiterView,
+    Fenced, ForceRelease, ForceReleased, Granted, HolderView, Inspect, ListLocks, LockExplained, LockPage, LockView,
+    Mode, Observe, Observed, Previous, Release, Released, Renew, WaiterView,
 };
 use trine_protocol::{Request, Response};
 
@@ -36,7 +36,13 @@ pub(super) fn requests(header: RequestHeader, read: RequestHeader) -> Vec<(&'sta
     let client = || "c1".to_string();
     let cancel =
         Cancel { lock: lock(), sequence: 2, client: client(), give_back: true, also: vec!["billing/8".into()] };
+    let release = Release { lock: lock(), client: client(), token: 99, ..Release::default() };
+    let renew = Renew { lock: lock(), client: client(), token: 99, lease_ms: 10_000, also: vec![] };
     vec![
+        ("inspect", read, Inspect { lock: lock() }.into()),
+        ("acquire", header, acquire().into()),
+        ("release", header, release.into()),
+        ("renew", header, renew.into()),
         ("acquire: shared, waiting", header, Acquire { mode: Mode::Shared, wait_ms: 5_000, ..acquire() }.into()),
         ("acquire: everything", header, everything.into()),
         (

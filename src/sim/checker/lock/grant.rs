@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use trine_protocol::lock::{Acquire, Mode};
 
-use crate::node::SESSION_TIMEOUT_MS;
 use crate::sim::checker::{Operation, lasts_us};
 
 /// A grant as its client holds it.
@@ -42,8 +41,8 @@ impl Grant {
             releasing_us: None,
             released_us: None,
         };
-        let lease_ms = if acquire.through_session { SESSION_TIMEOUT_MS } else { acquire.lease_ms };
-        grant.answered(operation.number, operation.from_us, now_us, lease_ms);
+        // A client that holds through its session asks for a lease that is as long as that.
+        grant.answered(operation.number, operation.from_us, now_us, acquire.lease_ms);
         grant
     }
 

@@ -38,6 +38,8 @@ struct Lock {
     grants: BTreeMap<u64, Grant>,
     /// Forced releases that may end any grant, also one that is made only now.
     forcing: BTreeSet<u64>,
+    /// When the last of them was answered.
+    forced_us: Option<u64>,
 }
 
 /// What was known when an operation was sent.
@@ -150,7 +152,8 @@ impl Lock {
     fn why_over(&self, token: u64, now_us: u64) -> Option<String> {
         let of_token: Vec<&Grant> = self.grants.values().filter(|grant| grant.token == token).collect();
         let mode = of_token.first()?.mode;
-        let later = self.grants.values().find(|grant| grant.token > token && grant.excludes(mode));
+        let later =
+            self.grants.values().find(|grant| grant.token > token && grant.excludes(mode) && !grant.counts(mode));
         if let Some(later) = later {
             return Some(format!("token {} was granted to {}", later.token, later.client));
         }
@@ -171,6 +174,7 @@ impl Lock {
             }
             (Verdict::NotExecuted(_) | Verdict::Answered(_), Request::ForceRelease(_)) => {
                 self.forcing.remove(&operation.number);
+                self.forced_us = Some(now_us);
             }
             _ => {}
         }
@@ -255,7 +259,9 @@ impl Lock {
         }
         self.highest_token = self.highest_token.max(token);
         let mut grant = Grant::of(now_us, operation, acquire, token);
-        if !self.forcing.is_empty() {
+        // A forced release that was under way at any time since may have ended this grant already.
+        let forced = self.forced_us.is_some_and(|forced_us| forced_us >= operation.sent_us);
+        if forced || !self.forcing.is_empty() {
             grant.releasing_us = Some(operation.from_us);
         }
         self.grants.insert(operation.number, grant);
