@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgpack
 
-# --- Frames, codes and limits (1, 7, 9, 10) --------------------------------------------------------------------------------------------------
+# --- Frames, codes and limits (1, 7, 9, 10) ---------------------------------------------------------------------------
 HEAD = struct.Struct(">IBQH")  # length, kind, id, command
 HEAD_BYTES = 11  # what `length` counts of it
 HELLO, WELCOME, REQUEST, RESPONSE, ERROR, PUSH, PING, PONG, GOODBYE = range(1, 10)
@@ -80,7 +80,7 @@ async def read_frame(reader, bytes_max):
     return kind, identity, command, msgpack.unpackb(packed) if packed else None
 
 
-# --- Placement (6) ---------------------------------------------------------------------------------------------------------------------------
+# --- Placement (6) ----------------------------------------------------------------------------------------------------
 MASK = 2**64 - 1
 P1, P2, P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 P4, P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
@@ -150,7 +150,7 @@ class Ring:
         return (self.points[at % len(self.points)][1] + number) % self.groups
 
 
-# --- One connection (3) ----------------------------------------------------------------------------------------------------------------------
+# --- One connection (3) -----------------------------------------------------------------------------------------------
 class Connection:
     """Matches answers to requests by their ids, answers pings, sorts pushes to their subscriptions, and notices when it is lost."""
 
@@ -262,7 +262,7 @@ class Session:
             self.moved.notify_all()
 
 
-# --- The client (4, 11) ----------------------------------------------------------------------------------------------------------------------
+# --- The client (4, 11) -----------------------------------------------------------------------------------------------
 class Client:
     def __init__(self, name, home):
         self.name, self.home, self.cluster_id = name, home, 0  # cache requests stay at home
@@ -288,8 +288,13 @@ class Client:
 
     async def alive(self):
         """The endpoints that can be connected to; home is the first."""
-        tried = [(endpoint, await asyncio.gather(self.connection(endpoint), return_exceptions=True)) for endpoint in self.endpoints]
-        return [endpoint for endpoint, (result,) in tried if not isinstance(result, TrineError)]
+        alive = []
+        for endpoint in self.endpoints:
+            try:
+                alive.append((await self.connection(endpoint)).address)
+            except TrineError:
+                pass
+        return alive
 
     async def session(self, group):
         if group not in self.sessions:
@@ -419,21 +424,21 @@ class Subscription:
         self.connection.subscriptions.pop(self.number, None)
 
 
-# --- The program -----------------------------------------------------------------------------------------------------------------------------
+# --- The program ------------------------------------------------------------------------------------------------------
 def promised(holds, what):
     """Ends the program unless the cluster did what the contract says."""
     if not holds:
         raise Broken(what)
 
 
-async def refused(code, what, attempt):
-    """The error with this code; anything else is not as promised."""
+async def refused(code, otherwise, attempt):
+    """The error with this code, which is due; `otherwise` is what has happened where there is none."""
     try:
         answer = await attempt
     except TrineError as error:
-        promised(error.code == code, f"{what}: error {code} was due, not: {error}")
+        promised(error.code == code, f"error {code} was due, not: {error}")
         return error
-    raise Broken(f"{what}: error {code} was due, not the answer {answer}")
+    raise Broken(f"{otherwise}: {answer}")
 
 
 def placement_vectors():
@@ -477,7 +482,7 @@ async def locks(one, two, tag):
     lock, queue = f"{{{tag}}}lock", f"{{{tag}}}guarded"
     token, held_until = await one.acquire(lock, 10_000)
     print(f"lock        {one.name} holds {lock} with the fencing token {token} for {held_until - time.monotonic():.1f} s more")
-    held = await refused(LOCK_HELD, "a second client takes a held lock", two.acquire(lock, 10_000))
+    held = await refused(LOCK_HELD, "a second client was granted a held lock", two.acquire(lock, 10_000))
     promised(held.hint == one.name, f"the hint of LockHeld is the holder, not {held.hint}")
     print(f"lock        {two.name} is refused: {held}")
     await one.enqueue(queue, b"by the holder", [lock, token])
@@ -487,7 +492,7 @@ async def locks(one, two, tag):
     promised(await one.release(lock, token), "the holder released a lock that it did not hold")
     later, _ = await waiter
     promised(later > token, f"the token {later} is not above {token}")
-    stale = await refused(STALE_TOKEN, "an enqueue under the old token", one.enqueue(queue, b"too late", [lock, token]))
+    stale = await refused(STALE_TOKEN, "an enqueue under an old token was taken", one.enqueue(queue, b"too late", [lock, token]))
     print(f"lock        {two.name} waited and has it with the token {later}; the old one is refused: {stale}")
     promised(await two.release(lock, later), "the waiter released a lock that it did not hold")
 
@@ -500,7 +505,7 @@ async def queues(client, queue):
     promised((got, times, body) == (identity, 1, b"hello"), f"the message is not the one that was enqueued: {deliveries[0]}")
     promised(await client.dequeue(queue) == [], "a message that is in flight was handed out again")
     await client.ack(queue, got, token)
-    again = await refused(NOT_IN_FLIGHT, "a second acknowledgement", client.ack(queue, got, token))
+    again = await refused(NOT_IN_FLIGHT, "a message was acknowledged twice", client.ack(queue, got, token))
     print(f"queue       message {identity} went through {queue}; acknowledged again it is refused: {again}")
     # The same number again, as after a lost answer: the first answer again, and one message.
     group = client.ring.group("queue", queue)
@@ -542,7 +547,7 @@ async def cache(one, two, key):
     promised((value, seen) == (b"first", version), f"{two.home} reads {value} of version {seen}")
     print(f"cache       {key} is written at {one.home}, read at {two.home}: {value.decode()}, state {state}, from {source}")
     await two.put(key, b"second", {"Version": version})
-    failed = await refused(CONDITION_FAILED, "a write over another version", one.put(key, b"third", {"Version": version}))
+    failed = await refused(CONDITION_FAILED, "a write over another version was taken", one.put(key, b"third", {"Version": version}))
     value, seen, *_ = await one.get(key)
     promised(value == b"second" and f"{seen[0]}.{seen[1]}" == failed.hint, f"read {value} of {seen}, the hint was {failed.hint}")
     print(f"cache       compare-and-swap held: {value.decode()} of version {failed.hint}")
@@ -553,7 +558,8 @@ async def main(address):
     placement_vectors()
     one = await Client("python-one", address).start()
     welcome = await one.connection(address)
-    print(f"connected   {welcome.node} of cluster {one.cluster_id:016x}, version {welcome.version}, {one.ring.groups} groups, {len(one.endpoints)} nodes")
+    there = f"{one.ring.groups} groups, {len(one.endpoints)} nodes"
+    print(f"connected   {welcome.node} of cluster {one.cluster_id:016x}, version {welcome.version}, {there}")
     two = await Client("python-two", (await one.alive())[-1]).start()
     await hints(one)
     await locks(one, two, tag)
