@@ -18,7 +18,10 @@ import time
 from bisect import bisect_left
 from pathlib import Path
 
-import msgpack
+try:
+    import msgpack
+except ImportError:
+    sys.exit("this client needs the module msgpack: `pip install msgpack`, or Debian's package python3-msgpack")
 
 # --- Frames, codes and limits (1, 7, 9, 10) ---------------------------------------------------------------------------
 HEAD = struct.Struct(">IBQH")  # length, kind, id, command
