@@ -25,7 +25,7 @@ use super::log::{LogsRecovered, Medium as _, segment_number};
 use super::sim_files::SimFiles;
 use super::sim_state::SimState;
 use super::simulated::{Draw, Failing, SimulatedDisk};
-use super::{LogOptions, LogStore, Records, Recovered, SegmentLog, StateLoad, StateStore, StorageError};
+use super::{LogOptions, LogStore, Records, Recovered, SegmentLog, StateLoad, StateStore, StorageError, Visit};
 
 /// A node's disk in a simulation, with the bytes of its log.
 #[derive(Debug)]
@@ -166,11 +166,7 @@ impl StateLoad for ByteDisk {
         self.state.stands(group)
     }
 
-    fn each_body(
-        &self,
-        group: GroupId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    fn each_body(&self, group: GroupId, visit: Visit<'_>) -> Result<(), StorageError> {
         self.state.each_body(group, visit)
     }
 }

@@ -20,7 +20,7 @@ use crate::record;
 use super::bodies::{self, BodyReader, Place};
 use super::keys::{self, Stored};
 use super::sled_store::{Pointer, sled_failed};
-use super::{ReadBeside, StorageError};
+use super::{Looked, ReadBeside, StorageError};
 
 /// Reads records of a state store that another thread writes.
 #[derive(Clone, Debug)]
@@ -150,7 +150,7 @@ impl StateReader {
 }
 
 impl ReadBeside for StateReader {
-    fn read_all(&self, group: GroupId, keys: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Option<Bytes>)>, StorageError> {
+    fn read_all(&self, group: GroupId, keys: Vec<Vec<u8>>) -> Result<Looked, StorageError> {
         let read = |(key, value): Found| {
             let torn = || StorageError::Corrupt { what: format!("{group}: record {key:?} is being replaced") };
             let value = value.ok_or_else(torn)?;

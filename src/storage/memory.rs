@@ -22,7 +22,7 @@ use crate::raft::{Snapshot, SnapshotMeta};
 use super::fold::{Fold, Place};
 use super::sim_state::{SimState, corrupt, refused};
 use super::simulated::{Draw, Failing, SimulatedDisk};
-use super::{LogRecovered, LogStore, Records, Recovered, StateLoad, StateStore, StorageError, assemble};
+use super::{LogRecovered, LogStore, Records, Recovered, StateLoad, StateStore, StorageError, Visit, assemble};
 
 /// A node's disk in a simulation.
 #[derive(Clone, Debug, Default)]
@@ -164,11 +164,7 @@ impl StateLoad for SimDisk {
         self.state.stands(group)
     }
 
-    fn each_body(
-        &self,
-        group: GroupId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    fn each_body(&self, group: GroupId, visit: Visit<'_>) -> Result<(), StorageError> {
         self.state.each_body(group, visit)
     }
 }

@@ -176,13 +176,19 @@ pub trait StateStore {
     }
 }
 
+/// Records that were looked for, by their keys; None where there is no such record.
+pub type Looked = Vec<(Vec<u8>, Option<Bytes>)>;
+
+/// What a record is shown to: its key and its value.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>;
+
 /// Reads records of a store that another thread writes: each as it is at some instant since the call.
 pub trait ReadBeside: Send {
     /// The records with these keys; None where there is no such record.
     ///
     /// # Errors
     /// Where the disk refuses, or what is there cannot be read.
-    fn read_all(&self, group: GroupId, keys: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Option<Bytes>)>, StorageError>;
+    fn read_all(&self, group: GroupId, keys: Vec<Vec<u8>>) -> Result<Looked, StorageError>;
 }
 
 /// The part of a state store that a start needs.
@@ -200,9 +206,5 @@ pub trait StateLoad {
     ///
     /// # Errors
     /// As [`StateLoad::load`], and what `visit` says.
-    fn each_body(
-        &self,
-        group: GroupId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError>;
+    fn each_body(&self, group: GroupId, visit: Visit<'_>) -> Result<(), StorageError>;
 }

@@ -12,7 +12,7 @@ use crate::node::effect::{Checkpoint, Write};
 use crate::raft::{Snapshot, SnapshotMeta};
 use crate::record::{self, prefix};
 
-use super::{Records, StateLoad, StateStore, StorageError};
+use super::{Records, StateLoad, StateStore, StorageError, Visit};
 
 /// One group's applied state.
 #[derive(Clone, Debug, Default)]
@@ -143,11 +143,7 @@ impl StateLoad for SimState {
         self.state.get(&group).map(|state| state.applied.clone()).unwrap_or_default()
     }
 
-    fn each_body(
-        &self,
-        group: GroupId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    fn each_body(&self, group: GroupId, visit: Visit<'_>) -> Result<(), StorageError> {
         let mut records = self.state.get(&group).into_iter().flat_map(|state| &state.records);
         records.try_for_each(|(key, value)| if key.first() == Some(&prefix::BODY) { visit(key, value) } else { Ok(()) })
     }

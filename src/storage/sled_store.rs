@@ -44,7 +44,7 @@ use super::bodies::BodyReader;
 use super::copy::{self, SharedTree, StateReader};
 use super::files::failed;
 use super::keys::{self, STORED_BYTES_MAX, Stored};
-use super::{Records, StateLoad, StateStore, StorageError};
+use super::{Records, StateLoad, StateStore, StorageError, Visit};
 use rewrite::Database;
 
 /// Bytes of sled's own segments, fixed when a database is made. With the default, 512 KiB, values of 20,000 bytes
@@ -461,11 +461,7 @@ impl StateLoad for SledStore {
         self.pointer(group).applied
     }
 
-    fn each_body(
-        &self,
-        group: GroupId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    fn each_body(&self, group: GroupId, visit: Visit<'_>) -> Result<(), StorageError> {
         let generation = self.pointer(group).generation;
         for pair in self.database.tree.range(keys::bodies(group, generation)) {
             let (full, stored) = pair.map_err(sled_failed("read", &self.path))?;

@@ -15,6 +15,7 @@
 //! | `failover` | a leader that dies or freezes under load costs less than three seconds and nothing acknowledged |
 //! | `locks` | those who wait are served in order over nodes and leaders; cycles are refused; a holder that overslept is refused by queue and cache |
 //! | `membership` | nodes are added, taken out and replaced under load; a lost disk is let in with one command; what is unsafe is refused |
+//! | `python` | a client that was written from the contract alone, in another language, gets what the contract says |
 //! | `queues` | policies, delays, keys, ids, pushes, hand-offs and partitions hold on every node and over the death of a leader |
 //! | `rejoin` | any one node may die; it comes back with everything |
 //! | `redis` | values lie in Redis: outside writes are seen by every node, and what is written while Redis is away is there when it is back |
@@ -38,6 +39,7 @@ mod operations;
 mod owner;
 mod ports;
 mod process;
+mod python;
 mod queues;
 mod redis;
 mod refusals;

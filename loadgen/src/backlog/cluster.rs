@@ -100,7 +100,8 @@ impl Cluster {
 
     /// Tells it to stop, and waits for its end.
     pub(super) async fn stop(&mut self) -> Result<(), Failure> {
-        if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)
                 .map_err(|error| failure(format!("the cluster takes no signal: {error}")))?;
         }

@@ -5,6 +5,7 @@
 //! of the state, like any other in which nothing lives.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::ids::{GroupId, Index};
 use crate::marks::{Rare, mark};
@@ -82,10 +83,10 @@ impl<S: StateStore + StateLoad, M: Medium> Bodies<S, M> {
         let mut turnover = Turnover::default();
         for Met { group, id, body, place } in met {
             let key = (*group, bucket_of(*id));
-            if !buckets.contains_key(&key) {
-                buckets.insert(key, self.bucket(*group, key.1)?);
-            }
-            let bucket = buckets.get_mut(&key).expect("just put in");
+            let bucket = match buckets.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.bucket(*group, key.1)?),
+            };
             if bucket.get(*id) == Some(*place) {
                 mark(Rare::BodyCarried);
                 let moved = self.files.append(*group, *id, body)?;

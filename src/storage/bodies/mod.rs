@@ -56,7 +56,7 @@ use crate::raft::{Snapshot, SnapshotMeta};
 use crate::record::{self, Change, prefix};
 
 use super::log::{Folder, Medium};
-use super::{Records, StateLoad, StateStore, StorageError};
+use super::{Records, StateLoad, StateStore, StorageError, Visit};
 use carry::Carrying;
 use files::BodyFiles;
 use index::{Bucket, bucket_key, bucket_of, corrupt};
@@ -292,11 +292,7 @@ impl<S: StateLoad, M: Medium> StateLoad for Bodies<S, M> {
         self.records.stands(group)
     }
 
-    fn each_body(
-        &self,
-        group: GroupId,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    fn each_body(&self, group: GroupId, visit: Visit<'_>) -> Result<(), StorageError> {
         self.records.each_body(group, visit)
     }
 }
