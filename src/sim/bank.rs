@@ -90,7 +90,7 @@ bank! {
     KeyOrderIgnored 1 10 busy_queues "nats-server 2043: no order of a key";
     DeliveriesNotCounted 1 30 busy_queues "nats-server 7817: messages beyond their deliveries";
     TurnsNotTaken 1 30 busy_queues "nats-server 7340: one tenant has it all";
-    DedupLeftOutOfSnapshots 0 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
+    DedupLeftOutOfSnapshots 1 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
     HandOffHalfDone 2 10 busy_queues "transactional outbox: one of two writes";
     LapsedWaiterGranted 0 10 long_lines "etcd 9921, 11456: a lock granted on a lease that ran out while it was waited for";
     LineJumped 0 10 long_lines "Hazelcast: no fairness (its own documentation)";
