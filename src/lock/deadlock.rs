@@ -18,6 +18,7 @@
 //! - Who neither holds a lock nor waits for another leads nobody back to itself, and is not searched for at all. The others cost time in proportion to what
 //!   they lead to, with a semaphore its square.
 //! - A cycle over two groups is not seen: it ends when a lease does.
+//! - One name that waits for a semaphore twice, with another client in line between the two, is taken to be stuck although there may be permits for all three.
 //! - A waiter that would give up by itself in time counts like one that never does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

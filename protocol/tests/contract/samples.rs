@@ -152,24 +152,6 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("status", none, Status {}.into()),
         ("open session", cache, OpenSession { group: 2, timeout_ms: 0 }.into()),
         ("keep alive", HEADER, KeepAlive { group: 2 }.into()),
-        ("reshape: add", HEADER, Reshape { change: Reshaping::Add(new_node()), at_version: None }.into()),
-        (
-            "reshape: promote",
-            HEADER,
-            Reshape { change: Reshaping::Promote(text("node4")), at_version: Some(12) }.into(),
-        ),
-        (
-            "reshape: remove",
-            HEADER,
-            Reshape { change: Reshaping::Remove { node: text("node2"), force: true }, at_version: None }.into(),
-        ),
-        (
-            "reshape: replace",
-            HEADER,
-            Reshape { change: Reshaping::Replace { node: text("node3"), by: new_node() }, at_version: Some(u64::MAX) }
-                .into(),
-        ),
-        ("reshape: forget", HEADER, Reshape { change: Reshaping::Forget(text("node3")), at_version: None }.into()),
         ("transfer", cache, Transfer { group: 2, node: text("node3") }.into()),
         ("backup", cache, Backup { group: 2 }.into()),
         ("backup read", cache, BackupRead { backup: 1 << 40, part: 17 }.into()),
@@ -223,8 +205,33 @@ fn requests() -> Vec<(String, RequestHeader, Request)> {
         ("write back all", cache, WriteBackAll { group: 2 }.into()),
     ];
     let queues = queue_samples::requests().into_iter().map(|(name, request)| (name, HEADER, request));
-    let list = list.into_iter().chain(locks::requests(HEADER, cache)).chain(queues);
+    let list = list.into_iter().chain(reshapes()).chain(locks::requests(HEADER, cache)).chain(queues);
     list.map(|(name, header, request)| (name.to_string(), header, request)).collect()
+}
+
+/// The changes of who belongs to the cluster.
+fn reshapes() -> Vec<(&'static str, RequestHeader, Request)> {
+    let text = |text: &str| text.to_string();
+    vec![
+        ("reshape: add", HEADER, Reshape { change: Reshaping::Add(new_node()), at_version: None }.into()),
+        (
+            "reshape: promote",
+            HEADER,
+            Reshape { change: Reshaping::Promote(text("node4")), at_version: Some(12) }.into(),
+        ),
+        (
+            "reshape: remove",
+            HEADER,
+            Reshape { change: Reshaping::Remove { node: text("node2"), force: true }, at_version: None }.into(),
+        ),
+        (
+            "reshape: replace",
+            HEADER,
+            Reshape { change: Reshaping::Replace { node: text("node3"), by: new_node() }, at_version: Some(u64::MAX) }
+                .into(),
+        ),
+        ("reshape: forget", HEADER, Reshape { change: Reshaping::Forget(text("node3")), at_version: None }.into()),
+    ]
 }
 
 fn responses() -> Vec<(String, Response)> {

@@ -1,5 +1,7 @@
 //! `trine lock`: locks for scripts and for people.
 //!
+//! What a write demands of a lock (`--if-token LOCK:TOKEN` of `trine queue` and `trine cache`) is read here too.
+//!
 //! `acquire`, `renew` and `release` are about a lock that is held by a name, not by this process: it stays when the command ends. `run` and
 //! `elect` hold it as long as they run (`run`), and the rest looks, or ends what another holds (`look`).
 

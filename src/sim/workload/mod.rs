@@ -3,6 +3,7 @@
 //! Each client is attached to one node at a time and moves when that node is silent. It works as a real one would: it
 //! acknowledges what it was delivered (mostly, sometimes twice), renews and releases the locks that it got, and reads and
 //! writes a few hot keys.
+//! What is of one service alone stands in a file of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
