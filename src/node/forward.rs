@@ -67,6 +67,7 @@ pub(super) enum Asked {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and a box costs each an allocation")]
 enum Kind {
     /// The agent has it.
     Cache { asked: Asked },

@@ -31,6 +31,7 @@ const LOST_PER_MILLE: u64 = 100;
 
 /// Something about copies in clients.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is put into an event that is as large for other reasons")]
 pub(crate) enum NearEvent {
     /// A notice arrives.
     Notice { client: usize, number: u64, gone: CopiesGone },

@@ -5,8 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use rustix::process::Signal;
-
 use crate::cluster::Cluster;
 
 /// A Python of one's own may come first in the path; Debian's modules are there for Debian's alone.
