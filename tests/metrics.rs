@@ -214,6 +214,8 @@ async fn every_metric_is_there_and_what_is_worked_with_is_counted() {
         "trine_cache_dirty_lines",
         "trine_cache_dirty_bytes",
         "trine_cache_oldest_dirty_seconds",
+        "trine_queue_disk_bytes",
+        "trine_queue_live_bytes",
         "trine_cache_evictions_total",
         "trine_cache_client_copies",
         "trine_cache_copy_notices_total",

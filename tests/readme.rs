@@ -35,6 +35,9 @@ fn limits_are_those_of_the_code() {
     let of_the_nodes = [
         ("MEMBERS_MAX", trine::config::MEMBERS_MAX),
         ("LOCKS_MAX", trine::lock::LOCKS_MAX),
+        ("WAITERS_MAX", trine::lock::WAITERS_MAX),
+        ("LINE_MAX", trine::lock::LINE_MAX),
+        ("FENCES_MAX", trine::lock::FENCES_MAX),
         ("MESSAGES_MAX", trine::queue::MESSAGES_MAX),
         ("QUEUES_MAX", trine::queue::QUEUES_MAX),
         ("POLLS_MAX", trine::node::POLLS_MAX),

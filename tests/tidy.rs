@@ -372,7 +372,9 @@ fn whereabouts(path: &str, text: &str) -> Vec<Complaint> {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         // A dash follows in a link to a numbered heading.
         let after = rest[digits..].chars().next().is_some_and(|c| c.is_alphanumeric() || c == '-');
-        if (1..=5).contains(&digits) && !after {
+        // Part of a name, as a queue's partitions have, or of something that is quoted.
+        let before = text[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || "`\"}".contains(c));
+        if (1..=5).contains(&digits) && !after && !before {
             complaints.push(format!("{path}:{}: a number of some tracker, `#{}`", line_of(text, at), &rest[..digits]));
         }
     }

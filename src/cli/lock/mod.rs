@@ -4,6 +4,9 @@
 //!
 //! `acquire`, `renew` and `release` are about a lock that is held by a name, not by this process: it stays when the command ends. `run` and
 //! `elect` hold it as long as they run (`run`), and the rest looks, or ends what another holds (`look`).
+//!
+//! # Caveats
+//! - Who acquires a lock here and is stopped before it passes the token on holds it until the lease ends.
 
 mod look;
 mod run;
