@@ -72,7 +72,7 @@
 //! | Redis takes the word of one home only | `RedisFence` | what a deposed home says late takes the place of a newer value | the simulator's bank |
 //! | a write waits for clients' copies | `ClientCopiesNotWaitedFor` | a client reads its copy of what was overwritten | the simulator's bank |
 //! | a node that starts waits for copies that it forgot | `CopiesOfAnEarlierLife` | a client's copy outlives the life of the node that gave it | the simulator's bank |
-//! | a copy's lease ends within the bus lease | `CopyOutlivesBusLease` | the home counts the node out, and its client reads on | the simulator's bank |
+//! | a copy's lease ends within the bus lease | `CopyOutlivesBusLease` | the home counts the node out, and its client reads on | a test of `copies` |
 //! | a dirty line goes by its write-back | `DirtyLineEvicted` | its owner says that it has nothing | `Cramped` |
 //!
 //! Two rules stand in the log's own machine and have no switch, because every replica must apply the same: an ownership is void where it

@@ -5,7 +5,7 @@ use trine_protocol::cache::LineState;
 use super::*;
 use crate::cache::{Change, LeaseTag, Snooped, Versioned, WriteId};
 use crate::ids::Incarnation;
-use crate::rules::Faithful;
+use crate::rules::{Faithful, OneLeftOut};
 
 const TAG: LeaseTag = LeaseTag { term: 1, number: 1 };
 const LEASE_US: u64 = COPY_LEASE_MS as u64 * 1_000;
@@ -107,6 +107,17 @@ fn a_lease_begins_anew_under_its_number_and_ends_with_the_bus_lease() {
     assert_eq!(short.lease_ms, 99);
     assert_eq!(scene.copies.grant(scene.now_us, 9, "k", 10_000), None, "not worth it");
     assert_eq!(scene.copies.clients(), 2);
+}
+
+/// What the node would promise without it: the home counts it out, and its client reads on.
+#[test]
+fn without_the_rule_a_copy_outlives_the_bus_lease() {
+    let bus_lease_us = 100_000;
+    let given = OneLeftOut::during(Rule::CopyOutlivesBusLease, || {
+        let mut copies: Copies<OneLeftOut> = Copies::new(GroupId(0), 10_000, 1_000, false);
+        copies.grant(1_000, 7, "k", bus_lease_us)
+    });
+    assert!(given.is_some_and(|lease| u64::from(lease.lease_ms) * 1_000 > bus_lease_us), "{given:?}");
 }
 
 #[test]
