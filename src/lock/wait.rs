@@ -248,6 +248,17 @@ impl State {
         Cancelled { was_waiting: true, token: 0 }
     }
 
+    /// Takes back that a holder has entered its grant once more, which its sender does not want any more. The grant itself stays.
+    pub fn leave_again(&mut self, cancel: &Cancel, token: u64) {
+        let entered = self.mine(&cancel.lock, &cancel.client, token).is_ok_and(|held| held.depth() > 1);
+        if entered {
+            self.change(&cancel.lock, &cancel.client, token, |held| {
+                let rest = held.rest.as_mut().expect("a grant that was entered again says so there");
+                rest.reentered -= 1;
+            });
+        }
+    }
+
     /// Gives back what was granted to an acquire that its sender does not want any more.
     pub fn give_back(&mut self, at: At, cancel: &Cancel, token: u64) {
         let mut changed = BTreeSet::new();

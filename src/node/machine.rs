@@ -304,7 +304,11 @@ impl Machine {
         let mut cancelled = cancelled.clone();
         match before {
             Some(Ok(Answer::Lock(lock::Answer::Granted(granted)))) if cancel.give_back => {
-                self.lock.give_back(at, cancel, granted.token);
+                match granted.depth {
+                    0 | 1 => self.lock.give_back(at, cancel, granted.token),
+                    // It entered a grant again: that one stands, as it was before.
+                    _ => self.lock.leave_again(cancel, granted.token),
+                }
             }
             Some(Ok(Answer::Lock(lock::Answer::Granted(granted)))) => cancelled.token = granted.token,
             Some(_) => {}

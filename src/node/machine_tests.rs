@@ -82,6 +82,21 @@ fn code<T: std::fmt::Debug>(result: &Result<T, Error>) -> ErrorCode {
 const WAITING: Stored = Ok(Answer::Lock(lock::Answer::Waiting));
 
 #[test]
+fn a_cancelled_re_entry_leaves_the_grant_that_it_entered() {
+    let mut scene = Bench::new();
+    let session = scene.session(60_000);
+    let first = scene.acquire((session, 1), "a", 0);
+    let reenter = Acquire { reenter: token(&first), ..Acquire::new("demo", "a", 10_000) };
+    let again = scene.lock((session, 2), lock::Command::Acquire(reenter));
+    assert_eq!(token(&again), token(&first));
+    scene.cancel((session, 3), "a", 2, true);
+    assert_eq!(scene.holder(), Some("a"), "only the second entry is taken back");
+    let release = Release { lock: "demo".into(), client: "a".into(), token: token(&first), ..Release::default() };
+    scene.lock((session, 4), lock::Command::Release(release)).expect("a release");
+    assert_eq!(scene.holder(), None, "one release is enough");
+}
+
+#[test]
 fn a_wait_that_is_granted_is_answered_so_to_whoever_asks_again() {
     let mut bench = Bench::new();
     let session = bench.session(60_000);

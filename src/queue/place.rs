@@ -210,7 +210,13 @@ impl State {
         if extra.policy.fair {
             let entry = (name, place.tenant.to_owned());
             pass = self.passes.get(&entry).copied().unwrap_or(0);
-            let floor = extra.lanes.least_pass().unwrap_or(0);
+            let present = extra.lanes.least_pass();
+            // Where nobody has a message that is ready, those who are about to come back count: or else a newcomer had their past on its side.
+            let floor = present.unwrap_or_else(|| {
+                let from = (Arc::clone(&entry.0), String::new());
+                let of_queue = self.passes.range(from..).take_while(|((queue, _), _)| *queue == entry.0);
+                of_queue.map(|(_, pass)| *pass).max().unwrap_or(0)
+            });
             if !restored && !extra.lanes.has_tenant(place.tenant) && floor > pass {
                 pass = floor;
                 self.passes.insert(entry, pass);

@@ -120,7 +120,8 @@ impl JobsChecker {
             Request::HandOff(hand_off) => self.hand_off_sent(operation, hand_off),
             Request::Nack(nack) => {
                 let queue = self.queue(operation, &nack.queue);
-                let delay_us = nack.delay_ms.map_or(0, lasts_us);
+                // The last delivery's ends in death, at once.
+                let delay_us = if queue.dies(nack.receipt) { 0 } else { nack.delay_ms.map_or(0, lasts_us) };
                 queue.may_end(operation, nack.receipt, sent_us + delay_us);
             }
             Request::Extend(extend) => {
@@ -168,7 +169,8 @@ impl JobsChecker {
             Request::HandOff(hand_off) => self.handed_off(now_us, operation, hand_off, verdict),
             Request::Nack(nack) => {
                 let delayed = matches!(verdict, Verdict::Answered(Response::Nack(Nacked { .. })));
-                let ends_us = operation.sent_us + nack.delay_ms.map_or(0, lasts_us);
+                let dies = self.queue(operation, &nack.queue).dies(nack.receipt);
+                let ends_us = operation.sent_us + if dies { 0 } else { nack.delay_ms.map_or(0, lasts_us) };
                 self.queue(operation, &nack.queue).end_known(
                     operation,
                     nack.receipt,
@@ -280,6 +282,12 @@ impl Queue {
     }
 
     /// The delivery may end at this time, if the operation is done.
+    /// Whether this is a job's last delivery.
+    fn dies(&mut self, receipt: Receipt) -> bool {
+        let seen = self.job(receipt.id).and_then(|job| job.deliveries.get(&receipt.token));
+        seen.is_some_and(|seen| seen.count >= DELIVERIES_MAX)
+    }
+
     fn may_end(&mut self, operation: &Operation, receipt: Receipt, ends_us: u64) {
         let seen = self.job(receipt.id).and_then(|job| job.deliveries.get_mut(&receipt.token));
         if let Some(seen) = seen {
