@@ -463,6 +463,9 @@ def placement_vectors():
 async def backup(client, group):
     """The bytes of a group's copy, from its leader (0x0106, 0x0107)."""
     number, index = fields(await client.call("Backup", [group], group), 2)
+    while group not in client.leaders:  # Who answered was forgotten meanwhile: it is asked anew.
+        number, index = fields(await client.call("Backup", [group], group), 2)
+        await asyncio.sleep(0.05)
     leader, part, copy, stands = client.leaders[group], 0, b"", None
     while stands is None:
         some, stands = fields(await client.call("BackupRead", [number, part], at=leader), 2)

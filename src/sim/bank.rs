@@ -71,8 +71,8 @@ bank! {
     AppendCutsWithoutConflict 0 10 as_drawn "camunda 14509: an old append cut off what was acknowledged";
     CompletionSpeaksForLaterEntries 4 10 as_drawn "etcd: ABA of asynchronous storage writes; Ra 3.1.8";
     DeposedLeaderFollowed 71 10 as_drawn "Raft, figure 2: reply false where the term is older";
-    LeaderLeaseFromAnswer 34 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
-    LeaderLeaseKeptInTransfer 205 10 as_drawn "openraft 1748: a lease kept while leadership goes";
+    LeaderLeaseFromAnswer 38 10 as_drawn "sofa-jraft 34: a lease counted from the answer";
+    LeaderLeaseKeptInTransfer 308 10 as_drawn "openraft 1748: a lease kept while leadership goes";
     VotersChangedAtOnce 58 10 far_moves "Raft, figure 10: two majorities without a common member";
     ChangeDuringAChange 1 10 cut_changes "Raft, section 6: one change at a time";
     JointLeftEarly 4 10 cut_changes "camunda 60086: the joint state left before it was committed";

@@ -1,7 +1,8 @@
 //! The queue's commands beyond enqueue, dequeue and ack.
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 
 use super::{Client, mismatch};
 use crate::command::Response;
@@ -89,34 +90,32 @@ impl Client {
     pub async fn enqueue_many(&self, messages: Vec<Enqueue>) -> Vec<Result<Enqueued, Error>> {
         let mut answers: Vec<Result<Enqueued, Error>> =
             messages.iter().map(|_| Err(Error::new(ErrorCode::Internal, "no answer was noted"))).collect();
-        let mut under_way = JoinSet::new();
-        for (place, message) in messages.into_iter().enumerate() {
-            if under_way.len() >= BATCH_IN_FLIGHT_MAX {
-                note(&mut answers, under_way.join_next().await);
-            }
-            let client = self.clone();
-            under_way.spawn(async move {
-                let result = match client.call(message).await {
-                    Ok(Response::Enqueue(enqueued)) => Ok(enqueued),
-                    Ok(other) => Err(mismatch(&other)),
-                    Err(error) => Err(error),
-                };
-                (place, result)
-            });
-            // Tasks are first polled in the order in which they are spawned only where each gets its turn.
-            tokio::task::yield_now().await;
+        let one = |place: usize, message: Enqueue| async move {
+            let result = match self.call(message).await {
+                Ok(Response::Enqueue(enqueued)) => Ok(enqueued),
+                Ok(other) => Err(mismatch(&other)),
+                Err(error) => Err(error),
+            };
+            (place, result)
+        };
+        let mut messages = messages.into_iter().enumerate();
+        // The first one opens the session and finds the leader, where that is not done. From then on a call is on its way when it is polled first,
+        // and all of them are polled first in their order, on this task.
+        if let Some((place, message)) = messages.next() {
+            answers[place] = one(place, message).await.1;
         }
-        while let Some(joined) = under_way.join_next().await {
-            note(&mut answers, Some(joined));
+        let mut under_way = FuturesUnordered::new();
+        for (place, message) in messages {
+            if under_way.len() >= BATCH_IN_FLIGHT_MAX
+                && let Some((done, result)) = under_way.next().await
+            {
+                answers[done] = result;
+            }
+            under_way.push(one(place, message));
+        }
+        while let Some((place, result)) = under_way.next().await {
+            answers[place] = result;
         }
         answers
-    }
-}
-
-type Joined = Result<(usize, Result<Enqueued, Error>), tokio::task::JoinError>;
-
-fn note(answers: &mut [Result<Enqueued, Error>], joined: Option<Joined>) {
-    if let Some(Ok((place, result))) = joined {
-        answers[place] = result;
     }
 }
