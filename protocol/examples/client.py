@@ -325,7 +325,10 @@ class Client:
                 counts_from = counts_from or now
                 header = [max(1, int(attempt * 1000))] + ([session.identity, number, session.acked_below] if session else [])
                 try:
-                    return await (await self.connection(address)).ask(name, header, message, attempt + 0.5), counts_from
+                    answer = await (await self.connection(address)).ask(name, header, message, attempt + 0.5)
+                    if name == "Backup":  # Nobody but the leader answers it.
+                        self.leaders[group] = address
+                    return answer, counts_from
                 except TrineError as error:
                     again_at_once = False
                     if error.code == STILL_WAITING and session:
@@ -463,9 +466,6 @@ def placement_vectors():
 async def backup(client, group):
     """The bytes of a group's copy, from its leader (0x0106, 0x0107)."""
     number, index = fields(await client.call("Backup", [group], group), 2)
-    while group not in client.leaders:  # Who answered was forgotten meanwhile: it is asked anew.
-        number, index = fields(await client.call("Backup", [group], group), 2)
-        await asyncio.sleep(0.05)
     leader, part, copy, stands = client.leaders[group], 0, b"", None
     while stands is None:
         some, stands = fields(await client.call("BackupRead", [number, part], at=leader), 2)
