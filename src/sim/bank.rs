@@ -79,7 +79,7 @@ bank! {
     MembershipKeptWhenCut 62 10 as_drawn "NATS: a membership that was cut off, and stayed";
     LearnersCounted 1344 10 far_moves "etcd: learners do not count (raft learner design)";
     ReadBeforeNoOp 63 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
-    ReadRoundUsedAgain 1964 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
+    ReadRoundUsedAgain 6134 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 25 10 as_drawn "Trine itself: a lost command sent again behind later ones";
     RepeatedUnderANewNumber 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
     SessionsLeftOutOfSnapshots 3 10 as_drawn "copycat 14: sessions missing from the snapshot";
@@ -98,7 +98,7 @@ bank! {
     SilentWaiterStays 0 10 long_lines "curator 600, 726: waiters that nobody waits for hold up everybody";
     GrantNotKept 0 10 long_lines "curator 727: a grant that its waiter never hears of";
     TokenNotDemanded 0 10 long_lines "Kleppmann, 2016: a write of a holder that was paused past its lease";
-    HomeBeforeNoOp 238 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
+    HomeBeforeNoOp 364 10 as_drawn "etcd 7331, tikv 6340: reads before the term's own entry";
     NewHomeNotSilent 24 10 as_drawn "Gray and Cheriton, 1989: leases of a server that failed";
     GrantWithoutLeaseCheck 67 10 as_drawn "tikv 964: a lease not looked at again";
     LeaseBeforeJoin 12 10 as_drawn "Trine's model of sharing: a sharer that no new home knows of";
