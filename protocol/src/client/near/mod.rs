@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The node counts a copy here as one of its own: a write of the key, on whichever node, waits until this process has dropped the
-//! copy or the lease of its copies has run out ([`COPY_LEASE_MS`](crate::limits::COPY_LEASE_MS)). So a read here is as new as a read
+//! copy or the lease of its copies has run out ([`COPY_LEASE_MS`]). So a read here is as new as a read
 //! from the node: it sees every write that was acknowledged before it began.
 //!
 //! # Invariants
