@@ -70,6 +70,14 @@ impl Held {
         self.rest.as_ref().map_or(0, |rest| rest.reentered) + 1
     }
 
+    /// It is to be released once less.
+    ///
+    /// # Panics
+    /// Where it was entered once only: the caller has looked at [`Held::depth`].
+    pub(super) fn leave_once(&mut self) {
+        self.rest.as_mut().expect("a grant that was entered again says so there").reentered -= 1;
+    }
+
     /// The session that it ends with; 0 where it has a lease.
     pub fn session(&self) -> u64 {
         self.rest.as_ref().map_or(0, |rest| rest.session)

@@ -27,10 +27,7 @@ impl State {
         let depth = depths.iter().copied().max().unwrap_or(0);
         if depth > 1 {
             for (name, _) in names().zip(&depths).filter(|(_, depth)| **depth > 1) {
-                self.change(name, &release.client, release.token, |held| {
-                    let rest = held.rest.as_mut().expect("a grant that was entered again says so there");
-                    rest.reentered -= 1;
-                });
+                self.change(name, &release.client, release.token, Held::leave_once);
             }
             return Ok(Released { was_held: true, depth: depth - 1 });
         }

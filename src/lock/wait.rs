@@ -252,10 +252,7 @@ impl State {
     pub fn leave_again(&mut self, cancel: &Cancel, token: u64) {
         let entered = self.mine(&cancel.lock, &cancel.client, token).is_ok_and(|held| held.depth() > 1);
         if entered {
-            self.change(&cancel.lock, &cancel.client, token, |held| {
-                let rest = held.rest.as_mut().expect("a grant that was entered again says so there");
-                rest.reentered -= 1;
-            });
+            self.change(&cancel.lock, &cancel.client, token, super::Held::leave_once);
         }
     }
 

@@ -201,6 +201,18 @@ impl State {
         }
     }
 
+    /// A message may be handed out from now on, or from its time on where it has one.
+    pub(super) fn enter(&mut self, slot: Slot, id: Index, due_ms: Option<u64>) {
+        match due_ms {
+            Some(due_ms) => {
+                self.scheduled.insert((due_ms, id));
+                queue_mut(&mut self.queues, slot).delayed.insert(id);
+                self.delayed += 1;
+            }
+            None => self.enter_ready(slot, id),
+        }
+    }
+
     fn put_in_lane(&mut self, slot: Slot, id: Index, restored: bool) {
         let queue = queue_mut(&mut self.queues, slot);
         let name = Arc::clone(&queue.name);

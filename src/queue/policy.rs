@@ -13,7 +13,7 @@ use trine_protocol::{Error, ErrorCode};
 use super::Answer;
 use super::attributes::Attributes;
 use super::dedup::Remembered;
-use super::state::{State, check_name, check_whole, queue_mut};
+use super::state::{State, check_name, check_whole};
 use super::table::Slot;
 use crate::ids::{At, Index};
 
@@ -173,13 +173,6 @@ impl State {
         if let Some(expires_ms) = expires_ms {
             self.expiries.insert((expires_ms, id));
         }
-        match due_ms {
-            Some(due_ms) => {
-                self.scheduled.insert((due_ms, id));
-                queue_mut(&mut self.queues, slot).delayed.insert(id);
-                self.delayed += 1;
-            }
-            None => self.enter_ready(slot, id),
-        }
+        self.enter(slot, id, due_ms);
     }
 }

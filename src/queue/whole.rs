@@ -101,14 +101,7 @@ impl State {
         let attributes = self.attributes.get_mut(&id).expect("a message that was dead has attributes");
         // Its time to live is over where it died of that; it gets no second one.
         (attributes.forgiven, attributes.expires_ms, attributes.due_ms) = (deliveries, None, due_ms);
-        match due_ms {
-            Some(due_ms) => {
-                self.scheduled.insert((due_ms, id));
-                queue_mut(&mut self.queues, slot).delayed.insert(id);
-                self.delayed += 1;
-            }
-            None => self.enter_ready(slot, id),
-        }
+        self.enter(slot, id, due_ms);
     }
 }
 
