@@ -66,6 +66,9 @@ pub use roster::Roster;
 pub use session::{SESSION_TIMEOUT_MS, SESSIONS_MAX, Stored, WINDOW_MAX};
 pub use setup::{Setup, Timing};
 
+/// Once the inputs that came together have brought so many bytes of entries, these are written before more is taken.
+const TOGETHER_BYTES_MAX: usize = 1024 * 1024;
+
 /// One group on one node.
 #[derive(Debug)]
 pub struct Replica<R: Rules = Faithful> {
@@ -201,19 +204,24 @@ impl<R: Rules> Replica<R> {
 
     /// One input, and what follows from it.
     pub fn handle(&mut self, now: Now, input: Input) -> Effects {
+        self.handle_all(&mut std::iter::once((now, input)))
+    }
+
+    /// Inputs that came together, each with the instant at which it is looked at, and what follows from them. They are handled one after
+    /// the other, but what consensus says to the disk and to its peers leaves once for all of them, and what they commit is applied
+    /// then. Stops where more would make too large a write: the caller goes on with what is left.
+    pub fn handle_all(&mut self, inputs: &mut dyn Iterator<Item = (Now, Input)>) -> Effects {
+        let Some((now, input)) = inputs.next() else { return Effects::default() };
         let mut step = Step::new(now);
-        match input {
-            Input::Tick => self.tick(&mut step),
-            Input::Peer { from, message } => self.peer(&mut step, from, message),
-            Input::Request { id, session, deadline_us, request } => {
-                self.request(&mut step, id, session, deadline_us, request);
-            }
-            Input::Persisted { sequence } => self.persisted(&mut step, sequence),
-            Input::Checkpointed { index } => self.checkpointed(&mut step, index),
-            Input::Fetched { ticket, records } => self.fetched(&mut step, ticket, &records),
-            Input::Roster(roster) => drop(self.know_roster(&roster)),
-            Input::MainMemory { term, event } => self.main_memory(&mut step, term, event),
-            Input::Drain => self.drain(&mut step),
+        let log_bytes = self.member.raft.log_bytes();
+        self.take(&mut step, input);
+        while self.fatal.is_none()
+            && self.member.raft.log_bytes() < log_bytes + TOGETHER_BYTES_MAX
+            && let Some((now, input)) = inputs.next()
+        {
+            self.settle_bus(&mut step);
+            step.now = now;
+            self.take(&mut step, input);
         }
         self.settle(&mut step);
         let member = &mut self.member;
@@ -221,6 +229,22 @@ impl<R: Rules> Replica<R> {
         member.caught_up |= current;
         step.effects.fatal = self.fatal.clone();
         step.effects
+    }
+
+    fn take(&mut self, step: &mut Step, input: Input) {
+        match input {
+            Input::Tick => self.tick(step),
+            Input::Peer { from, message } => self.peer(step, from, message),
+            Input::Request { id, session, deadline_us, request } => {
+                self.request(step, id, session, deadline_us, request);
+            }
+            Input::Persisted { sequence } => self.persisted(step, sequence),
+            Input::Checkpointed { index } => self.checkpointed(step, index),
+            Input::Fetched { ticket, records } => self.fetched(step, ticket, &records),
+            Input::Roster(roster) => drop(self.know_roster(&roster)),
+            Input::MainMemory { term, event } => self.main_memory(step, term, event),
+            Input::Drain => self.drain(step),
+        }
     }
 
     fn tick(&mut self, step: &mut Step) {
@@ -309,12 +333,8 @@ impl<R: Rules> Replica<R> {
     /// Does everything that follows from what has happened so far, until nothing more does.
     fn settle(&mut self, step: &mut Step) {
         loop {
-            self.follow_leader(step);
-            self.tend_main_memory(step);
-            self.deliver_bus(step);
-            self.propose_for_home(step);
-            let moved = self.raft_ready(step);
-            if !moved && step.to_home.is_empty() && step.to_node.is_empty() && step.propose.is_empty() {
+            self.settle_bus(step);
+            if !self.raft_ready(step) && step.is_quiet() {
                 break;
             }
         }
@@ -332,6 +352,19 @@ impl<R: Rules> Replica<R> {
             unflushed.ticket = self.agent.ticket();
         }
         self.checkpoint_if_due(step);
+    }
+
+    /// The same within this node: nothing is taken from consensus.
+    fn settle_bus(&mut self, step: &mut Step) {
+        loop {
+            self.follow_leader(step);
+            self.tend_main_memory(step);
+            self.deliver_bus(step);
+            self.propose_for_home(step);
+            if step.is_quiet() {
+                break;
+            }
+        }
     }
 
     fn empty_write(&self) -> Write {
@@ -525,6 +558,11 @@ impl Step {
             to_node: VecDeque::new(),
             propose: VecDeque::new(),
         }
+    }
+
+    /// Whether nothing of the bus is on its way within this node.
+    fn is_quiet(&self) -> bool {
+        self.to_home.is_empty() && self.to_node.is_empty() && self.propose.is_empty()
     }
 
     fn send(&mut self, to: NodeId, message: GroupMessage) {

@@ -41,6 +41,8 @@ pub struct Timing {
     pub election_us_min: u64,
     /// Longest election timeout.
     pub election_us_max: u64,
+    /// How long the news of a commit may wait for entries to travel with.
+    pub commit_news_us: u64,
     /// The leader lease.
     pub leader_lease_us: u64,
     /// A forwarded command without an answer is sent again after this.
@@ -83,6 +85,7 @@ impl Default for Timing {
             heartbeat_us: 100_000,
             election_us_min: 600_000,
             election_us_max: 1_200_000,
+            commit_news_us: 10_000,
             leader_lease_us: 500_000,
             resend_us: 500_000,
             keep_alive_us: 15_000_000,
@@ -111,6 +114,7 @@ impl Setup {
             heartbeat_us: timing.heartbeat_us,
             election_us_min: timing.election_us_min,
             election_us_max: timing.election_us_max,
+            commit_news_us: timing.commit_news_us,
             lease_us: timing.leader_lease_us,
             drift_ppm: timing.drift_ppm,
             incarnation: ReplicaId::of(self.node, self.incarnation, self.joins).incarnation,

@@ -77,6 +77,15 @@ fn forwards(effects: &Effects) -> Vec<Forward> {
     effects.send.iter().filter_map(forward).collect()
 }
 
+/// An append of one entry of that size.
+fn append(index: u64, bytes: usize) -> Input {
+    let data = vec![b'x'; bytes].into();
+    let entry = raft::Entry { index, term: 1, stamp_ms: 1, wall_ms: 0, data, membership: None };
+    let (prev_index, prev_term) = (index - 1, u64::from(index > 1));
+    let body = Body::Append { prev_index, prev_term, entries: vec![entry], commit: 0, round: 1, log_time_ms: 1 };
+    Input::Peer { from: NodeId::numbered(1), message: GroupMessage::Raft(Message::new(1, body)) }
+}
+
 const SESSION: SessionRef = SessionRef { session: 9, sequence: 4, acked_below: 1 };
 
 fn expired() -> Result<Response, Error> {
@@ -133,6 +142,33 @@ fn a_session_that_expired_while_a_command_was_repeated_leaves_its_outcome_open()
     let again = follower.waits(Timing::default().resend_us);
     assert_eq!((again.len(), again[0].id, again[0].at), (1, sent[0].id, sent[0].at));
     assert_eq!(code(&follower.answered(sent[0].id, expired())), ErrorCode::OutcomeUnknown);
+}
+
+#[test]
+fn what_comes_together_is_written_once_and_said_once() {
+    let mut follower = Follower::new();
+    let mut inputs = (1..=5).map(|index| (follower.now, append(index, 1))).collect::<Vec<_>>().into_iter();
+    let effects = follower.replica.handle_all(&mut inputs);
+    assert_eq!(inputs.len(), 0);
+    let written: Vec<u64> =
+        effects.persist.iter().flat_map(|write| &write.raft).map(|raft| raft.entries.len() as u64).collect();
+    assert_eq!(written, [5], "one write");
+    let sequence = effects.persist[0].sequence;
+    let said = follower.replica.handle(follower.now, Input::Persisted { sequence }).send;
+    let [(_, message)] = said.as_slice() else { panic!("{said:?}") };
+    assert!(
+        matches!(&**message, GroupMessage::Raft(Message { body: Body::Appended { index: 5, .. }, .. })),
+        "{message:?}"
+    );
+}
+
+#[test]
+fn what_would_make_too_large_a_write_is_left_for_the_next() {
+    let mut follower = Follower::new();
+    let now = follower.now;
+    let mut inputs = (1..=5).map(|index| (now, append(index, TOGETHER_BYTES_MAX / 2)));
+    let effects = follower.replica.handle_all(&mut inputs);
+    assert_eq!((effects.persist.len(), inputs.count()), (1, 3));
 }
 
 #[test]

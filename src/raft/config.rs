@@ -19,6 +19,8 @@ pub struct Config {
     pub election_us_min: u64,
     /// Longest election timeout.
     pub election_us_max: u64,
+    /// How long the news that entries are committed may wait for entries to travel with. Nobody but the followers' own states waits for it.
+    pub commit_news_us: u64,
     /// The leader lease, from the send time of a heartbeat round that a quorum acknowledged.
     pub lease_us: u64,
     /// How far two monotonic clocks may differ in speed, in parts per million.
@@ -52,6 +54,7 @@ impl Config {
             heartbeat_us: 100_000,
             election_us_min: 600_000,
             election_us_max: 1_200_000,
+            commit_news_us: 0,
             lease_us: 500_000,
             drift_ppm: 10_000,
             append_bytes_max: 1024 * 1024,

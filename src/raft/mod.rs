@@ -191,6 +191,11 @@ impl<R: Rules> Raft<R> {
         self.node.propose(now, data)
     }
 
+    /// Bytes of the entries that are kept in memory.
+    pub fn log_bytes(&self) -> usize {
+        self.node.log.bytes()
+    }
+
     /// The write with this sequence, and all before it, are durable.
     ///
     /// # Panics

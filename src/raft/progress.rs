@@ -47,6 +47,8 @@ pub(super) struct Progress {
     pub(super) heard_us: u64,
     /// The highest commit index it was told.
     pub(super) commit_sent: Index,
+    /// Since when there has been a commit that it was not told of.
+    pub(super) commit_news_us: Option<u64>,
     /// The current round has not been sent to it.
     pub(super) round_due: bool,
 }
@@ -62,6 +64,7 @@ impl Progress {
             acknowledged_round: 0,
             heard_us: now_us,
             commit_sent: 0,
+            commit_news_us: None,
             round_due: true,
         }
     }
@@ -183,7 +186,17 @@ impl Progress {
 #[cfg(test)]
 impl std::hash::Hash for Progress {
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
-        let Self { matched, next, state, in_flight, acknowledged_round, heard_us: _, commit_sent, round_due } = self;
+        let Self {
+            matched,
+            next,
+            state,
+            in_flight,
+            acknowledged_round,
+            heard_us: _,
+            commit_sent,
+            commit_news_us: _,
+            round_due,
+        } = self;
         (matched, next, state, in_flight, acknowledged_round, commit_sent, round_due).hash(hasher);
     }
 }

@@ -21,6 +21,7 @@ struct Sender<'a> {
     commit: u64,
     round: u64,
     log_time_ms: u64,
+    now_us: u64,
 }
 
 impl<R: Rules> Node<R> {
@@ -45,6 +46,7 @@ impl<R: Rules> Node<R> {
             commit: self.commit,
             round: leader.round,
             log_time_ms,
+            now_us: self.now.mono_us,
         };
         let mut receiving = false;
         for (id, progress) in &mut leader.followers {
@@ -95,7 +97,11 @@ impl Sender<'_> {
             self.send_append(id, progress, progress.next - 1, entries);
             progress.sent(last);
         }
-        let commit_due = progress.state == State::Replicate && self.commit > progress.commit_sent;
+        let news = progress.state == State::Replicate && self.commit > progress.commit_sent;
+        let commit_due = news && {
+            let since_us = *progress.commit_news_us.get_or_insert(self.now_us);
+            self.now_us >= since_us + self.config.commit_news_us
+        };
         if progress.round_due || commit_due {
             self.send_heartbeat(id, progress, progress.next - 1);
         }
@@ -111,6 +117,7 @@ impl Sender<'_> {
         let prev_term = prev_term.unwrap_or_else(|| panic!("entry {prev_index} before an append is gone"));
         progress.round_due = false;
         progress.commit_sent = self.commit;
+        progress.commit_news_us = None;
         let body = Body::Append {
             prev_index,
             prev_term,

@@ -162,8 +162,8 @@ impl<L: LogStore> LogStore for Measured<L> {
         timed(&metrics::storage().log_fsync_seconds, || self.0.sync())
     }
 
-    fn idle(&mut self) -> Result<(), StorageError> {
-        self.0.idle()
+    fn idle(&mut self, now_us: u64) -> Result<(), StorageError> {
+        self.0.idle(now_us)
     }
 
     fn bytes_on_disk(&self) -> u64 {

@@ -1,14 +1,14 @@
 //! One task per replica: takes inputs, and performs their effects in the order of the fields.
 //!
 //! ```text
-//!   inbox --> up to 256 inputs --> handle --> retract, persist, publish, send, reply; checkpoint, fetch
+//!   inbox --> up to 256 inputs --> handle_all --> retract, persist, publish, send, reply; checkpoint, fetch
 //!     ^                                            |
 //!     |   tick every 20 ms                         v
 //!     +------ Persisted, Checkpointed, Fetched -- disk
 //! ```
 //!
 //! # Invariants
-//! - The effects of an input are performed completely before the next input is handled.
+//! - The inputs of a turn are handled together, and their effects performed completely before the next ones are handled.
 //! - A replica that cannot go on stops the node before any effect of the same step is performed.
 //!
 //! # Caveats
@@ -49,7 +49,7 @@ const INPUTS_PER_TURN_MAX: usize = 256;
 
 /// What the task needs of a replica. A trait, so that the order of effects is tested with a scripted one.
 pub(super) trait Replicated: Send + 'static {
-    fn handle(&mut self, now: Now, input: Input) -> Effects;
+    fn handle_all(&mut self, inputs: &mut dyn Iterator<Item = (Now, Input)>) -> Effects;
     fn status(&self, now: Now) -> GroupStatus;
     fn is_drained(&self, now: Now) -> bool;
     /// Whether it owns no line, and its home knows it.
@@ -64,8 +64,8 @@ pub(super) trait Replicated: Send + 'static {
 }
 
 impl Replicated for Replica<Faithful> {
-    fn handle(&mut self, now: Now, input: Input) -> Effects {
-        Replica::handle(self, now, input)
+    fn handle_all(&mut self, inputs: &mut dyn Iterator<Item = (Now, Input)>) -> Effects {
+        Replica::handle_all(self, inputs)
     }
 
     fn status(&self, now: Now) -> GroupStatus {
@@ -154,16 +154,21 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
         }
         let ticked = !inputs.is_empty();
         more = shell.inbox.take(INPUTS_PER_TURN_MAX, &mut inputs);
-        for input in inputs.drain(..) {
-            let now = clock::now();
-            shell.watch.heard(now.mono_us, &shell.meter.handles, &input);
-            let effects = replica.handle(now, input);
+        let mut coming = inputs.drain(..).peekable();
+        while coming.peek().is_some() {
+            let (watch, handles) = (&mut shell.watch, &shell.meter.handles);
+            let effects = replica.handle_all(&mut coming.by_ref().map(|input| {
+                let now = clock::now();
+                watch.heard(now.mono_us, handles, &input);
+                (now, input)
+            }));
             if let Some(reason) = &effects.fatal {
                 return (shell.fatal)(&format!("{}: {reason}", shell.group));
             }
-            shell.watch.done(now.mono_us, &shell.meter.handles, &effects, replica.commit_of_leader());
+            shell.watch.done(clock::mono_us(), &shell.meter.handles, &effects, replica.commit_of_leader());
             shell.perform(effects).await;
         }
+        drop(coming);
         shell.meter.ended(replica.take_ended_locks());
         shell.meter.waited(replica.take_waited());
         if ticked {

@@ -19,9 +19,10 @@ use super::random::{Random, split_mix};
 use super::redis::{Redis, RedisEvent};
 use super::swarm::{Options, Swarm};
 use super::trace::Trace;
+use super::turns::Turns;
 use super::workload::Workload;
 use crate::cache::Found;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, NodeId, Now};
 use crate::node::effect::{Effects, Input, RequestId};
 use crate::node::message::GroupMessage;
 use crate::node::{Replica, Setup, Timing};
@@ -42,6 +43,8 @@ pub(crate) enum Event {
     Tick { place: Place, boot: u64 },
     /// A storage thread has finished what it began.
     Disk { place: Place, boot: u64, thread: Thread },
+    /// A replica's task runs.
+    Turn { place: Place, boot: u64, group: GroupId },
     /// An input that came while its process had stopped.
     Input { place: Place, boot: u64, group: GroupId, input: Input },
     /// A request arrives at its node.
@@ -137,6 +140,7 @@ pub(crate) struct Cluster<R: Rules> {
     pub(crate) operator: super::churn::Operator,
     pub(crate) redis: Redis,
     pub(crate) near: Near,
+    pub(crate) turns: Turns,
     seed: u64,
 }
 
@@ -173,6 +177,7 @@ impl<R: Rules> Cluster<R> {
             operator: super::churn::Operator::default(),
             redis: Redis::default(),
             near: Near::new(seed, clients),
+            turns: Turns::new(seed),
             seed,
         }
     }
@@ -229,6 +234,8 @@ impl<R: Rules> Cluster<R> {
             Event::Deliver { from, to, group, message, passage } => self.deliver(from, to, group, &message, passage),
             Event::Tick { place, boot } => self.tick(place, boot),
             Event::Disk { place, boot, thread } => self.disk(place, boot, thread),
+            Event::Turn { place, boot, group } if self.is_up(place, boot) => self.turn(place, group),
+            Event::Turn { .. } => Ok(()),
             Event::Input { place, boot, group, input } if self.is_up(place, boot) => self.handle(place, group, input),
             Event::Input { .. } => Ok(()),
             Event::Request { boot, sending } => self.request(boot, sending),
@@ -262,7 +269,8 @@ impl<R: Rules> Cluster<R> {
     fn place_of(&self, event: &Event) -> Option<Place> {
         match event {
             Event::Deliver { to, .. } => Some(*to),
-            Event::Tick { place, .. } | Event::Disk { place, .. } | Event::Input { place, .. } => Some(*place),
+            Event::Tick { place, .. } | Event::Disk { place, .. } => Some(*place),
+            Event::Turn { place, .. } | Event::Input { place, .. } => Some(*place),
             Event::Request { sending, .. } | Event::Reader { sending, .. } => Some(sending.place),
             Event::Near(NearEvent::Request { place, .. }) => Some(*place),
             _ => None,
@@ -276,6 +284,7 @@ impl<R: Rules> Cluster<R> {
     /// Starts a node's process on its disk.
     pub(crate) fn start(&mut self, place: Place) -> Check {
         self.nodes[place].boots += 1;
+        self.turns.forget(place);
         let Some(recovered) = self.recover(place)? else { return Ok(()) };
         for (group, recovered) in recovered {
             self.consensus.restarted(group, place, recovered.hard_state)?;
@@ -317,6 +326,7 @@ impl<R: Rules> Cluster<R> {
         let mut timing = Timing {
             first_leads: false,
             checkpoint_entries: bounds.checkpoint_entries,
+            commit_news_us: if self.turns.are_shared() { Timing::default().commit_news_us } else { 0 },
             retain_bytes: bounds.retain_bytes,
             snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
             append_bytes_max: bounds.append_bytes_max,
@@ -396,7 +406,7 @@ impl<R: Rules> Cluster<R> {
         Ok(())
     }
 
-    /// Gives one input to one replica, unless its task gets no processor.
+    /// Gives one input to one replica, at once or when its task has its turn, unless that gets no processor.
     pub(crate) fn handle(&mut self, place: Place, group: GroupId, input: Input) -> Check {
         let (now_us, node) = (self.schedule.now_us(), &mut self.nodes[place]);
         if let Some(halt) = &mut node.paused {
@@ -411,11 +421,32 @@ impl<R: Rules> Cluster<R> {
             }
             return Ok(());
         }
-        let now = node.clock.at(now_us);
-        let Some(replica) = node.replicas.get_mut(&group) else { return Ok(()) };
+        let (now, boot) = (node.clock.at(now_us), node.boots);
+        if !self.turns.are_shared() {
+            return self.handle_all(place, group, &mut std::iter::once((now, input)));
+        }
+        if let Some(after_us) = self.turns.wait(place, group, input) {
+            self.schedule.after(after_us, Event::Turn { place, boot, group });
+        }
+        Ok(())
+    }
+
+    /// Gives a replica inputs, as many as it takes together.
+    pub(crate) fn handle_all(
+        &mut self,
+        place: Place,
+        group: GroupId,
+        inputs: &mut dyn Iterator<Item = (Now, Input)>,
+    ) -> Check {
+        let now = self.nodes[place].clock.at(self.schedule.now_us());
+        let node = &mut self.nodes[place];
+        let Some(replica) = node.replicas.get_mut(&group) else {
+            inputs.for_each(drop);
+            return Ok(());
+        };
         let was_changing = replica.raft().is_some_and(Raft::change_under_way);
         let applied = replica.machine().map_or(0, |machine| machine.applied().index);
-        let effects = replica.handle(now, input);
+        let effects = replica.handle_all(inputs);
         let begins_a_change = !was_changing && replica.raft().is_some_and(Raft::change_under_way);
         replica.agent().check_stats();
         if let Some(machine) = replica.machine().filter(|machine| machine.applied().index != applied) {

@@ -154,7 +154,7 @@ impl NodeDisk {
             return Ok(None);
         }
         if std::mem::take(&mut self.idle_due) {
-            self.disk.idle()?;
+            self.disk.idle(now_us)?;
         }
         if self.waiting.front().is_none_or(|(_, ready)| !ready) {
             return Ok(None);

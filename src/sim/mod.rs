@@ -74,6 +74,7 @@ mod schedule;
 mod storage;
 mod swarm;
 mod trace;
+mod turns;
 mod workload;
 
 use std::collections::BTreeMap;

@@ -89,7 +89,7 @@ pub(super) fn assemble_groups(
         recovered.insert(group, group_recovered);
     }
     log.sync()?;
-    log.idle()?;
+    log.idle(0)?;
     Ok(recovered)
 }
 

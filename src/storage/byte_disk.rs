@@ -122,8 +122,8 @@ impl LogStore for ByteDisk {
         Ok(())
     }
 
-    fn idle(&mut self) -> Result<(), StorageError> {
-        self.log().idle()
+    fn idle(&mut self, now_us: u64) -> Result<(), StorageError> {
+        self.log().idle(now_us)
     }
 
     fn bytes_on_disk(&self) -> u64 {
@@ -261,7 +261,7 @@ mod tests {
         for index in 1..=rounds {
             disk.append(&entries(G, index, index, 3)).unwrap();
             disk.sync_log().unwrap();
-            disk.idle().unwrap();
+            disk.idle(0).unwrap();
         }
         disk
     }

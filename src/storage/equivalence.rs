@@ -70,7 +70,7 @@ impl Both {
 
     fn sync(&mut self) {
         self.real.log().sync().unwrap();
-        self.real.log().idle().unwrap();
+        self.real.log().idle(0).unwrap();
         self.simulated.sync().unwrap();
     }
 

@@ -117,11 +117,13 @@ pub trait LogStore {
     /// Where the disk refuses.
     fn sync(&mut self) -> Result<(), StorageError>;
 
-    /// What can wait until the acknowledgements of the last sync are out: allocate ahead, take back room.
+    /// What can wait until the acknowledgements of the last sync are out: allocate ahead, take back room. `now_us` is the instant, by a
+    /// monotonic clock.
     ///
     /// # Errors
     /// Where the disk refuses.
-    fn idle(&mut self) -> Result<(), StorageError> {
+    fn idle(&mut self, now_us: u64) -> Result<(), StorageError> {
+        let _ = now_us;
         Ok(())
     }
 

@@ -158,7 +158,7 @@ fn round(disk: &mut dyn Disk, writes: &[Write]) {
         disk.log().append(write).unwrap();
     }
     disk.log().sync().unwrap();
-    disk.log().idle().unwrap();
+    disk.log().idle(0).unwrap();
 }
 
 /// What a group finds after a restart.

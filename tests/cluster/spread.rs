@@ -45,5 +45,5 @@ async fn heartbeats_of_many_groups_share_a_frame() {
     println!("64 idle groups: {messages:.0} messages in {frames:.0} frames a second");
     // Each group's leader tells two others, and hears from them, ten times a second.
     assert!(messages > 64.0 * 20.0, "{messages} messages a second: somebody is silent");
-    assert!(messages > 3.0 * frames, "{messages:.0} messages in {frames:.0} frames a second");
+    assert!(messages > 2.0 * frames, "{messages:.0} messages in {frames:.0} frames a second");
 }

@@ -22,12 +22,15 @@ struct Scripted {
 }
 
 impl Replicated for Scripted {
-    fn handle(&mut self, _: Now, input: Input) -> Effects {
-        if matches!(input, Input::Tick) {
-            return Effects::default();
+    fn handle_all(&mut self, inputs: &mut dyn Iterator<Item = (Now, Input)>) -> Effects {
+        match inputs.next() {
+            None | Some((_, Input::Tick)) => Effects::default(),
+            Some((_, input)) => {
+                let kind = format!("{input:?}").chars().take_while(|c| c.is_alphabetic()).collect();
+                self.seen.lock().unwrap().push(kind);
+                self.script.pop_front().unwrap_or_default()
+            }
         }
-        self.seen.lock().unwrap().push(format!("{input:?}").chars().take_while(|c| c.is_alphabetic()).collect());
-        self.script.pop_front().unwrap_or_default()
     }
 
     fn status(&self, _: Now) -> GroupStatus {

@@ -15,15 +15,16 @@ use super::format::{self, Carried, Kind, RECORD_HEADER_BYTES, Record};
 use super::medium::Medium;
 use super::{CARRY_AGE_SEGMENTS, CARRY_BYTES, SegmentLog};
 
-/// A round is quiet that writes at most this share of a segment.
+/// A stretch is quiet in which each second at most this share of a segment is written.
 const QUIET_SHARE: u64 = 64;
-/// Quiet rounds between two looks at what could be carried.
-const QUIET_ROUNDS: u64 = 8;
+/// How long a stretch is at least, in microseconds. A look at what could be carried takes time in proportion to all that counts, so
+/// there is one in a stretch at most.
+const STRETCH_US: u64 = 1_000_000;
 
 impl<M: Medium> SegmentLog<M> {
     /// Decides whether what counts in the oldest segment is to be carried.
-    pub(super) fn choose_what_to_carry(&mut self, needed: u64) {
-        let (old, quiet) = (self.segment.number >= needed + CARRY_AGE_SEGMENTS, self.is_quiet());
+    pub(super) fn choose_what_to_carry(&mut self, needed: u64, quiet: bool) {
+        let old = self.segment.number >= needed + CARRY_AGE_SEGMENTS;
         if !(old || quiet) || self.segment.number == needed || !self.carrying.is_empty() {
             return;
         }
@@ -44,15 +45,17 @@ impl<M: Medium> SegmentLog<M> {
         }
     }
 
-    /// Whether hardly anything was written since the last time that nobody waited.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.bytes_since_idle <= self.options.segment_bytes / QUIET_SHARE
-    }
-
-    /// Counts the rounds in which hardly anything is written; true now and then, where there is more than one segment.
-    pub(super) fn has_been_quiet(&mut self) -> bool {
-        self.quiet_rounds = if self.is_quiet() { self.quiet_rounds + 1 } else { 0 };
-        self.quiet_rounds % QUIET_ROUNDS == QUIET_ROUNDS - 1 && self.oldest < self.segment.number
+    /// True where a stretch is over in which hardly anything was written, and there is more than one segment.
+    pub(super) fn has_been_quiet(&mut self, now_us: u64) -> bool {
+        let (began_us, bytes) = (self.stretch.0, self.stretch.1 + self.bytes_since_idle);
+        let passed_us = now_us.saturating_sub(began_us);
+        if passed_us < STRETCH_US {
+            self.stretch.1 = bytes;
+            return false;
+        }
+        self.stretch = (now_us, 0);
+        let most = u128::from(self.options.segment_bytes / QUIET_SHARE) * u128::from(passed_us) / 1_000_000;
+        u128::from(bytes) <= most && self.oldest < self.segment.number
     }
 
     /// Copies some of what is to be carried to the end of the log.

@@ -105,7 +105,8 @@ pub struct SegmentLog<M: Medium = Folder> {
     /// Records of the oldest segment that are being carried.
     carrying: VecDeque<Place>,
     bytes_since_idle: u64,
-    quiet_rounds: u64,
+    /// When the present stretch began, and the bytes that were written in it.
+    stretch: (u64, u64),
     failed: bool,
 }
 
@@ -166,7 +167,7 @@ impl<M: Medium> SegmentLog<M> {
             recount: true,
             carrying: VecDeque::new(),
             bytes_since_idle: 0,
-            quiet_rounds: 0,
+            stretch: (0, 0),
             failed: false,
         };
         Ok((log, recovered))
@@ -194,7 +195,7 @@ impl<M: Medium> SegmentLog<M> {
             recount: false,
             carrying: VecDeque::new(),
             bytes_since_idle: 0,
-            quiet_rounds: 0,
+            stretch: (0, 0),
             failed: false,
         })
     }
@@ -322,7 +323,7 @@ impl<M: Medium> SegmentLog<M> {
     }
 
     /// What can be done when nobody waits: see [`LogStore::idle`].
-    fn tidy(&mut self) -> Result<(), StorageError> {
+    fn tidy(&mut self, now_us: u64) -> Result<(), StorageError> {
         let (needed, said_by) = self.needed;
         while self.oldest < needed && said_by <= self.durable_through {
             mark(Rare::SegmentRemoved);
@@ -331,10 +332,10 @@ impl<M: Medium> SegmentLog<M> {
         }
         self.carry()?;
         let mut needed = needed;
-        let quiet = self.has_been_quiet();
+        let quiet = self.has_been_quiet(now_us);
         if std::mem::take(&mut self.recount) || quiet {
             needed = self.oldest_needed();
-            self.choose_what_to_carry(needed);
+            self.choose_what_to_carry(needed, quiet);
         }
         if needed > self.needed.0 || self.marked_through < self.durable_through {
             self.marked_through = self.durable_through;
@@ -376,8 +377,8 @@ impl<M: Medium> LogStore for SegmentLog<M> {
     }
 
     /// Removes segments that are not needed, carries, writes a mark, prepares the next segment.
-    fn idle(&mut self) -> Result<(), StorageError> {
-        self.attempt(Self::tidy)
+    fn idle(&mut self, now_us: u64) -> Result<(), StorageError> {
+        self.attempt(|log| log.tidy(now_us))
     }
 
     fn bytes_on_disk(&self) -> u64 {

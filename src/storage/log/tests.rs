@@ -42,7 +42,7 @@ fn round(log: &mut SegmentLog, writes: &[Write]) {
         log.append(write).unwrap();
     }
     log.sync().unwrap();
-    log.idle().unwrap();
+    log.idle(0).unwrap();
 }
 
 /// A log of 40 rounds over several small segments.
@@ -245,8 +245,35 @@ fn a_crash_between_mark_and_removal_is_finished_later() {
     drop(log);
     let (mut log, _) = open(directory.path());
     assert_eq!(log.segments(), before);
-    log.idle().unwrap();
+    log.idle(0).unwrap();
     assert!(log.segments() <= 2, "{} segments", log.segments());
+}
+
+#[test]
+fn a_log_that_has_nothing_to_do_shrinks_and_one_that_is_busy_with_small_rounds_is_left_alone() {
+    let segments_after = |between_us: u64| {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(directory.path());
+        round(&mut log, &[journal(GroupId(9), vec![written("held", 1, 1)])]);
+        let mut index = 0;
+        while log.segments() < 4 {
+            index += 1;
+            round(&mut log, &[entries(G, index, index, 3)]);
+        }
+        round(&mut log, &[compaction(G, index, 3)]);
+        let (before, mut now_us) = (log.segments(), 10_000_000);
+        for version in 2..=30 {
+            log.append(&journal(GroupId(2), vec![written("k", version, 1)])).unwrap();
+            log.sync().unwrap();
+            now_us += between_us;
+            log.idle(now_us).unwrap();
+        }
+        (before, log.segments())
+    };
+    let (before, busy) = segments_after(1_000);
+    assert!(busy >= before, "{before} segments, then {busy}: it looked at all that counts again and again");
+    let (before, quiet) = segments_after(20_000_000);
+    assert!(quiet < before && quiet <= 2, "{before} segments, then {quiet}");
 }
 
 #[test]
@@ -333,7 +360,7 @@ fn a_failed_sync_is_final() {
     log.append(&entries(G, 4, 4, 3)).unwrap();
     assert!(matches!(log.sync(), Err(StorageError::Io { .. })));
     log.segment.file = healthy;
-    assert!(log.sync().is_err() && log.idle().is_err() && log.append(&entries(G, 5, 5, 3)).is_err());
+    assert!(log.sync().is_err() && log.idle(0).is_err() && log.append(&entries(G, 5, 5, 3)).is_err());
 }
 
 #[test]

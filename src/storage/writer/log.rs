@@ -149,7 +149,7 @@ impl<L: LogStore> Worker<L> {
             for (group, sequence) in self.write_round(&round)? {
                 completed(group, sequence);
             }
-            self.log.idle()?;
+            self.log.idle((self.micros)())?;
             set(&self.stats.log_disk_bytes, self.log.bytes_on_disk());
         }
         self.log.sync()

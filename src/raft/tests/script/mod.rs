@@ -2,7 +2,7 @@
 //!
 //! | command | what happens |
 //! | --- | --- |
-//! | `cluster nodes=3` | nodes with empty disks, all started; `down` leaves them down; `disk=manual`, `snapshots=manual`; `voters=3` takes the first three as the group's beginning; limits as `window=`, `append=`, `uncommitted=`, `chunk=`, `assembled=`, `reads=`; `first=2`, `seed=7` |
+//! | `cluster nodes=3` | nodes with empty disks, all started; `down` leaves them down; `disk=manual`, `snapshots=manual`; `voters=3` takes the first three as the group's beginning; limits as `window=`, `append=`, `uncommitted=`, `chunk=`, `assembled=`, `reads=`; `news=10` keeps the news of a commit for so many milliseconds; `first=2`, `seed=7` |
 //! | `disk 2 term=3 vote=1 log=1.1.2` | what a node that is down has on disk: the terms of its entries; `keep=1` loses all after entry 1 |
 //! | `start 2`, `crash 2 [synced=1]` | from its disk; losing what was not synced |
 //! | `replace 3 life=5` | a node that is down gets an empty disk, and is another replica |
@@ -79,10 +79,12 @@ fn new_cluster(arguments: &mut ArgumentConsumer<'_>) -> Result<Cluster<Faithful>
     let (window, append, uncommitted) = (number("window")?, number("append")?, number("uncommitted")?);
     let (chunk, assembled) = (number("chunk")?, number("assembled")?);
     let (first, seed) = (number("first")?, number("seed")?.unwrap_or(1));
+    let news_ms = number("news")?.unwrap_or(0) as u64;
     let (voters, reads) = (number("voters")?.unwrap_or(nodes), number("reads")?);
     let mut cluster = Cluster::new(nodes, seed as u64, |config| {
         config.voters.truncate(voters);
         config.reads_max = reads.unwrap_or(config.reads_max);
+        config.commit_news_us = news_ms * 1_000;
         config.first = first.map(NodeId::numbered);
         config.in_flight_max = window.unwrap_or(config.in_flight_max);
         config.append_bytes_max = append.unwrap_or(config.append_bytes_max);
