@@ -48,13 +48,6 @@ pub struct Forward {
     pub at: Position,
 }
 
-impl GroupMessage {
-    /// Whether it is a leader's sign of life, which nobody waits for.
-    pub fn is_heartbeat(&self) -> bool {
-        matches!(self, Self::Raft(message) if message.is_heartbeat())
-    }
-}
-
 /// What became of a [`Forward`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {

@@ -104,11 +104,6 @@ impl Message {
         Self { term, body, from: Incarnation::default(), to: Incarnation::default() }
     }
 
-    /// Whether it is an append without entries.
-    pub fn is_heartbeat(&self) -> bool {
-        matches!(&self.body, Body::Append { entries, .. } if entries.is_empty())
-    }
-
     /// Whether a replica of ours could have sent this. What could not is dropped before anything looks at it, so that
     /// no arithmetic below can overflow and no log can get a gap.
     pub(super) fn is_well_formed(&self) -> bool {

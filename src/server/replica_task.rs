@@ -150,7 +150,8 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
                 ticks += 1;
             }
             () = tokio::task::yield_now(), if more => {}
-            () = shell.inbox.filled() => {}
+            // Whoever woke this task is rarely alone: others that can run put in what they have first, and it is handled together.
+            () = shell.inbox.filled() => tokio::task::yield_now().await,
         }
         let ticked = !inputs.is_empty();
         more = shell.inbox.take(INPUTS_PER_TURN_MAX, &mut inputs);

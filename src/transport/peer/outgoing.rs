@@ -213,11 +213,9 @@ impl Peer {
                     if count == 0 {
                         return Ok(());
                     }
-                    // A heartbeat is rarely alone: the replicas that ticked in the same instant speak first, and what they say shares the
-                    // frame. What somebody waits for leaves at once.
-                    if taken.iter().all(|(_, message)| message.is_heartbeat()) {
-                        tokio::task::yield_now().await;
-                    }
+                    // Whoever woke this task is rarely alone: others that can run speak first, and what they say shares the frame. Where
+                    // nobody else can, this costs a look at the sockets.
+                    tokio::task::yield_now().await;
                     while taken.len() < TAKE_MAX && let Ok(queued) = self.queue.try_recv() {
                         taken.push(queued);
                     }
