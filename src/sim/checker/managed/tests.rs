@@ -1,0 +1,1 @@
+//! Hand-made histories of managed queues.
