@@ -25,7 +25,7 @@
 //! After every event: one leader per term, none elected while another holds the leader lease, log matching, nothing committed
 //! changes or vanishes, no two votes in a term, single writer or many readers among the lines that are valid at that instant.
 //! With every answer: no acknowledged message lost, what reaches a node in one order in the queue in that order, order of first
-//! deliveries, none after its acknowledgement; one holder per lock and growing tokens; every read, hit or miss, against the
+//! deliveries, none after its acknowledgement; in managed queues times to live, priorities, limits, pauses and purges; one holder per lock and growing tokens; every read, hit or miss, against the
 //! newest version that was complete when it began; what was refused never takes effect.
 //!
 //! The last long run: 50,001 seeds, every promise kept; about 160 simulated hours, 493 million events and 41.7 million operations checked in 51 minutes on two

@@ -62,6 +62,8 @@ struct Queue {
     flows: Flows,
     purges: BTreeMap<u64, Purging>,
     order: Order,
+    /// Dequeues that are under way or had no verdict: each may have taken anything.
+    dequeues_open: u32,
     /// Dead messages may have come back, without a time to live.
     redriven: bool,
 }
@@ -177,6 +179,7 @@ impl Queue {
             flows: Flows::default(),
             purges: BTreeMap::new(),
             order: Order::default(),
+            dequeues_open: 0,
             redriven: false,
         }
     }
@@ -193,6 +196,7 @@ impl Queue {
                 self.messages.insert(enqueue.body.clone(), message);
                 self.undeclared += u64::from(self.declared_us.is_none());
             }
+            Request::Dequeue(_) => self.dequeues_open += 1,
             Request::AckMany(ack) => {
                 for receipt in &ack.receipts {
                     if let Some(message) = self.message(receipt.id) {
@@ -216,6 +220,9 @@ impl Queue {
     }
 
     fn ended(&mut self, now_us: u64, operation: &Operation, verdict: &Verdict) -> Check {
+        if matches!(operation.request, Request::Dequeue(_)) && *verdict != Verdict::Unknown {
+            self.dequeues_open -= 1;
+        }
         match (&operation.request, verdict) {
             (Request::Enqueue(enqueue), _) => self.enqueued(now_us, operation, &enqueue.body, verdict),
             (Request::Dequeue(dequeue), Verdict::Answered(Response::Dequeue(Dequeued { deliveries }))) => {
@@ -536,7 +543,10 @@ impl Queue {
         let Some(id) = message.id.filter(|_| bytes_max == 0) else { return true };
         let beside = |other: &&Message| {
             let later = other.id.is_none_or(|other| other > id);
-            !other.refused && other.id != Some(id) && (later || self.may_be_there(other, message.life.sent_us, true))
+            // An earlier one that was not in flight would go first.
+            let may_fly = !other.deliveries.is_empty() || self.dequeues_open > 0;
+            let earlier = may_fly && self.may_be_there(other, message.life.sent_us, true);
+            !other.refused && other.id != Some(id) && (later || earlier)
         };
         self.messages.values().filter(beside).count() as u64 >= messages_max
     }
