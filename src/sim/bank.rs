@@ -94,10 +94,10 @@ bank! {
     DedupLeftOutOfSnapshots 1 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
     HandOffHalfDone 2 10 busy_queues "transactional outbox: one of two writes";
     ExpiredHandedOut 1 10 managed_queues "rabbitmq-server 10718: messages whose time to live is over stay";
-    PausedHandsOut 1 10 managed_queues "bull 447: jobs that are processed after a pause";
+    PausedHandsOut 3 10 managed_queues "bull 447: jobs that are processed after a pause";
     PriorityIgnored 1 10 managed_queues "bull 1775: priorities that nobody looks at";
-    LimitNotKept 1 10 managed_queues "nats-server 2314: a limit that refuses nothing";
-    PurgeSparesFlights 1 10 managed_queues "RabbitMQ's queue.purge: what waits for its acknowledgement stays";
+    LimitNotKept 3 10 managed_queues "nats-server 2314: a limit that refuses nothing";
+    PurgeSparesFlights 2 10 managed_queues "RabbitMQ's queue.purge: what waits for its acknowledgement stays";
     LapsedWaiterGranted 9 10 long_lines "etcd 9921, 11456: a lock granted on a lease that ran out while it was waited for";
     LineJumped 0 10 long_lines "Hazelcast: no fairness (its own documentation)";
     DeadlockSearch 0 10 long_lines "no lock service has it: two clients that wait for each other";

@@ -508,7 +508,10 @@ impl Queue {
     /// Whether a message has certainly been there from when it was taken until now.
     fn is_there(&self, message: &Message, now_us: u64) -> bool {
         let taken = message.life.known_us.is_some() && message.acked_us.is_none() && message.acks_open == 0;
-        let expires = self.policy.expired == Expired::Drop && message.life.may_be_over(self.walls, now_us);
+        // Without its declaration the queue drops what is over.
+        let declared = self.declared_us.is_some_and(|declared_us| declared_us < message.life.sent_us);
+        let buries = declared && self.policy.expired == Expired::Bury;
+        let expires = !buries && message.life.may_be_over(self.walls, now_us);
         taken
             && !expires
             && !self.may_be_purged(message)
@@ -517,7 +520,10 @@ impl Queue {
 
     /// Whether a message may be there at that time or later. `expires` where what is over is gone by then.
     fn may_be_there(&self, message: &Message, from_us: u64, expires: bool) -> bool {
-        let over = expires && self.policy.expired == Expired::Drop && message.life.is_over(self.walls, from_us);
+        // What is in flight outlives its time, until its delivery ends.
+        let waits = message.deliveries.is_empty() && self.dequeues_open == 0;
+        let over =
+            expires && waits && self.policy.expired == Expired::Drop && message.life.is_over(self.walls, from_us);
         let acked = message.acked_us.is_some_and(|acked_us| acked_us < from_us);
         !message.refused && !acked && !over && !self.is_purged(message, from_us)
     }
