@@ -78,6 +78,16 @@ pub enum Rule {
     DedupLeftOutOfSnapshots,
     /// A hand-off whose lock is not held acknowledges and enqueues all the same.
     HandOffHalfDone,
+    /// A message is handed out although its time to live is over.
+    ExpiredHandedOut,
+    /// A queue that is paused hands out messages.
+    PausedHandsOut,
+    /// Messages leave in the order in which they came, whatever their priorities.
+    PriorityIgnored,
+    /// A queue takes more messages than its policy allows.
+    LimitNotKept,
+    /// A purge leaves what is in flight, and that comes back when its time is over.
+    PurgeSparesFlights,
 
     // Locks.
     /// A lock is handed on as soon as one is free, to whoever is first, also where that one's own time is over by then.

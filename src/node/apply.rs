@@ -45,10 +45,10 @@ pub(super) struct Read {
 /// What a read from the state store is for.
 #[derive(Clone, Debug)]
 pub(super) enum FetchFor {
-    /// Bodies that compaction overtook, for one dequeue.
-    Delivery { node: Option<NodeId>, id: u64, handed: Vec<queue::Handed> },
+    /// Bodies that compaction overtook, for one dequeue; and the others, which it may overtake before these come.
+    Delivery { node: Option<NodeId>, id: u64, handed: Vec<queue::Handed>, found: BTreeMap<Index, Bytes> },
     /// The same, for a peek.
-    Peek { node: Option<NodeId>, id: u64, messages: Vec<PeekedMessage>, more: bool },
+    Peek { node: Option<NodeId>, id: u64, messages: Vec<PeekedMessage>, more: bool, found: BTreeMap<Index, Bytes> },
     /// The same, for a snapshot.
     Snapshot,
 }
@@ -125,7 +125,8 @@ impl<R: Rules> Replica<R> {
             member.next_ticket += 1;
             let ticket = member.next_ticket;
             let keys = missing.iter().map(|id| body_key(*id)).collect();
-            member.fetches.insert(ticket, FetchFor::Delivery { node, id, handed });
+            let found = handed.iter().filter_map(|handed| Some((handed.id, body(handed.id)?))).collect();
+            member.fetches.insert(ticket, FetchFor::Delivery { node, id, handed, found });
             step.effects.fetch.push(Fetch { group: self.setup.group, ticket, keys });
             return;
         }
@@ -148,14 +149,16 @@ impl<R: Rules> Replica<R> {
         let bodies: BTreeMap<Index, Bytes> =
             records.iter().filter_map(|(key, value)| Some((index(key)?, value.clone()?))).collect();
         match member.fetches.remove(&ticket) {
-            Some(FetchFor::Delivery { node, id, handed }) => {
+            Some(FetchFor::Delivery { node, id, handed, found }) => {
+                let bodies: BTreeMap<Index, Bytes> = found.into_iter().chain(bodies).collect();
                 if bodies.is_empty() {
                     let what = "the message's body is gone: it was acknowledged while it was looked up";
                     return self.answer(step, node, id, Err(Error::new(ErrorCode::OutcomeUnknown, what)));
                 }
                 self.deliver(step, node, id, handed, &bodies);
             }
-            Some(FetchFor::Peek { node, id, messages, more }) => {
+            Some(FetchFor::Peek { node, id, messages, more, found }) => {
+                let bodies: BTreeMap<Index, Bytes> = found.into_iter().chain(bodies).collect();
                 if bodies.is_empty() {
                     let what = "the messages' bodies are gone: they were acknowledged while they were looked up";
                     return self.answer(step, node, id, Err(Error::new(ErrorCode::Overloaded, what)));

@@ -89,7 +89,9 @@ impl<R: Rules> Replica<R> {
         if fetched.is_empty() && !missing.is_empty() {
             member.next_ticket += 1;
             let ticket = member.next_ticket;
-            member.fetches.insert(ticket, FetchFor::Peek { node, id, messages, more });
+            let in_log = |message: &PeekedMessage| Some((message.id, member.raft.entry(message.id).and_then(body_of)?));
+            let found = messages.iter().filter_map(in_log).collect();
+            member.fetches.insert(ticket, FetchFor::Peek { node, id, messages, more, found });
             let keys = missing.into_iter().map(body_key).collect();
             step.effects.fetch.push(Fetch { group: self.setup.group, ticket, keys });
             return;

@@ -41,7 +41,8 @@ impl State {
             self.expiries.remove(&(expires_ms, id));
             let queue = self.queue(self.table.get(id).expect("a message with a time to live lives").slot);
             // What is in flight is looked at again when its delivery ends.
-            if queue.ready.contains(id) || queue.delayed.contains(&id) {
+            let waits = queue.ready.contains(id) || queue.delayed.contains(&id);
+            if waits && !self.broken.expired_handed_out {
                 self.end_life(id, DeadReason::Expired, wall_ms);
             }
         }

@@ -228,6 +228,11 @@ pub(crate) struct Broken {
     pub(crate) deliveries_not_counted: bool,
     pub(crate) turns_not_taken: bool,
     pub(crate) ids_left_out_of_snapshots: bool,
+    pub(crate) expired_handed_out: bool,
+    pub(crate) paused_hands_out: bool,
+    pub(crate) priority_ignored: bool,
+    pub(crate) limit_not_kept: bool,
+    pub(crate) purge_spares_flights: bool,
 }
 
 impl State {
@@ -241,6 +246,11 @@ impl State {
             deliveries_not_counted: R::without(Rule::DeliveriesNotCounted),
             turns_not_taken: R::without(Rule::TurnsNotTaken),
             ids_left_out_of_snapshots: R::without(Rule::DedupLeftOutOfSnapshots),
+            expired_handed_out: R::without(Rule::ExpiredHandedOut),
+            paused_hands_out: R::without(Rule::PausedHandsOut),
+            priority_ignored: R::without(Rule::PriorityIgnored),
+            limit_not_kept: R::without(Rule::LimitNotKept),
+            purge_spares_flights: R::without(Rule::PurgeSparesFlights),
         };
     }
 }

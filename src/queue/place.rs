@@ -78,6 +78,9 @@ impl State {
     pub(super) fn next_ready(&self, slot: Slot, stamp_ms: u64) -> Option<Index> {
         let queue = self.queue(slot);
         let Some(extra) = queue.extra.as_deref() else { return queue.ready.first() };
+        if self.broken.priority_ignored && extra.keys.is_empty() && !extra.policy.fair {
+            return queue.ready.first();
+        }
         let enqueued_ms = |id| self.table.get(id).expect("a ready message lives").enqueued_ms;
         extra.lanes.next(extra.policy.ageing_ms, |id| stamp_ms.saturating_sub(enqueued_ms(id)))
     }

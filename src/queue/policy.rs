@@ -123,7 +123,7 @@ impl State {
             Overflow::Reject => (queue.len(), queue.bytes),
             Overflow::DropOldest => (queue.in_flight, queue.in_flight_bytes),
         };
-        if policy.messages_max > 0 && messages >= policy.messages_max {
+        if policy.messages_max > 0 && messages >= policy.messages_max && !self.broken.limit_not_kept {
             return full("messages", messages, policy.messages_max);
         }
         if policy.bytes_max > 0 && kept_bytes + bytes > policy.bytes_max {

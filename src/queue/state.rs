@@ -342,7 +342,7 @@ impl State {
             return Ok(Answer::Delivered(Vec::new()));
         };
         check_whole(self.queue(slot))?;
-        if self.queue(slot).flow() == Flow::Paused {
+        if self.queue(slot).flow() == Flow::Paused && !self.broken.paused_hands_out {
             return Ok(Answer::Delivered(Vec::new()));
         }
         let deadline_ms = at.stamp_ms.saturating_add(u64::from(self.visibility_ms(slot, asked_ms)));

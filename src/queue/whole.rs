@@ -50,7 +50,9 @@ impl State {
         };
         check_whole(self.queue(slot))?;
         let queue = self.queue(slot);
-        let states = STATES.iter().copied().filter(|state| purge.state.is_none_or(|only| only == *state));
+        let spared = self.broken.purge_spares_flights.then_some(MessageState::InFlight);
+        let wanted = |state: &MessageState| purge.state.is_none_or(|only| only == *state) && spared != Some(*state);
+        let states = STATES.iter().copied().filter(wanted);
         let all: u64 = states.clone().map(|state| queue.count(state)).sum();
         let mut ids: Vec<Index> = states.flat_map(|state| queue.of_state(state, 0).take(PURGE_MAX as usize)).collect();
         ids.sort_unstable();

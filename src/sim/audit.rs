@@ -6,7 +6,7 @@
 use trine_protocol::Response;
 use trine_protocol::cache::Get;
 use trine_protocol::lock::{Acquire, Release};
-use trine_protocol::queue::{AckMany, Delivery, Dequeue, Receipt};
+use trine_protocol::queue::{AckMany, Delivery, Dequeue, Flow, Receipt, SetFlow};
 
 use super::checker::{Operation, Services, Verdict};
 use super::network::Place;
@@ -25,6 +25,10 @@ enum Question {
         key: String,
     },
     Drain {
+        queue: String,
+    },
+    /// A queue that may be paused is opened, then its dead messages are brought back.
+    Open {
         queue: String,
     },
     /// Dead jobs are brought back, then the queue is drained.
@@ -75,7 +79,9 @@ impl Audit {
             let (queues, locks) = (named('q', group), named('l', group));
             let questions = queues.map(|queue| Question::Drain { queue });
             let jobs = named('j', group).map(|queue| Question::Revive { queue });
-            let questions = questions.chain(jobs).chain(locks.map(|lock| Question::Take { lock })).collect();
+            let managed = named('m', group).filter(|_| swarm.managed).map(|queue| Question::Open { queue });
+            let questions =
+                questions.chain(jobs).chain(managed).chain(locks.map(|lock| Question::Take { lock })).collect();
             Task { place: up[group.0 as usize % up.len()], group, questions }
         });
         Self { tasks: reads.chain(drains).collect(), begun_us }
@@ -110,6 +116,7 @@ impl Audit {
             Question::Drain { queue } => {
                 Dequeue { queue, visibility_ms: DRAIN_VISIBILITY_MS, count_max: 64, ..Dequeue::default() }.into()
             }
+            Question::Open { queue } => SetFlow { queue, flow: Flow::Open }.into(),
             Question::Revive { queue } => revive(&queue).into(),
             Question::Finish { queue, receipts } => AckMany { queue, receipts }.into(),
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000, ..Acquire::default() }.into(),
@@ -121,6 +128,7 @@ impl Audit {
     /// What the answer to a task's question means for it; asked `in_vain` where nobody will ever have another answer.
     pub(crate) fn ended(
         &mut self,
+        now_us: u64,
         task: usize,
         operation: &Operation,
         verdict: &Verdict,
@@ -137,23 +145,32 @@ impl Audit {
                 questions.pop();
             }
             (Some(Question::Drain { queue }), Response::Dequeue(dequeued)) => {
-                let jobs = queue.starts_with('j');
-                let missing = match jobs {
-                    true => services.jobs.missing(*group, &queue, self.begun_us),
-                    false => services.queue.missing(*group, &queue, self.begun_us),
+                let kind = queue.chars().next();
+                let missing = match kind {
+                    Some('j') => services.jobs.missing(*group, &queue, self.begun_us),
+                    Some('m') => services.managed.missing(*group, &queue, self.begun_us, now_us),
+                    _ => services.queue.missing(*group, &queue, self.begun_us),
                 };
-                if dequeued.deliveries.is_empty() {
-                    if missing.is_empty() {
-                        questions.pop();
-                    } else if jobs {
-                        // What was in flight for the last time has died since.
-                        questions.pop();
-                        questions.push(Question::Revive { queue });
+                if !dequeued.deliveries.is_empty() {
+                    if kind != Some('q') {
+                        let receipts = dequeued.deliveries.iter().map(Delivery::receipt).collect();
+                        questions.push(Question::Finish { queue, receipts });
                     }
-                } else if jobs {
-                    let receipts = dequeued.deliveries.iter().map(Delivery::receipt).collect();
-                    questions.push(Question::Finish { queue, receipts });
+                } else if missing.is_empty() {
+                    questions.pop();
+                } else if kind == Some('j') {
+                    // What was in flight for the last time has died since.
+                    questions.pop();
+                    questions.push(Question::Revive { queue });
+                } else if kind == Some('m') {
+                    // A late command may have paused it again.
+                    questions.pop();
+                    questions.push(Question::Open { queue });
                 }
+            }
+            (Some(Question::Open { queue }), Response::SetFlow(_)) => {
+                questions.pop();
+                questions.push(Question::Revive { queue });
             }
             (Some(Question::Revive { queue }), Response::Redrive(_)) => {
                 questions.pop();

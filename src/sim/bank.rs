@@ -9,6 +9,7 @@
 //! - Some need a world that a seed rarely draws by itself; [`Bug::adjust`] makes it, and nothing else of the run.
 //! - Any change of what a run does shifts which seeds find what: look for them anew with `trine-sim --bugs`.
 
+use super::swarm::WALL_ERROR_MS_KEPT;
 use super::{DiskFaults, Options, ProcessFaults, RedisFaults, Report, Sim, Swarm};
 use crate::rules::{OneLeftOut, Rule};
 
@@ -89,9 +90,14 @@ bank! {
     HandedOutEarly 1 10 busy_queues "pulsar 22716: delays that are lost with the broker";
     KeyOrderIgnored 1 10 busy_queues "nats-server 2043: no order of a key";
     DeliveriesNotCounted 1 30 busy_queues "nats-server 7817: messages beyond their deliveries";
-    TurnsNotTaken 1 30 busy_queues "nats-server 7340: one tenant has it all";
+    TurnsNotTaken 2 30 busy_queues "nats-server 7340: one tenant has it all";
     DedupLeftOutOfSnapshots 1 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
-    HandOffHalfDone 2 10 busy_queues "transactional outbox: one of two writes";
+    HandOffHalfDone 25 10 busy_queues "transactional outbox: one of two writes";
+    ExpiredHandedOut 1 10 managed_queues "rabbitmq-server 10718: messages whose time to live is over stay";
+    PausedHandsOut 3 10 managed_queues "bull 447: jobs that are processed after a pause";
+    PriorityIgnored 1 10 managed_queues "bull 1775: priorities that nobody looks at";
+    LimitNotKept 3 10 managed_queues "nats-server 2314: a limit that refuses nothing";
+    PurgeSparesFlights 2 10 managed_queues "RabbitMQ's queue.purge: what waits for its acknowledgement stays";
     LapsedWaiterGranted 9 10 long_lines "etcd 9921, 11456: a lock granted on a lease that ran out while it was waited for";
     LineJumped 0 10 long_lines "Hazelcast: no fairness (its own documentation)";
     DeadlockSearch 0 10 long_lines "no lock service has it: two clients that wait for each other";
@@ -139,6 +145,13 @@ fn busy_queues(swarm: &mut Swarm) {
     (swarm.weights, swarm.names, swarm.groups) = ([8, 3, 1], 2, 1);
     swarm.clients = swarm.clients.max(6);
     swarm.think_us_max = 20_000;
+}
+
+/// Most of the work is queues', and half of that managed ones' of every kind, by clients that do not think for long; wall clocks are kept right.
+fn managed_queues(swarm: &mut Swarm) {
+    busy_queues(swarm);
+    swarm.names = 4;
+    (swarm.managed, swarm.wall_error_ms) = (true, WALL_ERROR_MS_KEPT);
 }
 
 /// Elections all the time, late votes, and voters that are back before the votes are.

@@ -148,11 +148,13 @@ impl<R: Rules> Cluster<R> {
     pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut random = Random::new(seed);
         let mut swarm = Swarm::draw(&mut random);
+        swarm.choose_managed(seed);
         if let Some(adjust) = options.adjust {
             adjust(&mut swarm);
         }
         let node = |place: usize, random: &mut Random| {
-            let clock = Clock::new(random, swarm.rates_ppm.get(place).copied().unwrap_or(0));
+            let rate_ppm = swarm.rates_ppm.get(place).copied().unwrap_or(0);
+            let clock = Clock::new(random, rate_ppm, swarm.wall_error_ms);
             let roster = super::node::founding_roster(swarm.nodes, swarm.replicas);
             Node::new(NodeId::numbered(place), random, clock, NodeDisk::new(swarm.disk.clone()), roster)
         };
@@ -162,6 +164,7 @@ impl<R: Rules> Cluster<R> {
         Self {
             network: Network::new(places, swarm.network.clone()),
             workload: Workload::new(&swarm),
+            services: Services::new(swarm.wall_error_ms * 1_000),
             swarm,
             options: options.clone(),
             random,
@@ -170,7 +173,6 @@ impl<R: Rules> Cluster<R> {
             nodes,
             flights: Flights::default(),
             audit: None,
-            services: Services::default(),
             consensus: RaftChecker::default(),
             phase: Phase::Faulty,
             counts: Counts::default(),

@@ -15,7 +15,7 @@ use trine_protocol::{Error, Push, Request, Response};
 use super::checker::Check;
 use super::cluster::{CLIENT_US, Cluster, Event, Phase};
 use super::network::Place;
-use super::node::Clock;
+use super::node::{Clock, WALL_ERROR_MS_MAX};
 use super::random::{Random, split_mix};
 use super::swarm::RATE_PPM_MAX;
 use crate::ids::GroupId;
@@ -89,7 +89,7 @@ impl Near {
             near.numbers += 1;
             let rate_ppm = random.below(2 * RATE_PPM_MAX + 1) as i64 - RATE_PPM_MAX as i64;
             let new = Client {
-                clock: Clock::new(&mut random, rate_ppm),
+                clock: Clock::new(&mut random, rate_ppm, WALL_ERROR_MS_MAX),
                 number: near.numbers,
                 place: Place::MAX,
                 kept: Kept::new(KEPT_BYTES_MAX),

@@ -20,17 +20,20 @@ pub(crate) struct Clock {
     rate_ppm: i64,
     offset_us: u64,
     wall_offset_ms: u64,
+    wall_error_ms: u64,
 }
 
 /// Milliseconds since 1970 at which every run begins, give or take a node's error.
 const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
-/// Furthest that a wall clock is wrong or jumps, in milliseconds.
-const WALL_ERROR_MS_MAX: u64 = 60_000;
+/// Furthest that a wall clock is wrong or jumps where nothing is said of it, in milliseconds.
+pub(crate) const WALL_ERROR_MS_MAX: u64 = 60_000;
 
 impl Clock {
-    pub(crate) fn new(random: &mut Random, rate_ppm: i64) -> Self {
+    /// Its wall is wrong by up to so many milliseconds, either way.
+    pub(crate) fn new(random: &mut Random, rate_ppm: i64, wall_error_ms: u64) -> Self {
         assert!(rate_ppm.unsigned_abs() <= RATE_PPM_MAX, "{rate_ppm} ppm is outside the drift bound");
-        let mut clock = Self { rate_ppm, offset_us: random.between(1, 1_000_000_000_000), wall_offset_ms: 0 };
+        let offset_us = random.between(1, 1_000_000_000_000);
+        let mut clock = Self { rate_ppm, offset_us, wall_offset_ms: 0, wall_error_ms };
         clock.jump_wall(random);
         clock
     }
@@ -44,7 +47,7 @@ impl Clock {
 
     /// The wall clock jumps, either way.
     pub(crate) fn jump_wall(&mut self, random: &mut Random) {
-        self.wall_offset_ms = WALL_BEGIN_MS - WALL_ERROR_MS_MAX + random.below(2 * WALL_ERROR_MS_MAX);
+        self.wall_offset_ms = WALL_BEGIN_MS - self.wall_error_ms + random.below(2 * self.wall_error_ms);
     }
 }
 
@@ -186,7 +189,7 @@ mod tests {
     #[test]
     fn a_clock_runs_at_its_speed_and_its_wall_jumps_alone() {
         let mut random = Random::new(1);
-        let mut clock = Clock::new(&mut random, 4_000);
+        let mut clock = Clock::new(&mut random, 4_000, WALL_ERROR_MS_MAX);
         let (first, second) = (clock.at(5_000_000), clock.at(6_000_000));
         assert_eq!(second.mono_us - first.mono_us, 1_004_000);
         clock.jump_wall(&mut random);

@@ -58,8 +58,9 @@ impl<R: Rules> Cluster<R> {
     /// A task of the audit has an answer.
     pub(crate) fn audited(&mut self, client: usize, operation: &Operation, verdict: &Verdict) -> Check {
         let in_vain = *verdict == Verdict::NotExecuted(ErrorCode::OwnerAway) && self.owner_is_lost(operation);
+        let now_us = self.now_us();
         let audit = self.audit.as_mut().expect("only an audit asks as one");
-        audit.ended(client - self.workload.clients(), operation, verdict, in_vain, &self.services);
+        audit.ended(now_us, client - self.workload.clients(), operation, verdict, in_vain, &self.services);
         let delay_us = self.random.between(1_000, QUESTION_US_MAX);
         self.schedule.after(delay_us, Event::Wake { client });
         Ok(())

@@ -3,13 +3,19 @@
 //! Every seed draws its own configuration and leaves most faults out of it (swarm testing, Groce et al., 2012): a run
 //! in which everything fails at once hardly ever gets far enough to find the bug that needs a calm minute first.
 
-use super::random::Random;
+use super::node::WALL_ERROR_MS_MAX;
+use super::random::{Random, split_mix};
 use super::redis::RedisFaults;
 use crate::node::Timing;
 
 /// Largest difference of one clock's speed from the true one, in parts per million. Two clocks then differ by at
 /// most 1.0049 / 0.9951, which is inside the drift bound of 1 % that leases allow for.
 pub const RATE_PPM_MAX: u64 = 4_900;
+
+/// Furthest that a wall clock is wrong which somebody keeps right, in milliseconds.
+pub(crate) const WALL_ERROR_MS_KEPT: u64 = 100;
+/// Which seeds have managed queues; chosen so that those of the bank have none, unless their world has.
+const MANAGED_STREAM: u64 = 2_226_479 << 20;
 
 /// What a test may change of a run.
 #[derive(Clone, Debug)]
@@ -72,6 +78,10 @@ pub struct Swarm {
     pub redis: Option<RedisFaults>,
     /// Of ten faults that hit a node, how many hit a leader.
     pub leaders_first: u64,
+    /// Whether there are managed queues: with priorities, times to live and limits, paused and purged.
+    pub managed: bool,
+    /// Furthest that a node's wall clock is wrong, either way.
+    pub wall_error_ms: u64,
 }
 
 /// Bounds of the replicas, small enough that a run of seconds reaches them.
@@ -191,10 +201,22 @@ impl Swarm {
             bounds: Bounds::draw(random),
             redis: None,
             leaders_first: random.between(2, 9),
+            managed: false,
+            wall_error_ms: WALL_ERROR_MS_MAX,
         };
         swarm.draw_churn(random);
         swarm.redis = random.chance(250).then(|| RedisFaults::draw(random));
         swarm
+    }
+
+    /// Whether a seed has managed queues, as one in three does. A stream of its own decides, so that the other seeds are what they were
+    /// without. In half of those seeds the wall clocks are kept right: only there it is certain when a time to live is over.
+    pub fn choose_managed(&mut self, seed: u64) {
+        let drawn = split_mix(&mut (seed ^ MANAGED_STREAM));
+        if drawn % 3 == 0 {
+            self.managed = true;
+            self.wall_error_ms = if drawn % 2 == 0 { WALL_ERROR_MS_KEPT } else { WALL_ERROR_MS_MAX };
+        }
     }
 
     /// Whether there is an operator. Bits that flip take nodes away for good, and so may an operator: not both in one run.
@@ -324,6 +346,26 @@ impl ProcessFaults {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_third_of_the_seeds_has_managed_queues_and_half_of_those_right_clocks() {
+        let chosen = |seed| {
+            let mut swarm = Swarm::draw(&mut Random::new(seed));
+            let before = swarm.clone();
+            swarm.choose_managed(seed);
+            assert!(swarm.managed || swarm == before, "seed {seed} is another than before");
+            swarm
+        };
+        let managed: Vec<Swarm> = (0..1_000).map(chosen).filter(|swarm| swarm.managed).collect();
+        assert!((280..390).contains(&managed.len()), "{} of 1,000", managed.len());
+        let right = managed.iter().filter(|swarm| swarm.wall_error_ms == WALL_ERROR_MS_KEPT).count();
+        assert!((100..250).contains(&right), "{right} of {} have right clocks", managed.len());
+        for bug in super::super::BANK {
+            let mut world = Swarm::draw(&mut Random::new(bug.seed));
+            (bug.adjust)(&mut world);
+            assert!(world.managed || !chosen(bug.seed).managed, "seed {} of {} is another one", bug.seed, bug.name);
+        }
+    }
 
     #[test]
     fn a_seed_draws_the_same_each_time_and_seeds_differ() {

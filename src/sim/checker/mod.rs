@@ -12,6 +12,7 @@ pub(crate) mod bus;
 pub(crate) mod cache;
 pub(crate) mod jobs;
 pub(crate) mod lock;
+pub(crate) mod managed;
 pub(crate) mod order;
 pub(crate) mod queue;
 pub(crate) mod raft;
@@ -66,17 +67,24 @@ fn lasts_us(lease_ms: u32) -> u64 {
 pub(crate) struct Services {
     pub(crate) queue: queue::QueueChecker,
     pub(crate) jobs: jobs::JobsChecker,
+    pub(crate) managed: managed::ManagedChecker,
     pub(crate) order: order::OrderChecker,
     pub(crate) lock: lock::LockChecker,
     pub(crate) cache: cache::CacheChecker,
 }
 
 impl Services {
+    /// Of a cluster whose wall clocks are wrong by so much at most.
+    pub(crate) fn new(wall_error_us: u64) -> Self {
+        Self { managed: managed::ManagedChecker::new(wall_error_us), ..Self::default() }
+    }
+
     /// A client has sent this for the first time.
     pub(crate) fn sent(&mut self, operation: &Operation) {
-        match jobs::is_about_jobs(&operation.request) {
-            true => self.jobs.sent(operation),
-            false => self.queue.sent(operation),
+        match managed::queue_of(&operation.request) {
+            Some(queue) => self.managed.sent(operation, queue),
+            None if jobs::is_about_jobs(&operation.request) => self.jobs.sent(operation),
+            None => self.queue.sent(operation),
         }
         match lock_step(operation, &Verdict::Unknown) {
             Some((step, _)) => self.lock.sent(&step),
@@ -92,9 +100,13 @@ impl Services {
                 return Err(format!("{:?} was answered by {response:?}", operation.request));
             }
         }
-        match jobs::is_about_jobs(&operation.request) {
-            true => self.jobs.ended(now_us, operation, verdict)?,
-            false => {
+        match managed::queue_of(&operation.request) {
+            Some(queue) => {
+                self.managed.ended(now_us, operation, queue, verdict)?;
+                self.order.ended(operation, verdict)?;
+            }
+            None if jobs::is_about_jobs(&operation.request) => self.jobs.ended(now_us, operation, verdict)?,
+            None => {
                 self.queue.ended(now_us, operation, verdict)?;
                 self.order.ended(operation, verdict)?;
             }

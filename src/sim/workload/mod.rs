@@ -14,6 +14,7 @@ use trine_protocol::queue::{Ack, AckWhich, Delivery, Dequeue, Enqueue};
 use trine_protocol::{ErrorCode, Request, Response};
 
 mod lock;
+pub(crate) mod managed;
 
 use super::checker::{Operation, Verdict};
 use super::network::Place;
@@ -44,6 +45,8 @@ pub(crate) struct Workload {
     names: u64,
     weights: [u64; 3],
     values: u64,
+    /// What is known of managed queues, where there are any.
+    managed: Option<managed::Known>,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,8 @@ struct Client {
     doubtful: Vec<lock::Doubtful>,
     /// Deliveries of job queues.
     jobs: Vec<(GroupId, String, Delivery)>,
+    /// Deliveries of managed queues.
+    managed: Vec<(GroupId, String, Delivery)>,
     /// The version of each key that it saw last.
     versions: BTreeMap<(GroupId, String), Version>,
     /// Keys that it has the right to fill, and the tokens.
@@ -85,6 +90,7 @@ impl Workload {
             locks: Vec::new(),
             doubtful: Vec::new(),
             jobs: Vec::new(),
+            managed: Vec::new(),
             versions: BTreeMap::new(),
             fills: Vec::new(),
         };
@@ -95,6 +101,7 @@ impl Workload {
             names: swarm.names,
             weights: swarm.weights,
             values: 0,
+            managed: swarm.managed.then(managed::Known::default),
         }
     }
 
@@ -127,6 +134,9 @@ impl Workload {
         let (group, request) = match drawn {
             _ if self.clients[client].sessions.is_some() && random.chance(20) => {
                 (group, KeepAlive { group: group.0 }.into())
+            }
+            _ if self.managed.is_some() && drawn < queue && random.chance(500) => {
+                self.next_of_managed(random, client, group)
             }
             _ if drawn < queue && random.chance(500) => self.next_of_jobs(random, client, group),
             _ if drawn < queue => self.next_of_queue(random, client, group),
@@ -256,8 +266,11 @@ impl Workload {
             }
             (Request::Dequeue(dequeue), Response::Dequeue(dequeued)) => {
                 let held = dequeued.deliveries.iter();
-                let jobs = dequeue.queue.starts_with('j');
-                let in_hand = if jobs { &mut client.jobs } else { &mut client.deliveries };
+                let in_hand = match dequeue.queue.chars().next() {
+                    Some('j') => &mut client.jobs,
+                    Some('m') => &mut client.managed,
+                    _ => &mut client.deliveries,
+                };
                 in_hand.extend(held.map(|of| (operation.group, dequeue.queue.clone(), of.clone())));
             }
             (Request::Get(get), Response::Get(got)) => {
@@ -276,8 +289,9 @@ impl Workload {
         }
         let fills = client.fills.len();
         client.fills.drain(..fills.saturating_sub(IN_HAND_MAX));
-        let jobs = client.jobs.len();
+        let (jobs, managed) = (client.jobs.len(), client.managed.len());
         client.jobs.drain(..jobs.saturating_sub(IN_HAND_MAX));
+        client.managed.drain(..managed.saturating_sub(IN_HAND_MAX));
         let (deliveries, locks) = (client.deliveries.len(), client.locks.len());
         client.deliveries.drain(..deliveries.saturating_sub(IN_HAND_MAX));
         client.locks.drain(..locks.saturating_sub(IN_HAND_MAX));
