@@ -1,13 +1,17 @@
 //! One replica by hand: what it makes of what others say, step by step.
 
-use trine_protocol::queue::Enqueue;
-use trine_protocol::{Error, ErrorCode, Response};
+use std::collections::{BTreeMap, VecDeque};
 
-use super::effect::{Effects, Input, RequestId, SessionRef};
+use bytes::Bytes;
+use trine_protocol::queue::{Dequeue, Enqueue};
+use trine_protocol::{Error, ErrorCode, Request, Response};
+
+use super::effect::{Effects, Fetch, Input, RequestId, SessionRef};
 use super::message::{Answer, Forward};
 use super::*;
 use crate::ids::{GroupId, Incarnation};
 use crate::raft::{Body, Message};
+use crate::record::Change;
 
 /// A follower of node 1 on node 2.
 struct Follower {
@@ -189,4 +193,98 @@ fn what_follows_a_lost_command_is_sent_again_behind_it() {
     assert!(again.iter().all(|forward| forward.at.stream != sent[0].at.stream));
     follower.hears(GroupMessage::OutOfOrder(sent[0].at.stream));
     assert_eq!(follower.asked(5, Some(SessionRef { sequence: 5, ..SESSION })).len(), 1, "an old word changes nothing");
+}
+
+/// A cluster of one, whose disk is at once and whose state store answers when it is told to.
+struct Alone {
+    replica: Replica<Faithful>,
+    now: Now,
+    store: BTreeMap<Vec<u8>, Bytes>,
+    fetches: Vec<Fetch>,
+    replies: BTreeMap<RequestId, Result<Response, Error>>,
+}
+
+impl Alone {
+    /// It leads, and its log forgets as soon as it may.
+    fn new() -> Self {
+        let nodes = vec![NodeId::numbered(1)];
+        let setup = Setup {
+            redis: false,
+            group: GroupId(0),
+            node: nodes[0],
+            incarnation: Incarnation(1),
+            joins: false,
+            lived_before: false,
+            roster: roster::testing::of(&nodes),
+            founders: nodes,
+            generation: 0,
+            seed: 1,
+            timing: Timing { checkpoint_entries: 4, retain_bytes: 0, ..Timing::default() },
+        };
+        let now = Now { mono_us: 1_000_000, wall_ms: 0 };
+        let replica = Replica::new(setup, Recovered::default(), now).expect("there is nothing to read");
+        let (store, fetches, replies) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let mut alone = Self { replica, now, store, fetches, replies };
+        (0..200).for_each(|_| alone.waits());
+        alone
+    }
+
+    fn waits(&mut self) {
+        self.now.mono_us += 50_000;
+        self.gets(Input::Tick);
+    }
+
+    fn gets(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let effects = self.replica.handle(self.now, input);
+            inputs.extend(effects.persist.iter().map(|write| Input::Persisted { sequence: write.sequence }));
+            for checkpoint in effects.checkpoint {
+                for Change { key, value } in checkpoint.changes {
+                    match value {
+                        Some(value) => drop(self.store.insert(key, value.into())),
+                        None => drop(self.store.remove(&key)),
+                    }
+                }
+                inputs.push_back(Input::Checkpointed { index: checkpoint.meta.index });
+            }
+            self.fetches.extend(effects.fetch);
+            self.replies.extend(effects.reply);
+        }
+    }
+
+    fn asked(&mut self, id: u64, request: impl Into<Request>) {
+        let (deadline_us, request) = (self.now.mono_us + 60_000_000, request.into());
+        self.gets(Input::Request { id: RequestId(id), session: None, deadline_us, request });
+        self.waits();
+    }
+
+    fn enqueues(&mut self, id: u64, queue: &str, body: &str) {
+        self.asked(id, Enqueue { queue: queue.into(), body: body.to_owned().into(), ..Enqueue::default() });
+        assert!(matches!(self.replies[&RequestId(id)], Ok(Response::Enqueue(_))), "{:?}", self.replies);
+    }
+
+    /// The state store answers what it was asked for.
+    fn reads(&mut self) {
+        for Fetch { ticket, keys, .. } in std::mem::take(&mut self.fetches) {
+            let records = keys.into_iter().map(|key| (key.clone(), self.store.get(&key).cloned())).collect();
+            self.gets(Input::Fetched { ticket, records });
+        }
+    }
+}
+
+#[test]
+fn a_body_that_compaction_overtakes_while_others_are_looked_up_is_not_left_out() {
+    let mut alone = Alone::new();
+    alone.enqueues(1, "q", "old");
+    (2..10).for_each(|id| alone.enqueues(id, "other", "x"));
+    alone.enqueues(10, "q", "new");
+    alone.asked(11, Dequeue { queue: "q".into(), visibility_ms: 60_000, count_max: 2, ..Dequeue::default() });
+    assert_eq!(alone.fetches.len(), 1, "only the older one is out of the log");
+    assert_eq!(alone.fetches[0].keys.len(), 1, "only the older one is out of the log");
+    (12..24).for_each(|id| alone.enqueues(id, "other", "x"));
+    alone.reads();
+    let Some(Ok(Response::Dequeue(dequeued))) = alone.replies.get(&RequestId(11)) else { panic!("no answer") };
+    let bodies: Vec<&[u8]> = dequeued.deliveries.iter().map(|delivery| delivery.body.as_ref()).collect();
+    assert_eq!(bodies, [b"old", b"new"]);
 }

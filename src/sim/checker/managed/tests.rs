@@ -263,7 +263,7 @@ fn the_newest_messages_are_never_dropped() {
     assert_eq!(missing(&history, NEWEST, 100), [12, 13, 14, 15, 16, 17, 18, 19]);
     history.run(100, dequeue(NEWEST, 1), deliveries(30, &[(12, 1, "v2")])).unwrap();
     history.run(102, ack(NEWEST, 12, 30), acked()).unwrap();
-    history.run(104, message(NEWEST, "more", 0, 0), enqueued(40)).unwrap();
+    history.run(104, message(NEWEST, "v91", 0, 0), enqueued(40)).unwrap();
     // The one that is gone may have been in flight when the last one came, and another one made room.
     assert_eq!(missing(&history, NEWEST, 200), [14, 15, 16, 17, 18, 19, 40]);
     let all: Vec<(u64, u32, String)> = (0..10).map(|number| (10 + number, 1, format!("v{number}"))).collect();
