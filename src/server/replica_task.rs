@@ -44,6 +44,9 @@ use super::watch::Watch;
 const TICK: Duration = Duration::from_millis(20);
 /// Ticks between two looks at the gauges: about a second.
 const TICKS_PER_MEASURE: u64 = 50;
+/// Inputs of recent turns, each turn with half the weight of the one after it, from which on the task waits for company when it is woken:
+/// more than one in most turns. A single client that waits for each answer stays below.
+const SHARED_RECENT_MIN: usize = 3;
 /// Inputs handled before the task lets others run.
 const INPUTS_PER_TURN_MAX: usize = 256;
 
@@ -140,7 +143,7 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut inputs = Vec::with_capacity(INPUTS_PER_TURN_MAX + 8);
-    let (mut ticks, mut more) = (0_u64, false);
+    let (mut ticks, mut more, mut recent) = (0_u64, false, 0);
     loop {
         tokio::select! {
             biased;
@@ -150,11 +153,17 @@ pub(super) async fn run<R: Replicated, D: Disk>(mut replica: R, mut shell: Shell
                 ticks += 1;
             }
             () = tokio::task::yield_now(), if more => {}
-            // Whoever woke this task is rarely alone: others that can run put in what they have first, and it is handled together.
-            () = shell.inbox.filled() => tokio::task::yield_now().await,
+            () = shell.inbox.filled() => {
+                // While much happens, whoever woke this task is not alone: others that can run put in what they have first, and it is
+                // handled together.
+                if recent >= SHARED_RECENT_MIN {
+                    tokio::task::yield_now().await;
+                }
+            }
         }
         let ticked = !inputs.is_empty();
         more = shell.inbox.take(INPUTS_PER_TURN_MAX, &mut inputs);
+        recent = recent / 2 + inputs.len() - usize::from(ticked);
         let mut coming = inputs.drain(..).peekable();
         while coming.peek().is_some() {
             let (watch, handles) = (&mut shell.watch, &shell.meter.handles);

@@ -40,6 +40,8 @@ use super::batch::Batch;
 /// Messages that wait for one peer; one more is dropped. A leader has at most 64 appends in flight per group and follower,
 /// and forwards and bus messages are answered one by one, so only a peer that is not read comes here.
 pub const QUEUE_MESSAGES_MAX: usize = 8192;
+/// Messages of recent frames, each with half the weight of the one after it, from which on a message waits for company.
+const SHARED_RECENT_MIN: usize = 2;
 /// Messages taken from the queue at a time.
 const TAKE_MAX: usize = 1024;
 /// Bytes that wait to leave before more is taken from the queue.
@@ -206,6 +208,7 @@ impl Peer {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard_us = clock::mono_us();
         let mut taken: Vec<Queued> = Vec::with_capacity(TAKE_MAX);
+        let mut recent = 0;
         loop {
             let may_take = connection.waiting_bytes() < WRITE_BUFFER_BYTES_MAX;
             tokio::select! {
@@ -213,12 +216,15 @@ impl Peer {
                     if count == 0 {
                         return Ok(());
                     }
-                    // Whoever woke this task is rarely alone: others that can run speak first, and what they say shares the frame. Where
-                    // nobody else can, this costs a look at the sockets.
-                    tokio::task::yield_now().await;
+                    // While much is said, whoever woke this task is not alone: others that can run speak first, and what they say shares
+                    // the frame.
+                    if recent >= SHARED_RECENT_MIN {
+                        tokio::task::yield_now().await;
+                    }
                     while taken.len() < TAKE_MAX && let Ok(queued) = self.queue.try_recv() {
                         taken.push(queued);
                     }
+                    recent = recent / 2 + taken.len();
                     put_batches(&mut connection, &mut taken)?;
                 }
                 progress = connection.progress(true) => {
