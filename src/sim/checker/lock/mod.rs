@@ -40,6 +40,9 @@ struct Lock {
     forcing: BTreeSet<u64>,
     /// When the last of them was answered.
     forced_us: Option<u64>,
+    /// The same of releases that name no token, and the clients whose grants they end.
+    leaving: BTreeMap<u64, String>,
+    left_us: BTreeMap<String, u64>,
 }
 
 /// What was known when an operation was sent.
@@ -121,6 +124,9 @@ impl Lock {
     fn sent(&mut self, operation: &Operation) {
         match &operation.request {
             Request::Release(release) => {
+                if release.token == 0 {
+                    self.leaving.insert(operation.number, release.client.clone());
+                }
                 let meant = |grant: &&mut Grant| {
                     grant.client == release.client && (release.token == 0 || release.token == grant.token)
                 };
@@ -175,6 +181,11 @@ impl Lock {
             (Verdict::NotExecuted(_) | Verdict::Answered(_), Request::ForceRelease(_)) => {
                 self.forcing.remove(&operation.number);
                 self.forced_us = Some(now_us);
+            }
+            (Verdict::NotExecuted(_) | Verdict::Answered(_), Request::Release(_)) => {
+                if let Some(client) = self.leaving.remove(&operation.number) {
+                    self.left_us.insert(client, now_us);
+                }
             }
             _ => {}
         }
@@ -259,9 +270,11 @@ impl Lock {
         }
         self.highest_token = self.highest_token.max(token);
         let mut grant = Grant::of(now_us, operation, acquire, token);
-        // A forced release that was under way at any time since may have ended this grant already.
-        let forced = self.forced_us.is_some_and(|forced_us| forced_us >= operation.sent_us);
-        if forced || !self.forcing.is_empty() {
+        // A forced release that was under way at any time since, or one of this client's that names no token, may have ended this grant already.
+        let since = |over_us: u64| over_us >= operation.sent_us;
+        let forced = self.forced_us.is_some_and(since) || !self.forcing.is_empty();
+        let left = self.left_us.get(&acquire.client).copied().is_some_and(since);
+        if forced || left || self.leaving.values().any(|client| *client == acquire.client) {
             grant.releasing_us = Some(operation.from_us);
         }
         self.grants.insert(operation.number, grant);

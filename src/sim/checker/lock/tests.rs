@@ -48,6 +48,25 @@ fn two_holders_are_rejected() {
 }
 
 #[test]
+fn a_release_without_a_token_that_was_under_way_may_have_ended_a_later_grant() {
+    let done = || Verdict::Answered(Response::Release(Released { was_held: true, depth: 0 }));
+    let with = |of: &str| {
+        let mut history = History::new();
+        let late = history.send(0, release(of, 0));
+        history.run(10, acquire("a", 100), granted(5, 100)).unwrap();
+        history.end(20, &late, done()).unwrap();
+        history.run(30, acquire("b", 100), granted(6, 100))
+    };
+    with("a").unwrap();
+    rejected(with("c"), "both hold");
+    let mut history = History::new();
+    let (late, acquired) = (history.send(0, release("a", 0)), history.send(5, acquire("a", 100)));
+    history.end(20, &late, done()).unwrap();
+    history.end(25, &acquired, Verdict::Answered(granted(5, 100))).unwrap();
+    history.run(30, acquire("b", 100), granted(6, 100)).unwrap();
+}
+
+#[test]
 fn a_renewal_holds_longer() {
     let mut history = History::new();
     history.run(0, acquire("a", 100), granted(5, 100)).unwrap();
