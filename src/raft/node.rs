@@ -165,14 +165,7 @@ impl<R: Rules> Node<R> {
         // who knows better who takes part.
         let ours = from != self.id.node && message.to == self.id.incarnation;
         let from = ReplicaId { node: from, incarnation: message.from };
-        if !ours {
-            // Everybody whom a replica knows may have got another life since it was removed: then it asks lives that are over.
-            if from.node != self.id.node && matches!(message.body, Body::PreVote { .. }) {
-                self.tell_the_removed(from);
-            }
-            return;
-        }
-        if !message.is_well_formed() || !self.admit(from, &message) {
+        if !ours || !message.is_well_formed() || !self.admit(from, &message) {
             return;
         }
         match message.body {

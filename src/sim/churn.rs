@@ -218,6 +218,12 @@ impl<R: Rules> Cluster<R> {
         listed.map_or(is_new, |life| life.map_or(is_new || !from.joins, |life| life == from.incarnation))
     }
 
+    /// Whether all that a node knows got other lives while it was away. It hears nobody any more, and has to be replaced itself.
+    pub(super) fn is_stranded(&self, place: Place) -> bool {
+        let mut others = (0..self.nodes.len()).filter(|other| *other != place && self.nodes[*other].is_up()).peekable();
+        others.peek().is_some() && others.all(|other| !self.lets_in(place, other))
+    }
+
     /// A node has heard of a newer list of nodes: it is on disk, and told to all of its replicas.
     pub(super) fn keep_roster(&mut self, place: Place, roster: Roster) -> Check {
         if roster.version <= self.nodes[place].roster.version {

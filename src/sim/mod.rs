@@ -50,6 +50,7 @@
 //! # Caveats
 //! - Bits flip in fewer nodes than a majority of any group's voters, and not in the state store, which is a model of sled.
 //! - Where bits flip there is no operator, so a node whose disk is damaged is never replaced.
+//! - A node that was away while all that it knew were replaced hears nobody, and nothing is asked of it: it has to be replaced, too.
 //! - The shell around the replicas (sockets, threads, HTTP) is tested with real processes instead.
 
 mod audit;

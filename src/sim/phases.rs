@@ -46,7 +46,7 @@ impl<R: Rules> Cluster<R> {
     fn begin_audit(&mut self) {
         self.phase = Phase::Auditing;
         self.note(|| "the audit begins".to_owned());
-        let gone = |place: &Place| self.nodes[*place].is_gone();
+        let gone = |place: &Place| self.nodes[*place].is_gone() || self.is_stranded(*place);
         let up: Vec<Place> = (0..self.nodes.len()).filter(|place| !gone(place)).collect();
         let audit = Audit::new(&self.swarm, &up, self.now_us());
         for task in 0..audit.tasks() {
@@ -70,7 +70,8 @@ impl<R: Rules> Cluster<R> {
     fn are_level(&self) -> Result<bool, String> {
         for group in (0..self.swarm.groups).map(GroupId) {
             let committed = self.consensus.committed(group);
-            let machines = self.nodes.iter().filter_map(|node| node.replicas.get(&group)?.machine());
+            let heard = (0..self.nodes.len()).filter(|place| !self.is_stranded(*place));
+            let machines = heard.filter_map(|place| self.nodes[place].replicas.get(&group)?.machine());
             if machines.into_iter().any(|machine| machine.applied().index != committed) {
                 return Ok(false);
             }
