@@ -324,24 +324,8 @@ impl<R: Rules> Cluster<R> {
     }
 
     fn timing(&self) -> Timing {
-        let bounds = &self.swarm.bounds;
-        let mut timing = Timing {
-            first_leads: false,
-            checkpoint_entries: bounds.checkpoint_entries,
-            commit_news_us: if self.turns.are_shared() { Timing::default().commit_news_us } else { 0 },
-            retain_bytes: bounds.retain_bytes,
-            snapshot_chunk_bytes: bounds.snapshot_chunk_bytes,
-            append_bytes_max: bounds.append_bytes_max,
-            in_flight_max: bounds.in_flight_max,
-            uncommitted_bytes_max: bounds.uncommitted_bytes_max,
-            pending_max: bounds.pending_max,
-            ..Timing::default()
-        };
-        timing.cache.waiting_max = bounds.waiting_max;
-        timing.cache.directory_max = bounds.directory_max;
-        timing.cache.lines_bytes_max = bounds.lines_bytes_max;
-        timing.cache.dirty_us_max = bounds.dirty_us_max;
-        timing
+        let commit_news_us = if self.turns.are_shared() { Timing::default().commit_news_us } else { 0 };
+        Timing { commit_news_us, ..self.swarm.bounds.timing() }
     }
 
     fn deliver(&mut self, from: Place, to: Place, group: GroupId, message: &GroupMessage, passage: Passage) -> Check {

@@ -254,6 +254,26 @@ impl Bounds {
         }
     }
 
+    /// What replicas with these bounds are made with.
+    pub(crate) fn timing(&self) -> Timing {
+        let mut timing = Timing {
+            first_leads: false,
+            checkpoint_entries: self.checkpoint_entries,
+            retain_bytes: self.retain_bytes,
+            snapshot_chunk_bytes: self.snapshot_chunk_bytes,
+            append_bytes_max: self.append_bytes_max,
+            in_flight_max: self.in_flight_max,
+            uncommitted_bytes_max: self.uncommitted_bytes_max,
+            pending_max: self.pending_max,
+            ..Timing::default()
+        };
+        timing.cache.waiting_max = self.waiting_max;
+        timing.cache.directory_max = self.directory_max;
+        timing.cache.lines_bytes_max = self.lines_bytes_max;
+        timing.cache.dirty_us_max = self.dirty_us_max;
+        timing
+    }
+
     /// Hardly room for anything: whoever is a little behind needs a snapshot, in many chunks, while the next one is made.
     fn tiny(random: &mut Random) -> Self {
         Self {
