@@ -149,7 +149,8 @@ impl State {
         std::mem::take(&mut self.waited_ms)
     }
 
-    /// The waits that are over since the last call, and what each came to. To be called after every entry.
+    /// The waits that are over since the last call, and what each came to. To be called after every entry. Those of one entry come in
+    /// any order: a replica that has restarted looks at its lines in another one.
     pub fn take_settled(&mut self) -> Vec<Settled> {
         std::mem::take(&mut self.settled)
     }
