@@ -133,9 +133,11 @@ impl State {
     ) {
         let acquire = &self.waiters.get(ticket).acquire;
         let (mode, shares) = (acquire.mode, acquire.mode == Mode::Shared);
+        // Who shares a lock shares it with others: what it has or will have itself is in its way, too.
+        let own = |client: &str| shares && *client == *acquire.client;
         for before in lock.line.range(..ticket).rev() {
             let other = &self.waiters.get(*before).acquire;
-            if excludes(mode, other.mode) {
+            if excludes(mode, other.mode) || own(&other.client) {
                 found.push(other.client.as_str().into());
             } else {
                 walk.tickets.push_back(*before);
@@ -149,7 +151,7 @@ impl State {
             }
         }
         if walk.walked.insert((Arc::clone(name), 0, shares)) {
-            let in_the_way = lock.holds.iter().filter(|held| excludes(mode, held.mode));
+            let in_the_way = lock.holds.iter().filter(|held| excludes(mode, held.mode) || own(&held.client));
             found.extend(in_the_way.map(|held| Arc::clone(&held.client)));
         }
     }
@@ -178,8 +180,7 @@ impl State {
             };
             let in_the_way = |before: &u64| {
                 let other = &self.waiters.get(*before).acquire;
-                let may_pass = other.client == acquire.client && !excludes(acquire.mode, other.mode);
-                stuck.contains(other.client.as_str()) && !may_pass && own(before).is_none()
+                stuck.contains(other.client.as_str()) && own(before).is_none()
             };
             let mut left: Vec<(Mode, &str)> = Vec::new();
             left.extend(
