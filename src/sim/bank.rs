@@ -79,8 +79,8 @@ bank! {
     JointLeftEarly 4 10 cut_changes "camunda 60086: the joint state left before it was committed";
     MembershipKeptWhenCut 451 10 as_drawn "NATS: a membership that was cut off, and stayed";
     LearnersCounted 3200 10 far_moves "etcd: learners do not count (raft learner design)";
-    ReadBeforeNoOp 63 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
-    ReadRoundUsedAgain 6134 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
+    ReadBeforeNoOp 403 10 short_reigns_read "redisraft 22, etcd 7331: a read before the term's own entry";
+    ReadRoundUsedAgain 192 10 leaders_cut_off "etcd 20418: late acknowledgements confirm a new read";
     CommandsTakenOutOfOrder 25 10 as_drawn "Trine itself: a lost command sent again behind later ones";
     RepeatedUnderANewNumber 1 10 as_drawn "iggy 3959: no client keeps its number, so nothing is recognised";
     SessionsLeftOutOfSnapshots 3 10 as_drawn "copycat 14: sessions missing from the snapshot";

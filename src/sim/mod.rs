@@ -44,7 +44,7 @@
 //! # The bugs that it must find
 //! Each [`Rule`](crate::rules::Rule) that is left out is a bug, and each stands in the [`BANK`] with where the field has met it and a seed that finds it.
 //! `tests/seeds.rs` asserts that those seeds find them, and that the same seeds pass without. `trine-sim --bugs` looks for them from seed 0 on: of 66 all
-//! are found, the last after 6,135 seeds; three more are found by the model of the cache, and one by a test of its own ([`MODELLED`]). In the world of changes
+//! are found, the last after 3,201 seeds; three more are found by the model of the cache, and one by a test of its own ([`MODELLED`]). In the world of changes
 //! that are cut, where two of them are found, 828 seeds pass with all rules.
 //!
 //! # Caveats
