@@ -13,6 +13,23 @@ use crate::ids::{GroupId, Incarnation};
 use crate::raft::{Body, Message};
 use crate::record::Change;
 
+/// A replica on one of the nodes that the group began with.
+fn setup(node: NodeId, founders: Vec<NodeId>) -> Setup {
+    Setup {
+        redis: false,
+        group: GroupId(0),
+        node,
+        incarnation: Incarnation(1),
+        joins: false,
+        lived_before: false,
+        roster: roster::testing::of(&founders),
+        founders,
+        generation: 0,
+        seed: 1,
+        timing: Timing::default(),
+    }
+}
+
 /// A follower of node 1 on node 2.
 struct Follower {
     replica: Replica<Faithful>,
@@ -22,19 +39,7 @@ struct Follower {
 impl Follower {
     fn new() -> Self {
         let nodes: Vec<NodeId> = (1..=3).map(NodeId::numbered).collect();
-        let setup = Setup {
-            redis: false,
-            group: GroupId(0),
-            node: nodes[1],
-            incarnation: Incarnation(1),
-            joins: false,
-            lived_before: false,
-            roster: roster::testing::of(&nodes),
-            founders: nodes,
-            generation: 0,
-            seed: 1,
-            timing: Timing::default(),
-        };
+        let setup = setup(nodes[1], nodes);
         let now = Now { mono_us: 1_000_000, wall_ms: 0 };
         let replica = Replica::new(setup, Recovered::default(), now).expect("there is nothing to read");
         let mut follower = Self { replica, now };
@@ -104,19 +109,7 @@ fn code(replies: &[(RequestId, Result<Response, Error>)]) -> ErrorCode {
 fn whoever_joins_takes_no_list_before_the_first_that_names_it() {
     let nodes: Vec<NodeId> = (1..=3).map(NodeId::numbered).collect();
     let (roster, life) = (roster::testing::of(&nodes), Incarnation(77));
-    let setup = Setup {
-        redis: false,
-        group: GroupId(0),
-        node: nodes[1],
-        incarnation: life,
-        joins: true,
-        lived_before: false,
-        roster: roster.clone(),
-        founders: Vec::new(),
-        generation: 0,
-        seed: 1,
-        timing: Timing::default(),
-    };
+    let setup = Setup { incarnation: life, joins: true, founders: Vec::new(), ..setup(nodes[1], nodes.clone()) };
     let now = Now { mono_us: 1_000_000, wall_ms: 0 };
     let mut replica = Replica::<Faithful>::new(setup, Recovered::default(), now).expect("there is nothing to read");
     let mut hears = |version, incarnation| {
@@ -208,19 +201,8 @@ impl Alone {
     /// It leads, and its log forgets as soon as it may.
     fn new() -> Self {
         let nodes = vec![NodeId::numbered(1)];
-        let setup = Setup {
-            redis: false,
-            group: GroupId(0),
-            node: nodes[0],
-            incarnation: Incarnation(1),
-            joins: false,
-            lived_before: false,
-            roster: roster::testing::of(&nodes),
-            founders: nodes,
-            generation: 0,
-            seed: 1,
-            timing: Timing { checkpoint_entries: 4, retain_bytes: 0, ..Timing::default() },
-        };
+        let timing = Timing { checkpoint_entries: 4, retain_bytes: 0, ..Timing::default() };
+        let setup = Setup { timing, ..setup(nodes[0], nodes) };
         let now = Now { mono_us: 1_000_000, wall_ms: 0 };
         let replica = Replica::new(setup, Recovered::default(), now).expect("there is nothing to read");
         let (store, fetches, replies) = (BTreeMap::new(), Vec::new(), BTreeMap::new());

@@ -11,7 +11,7 @@ use trine_protocol::queue::{
 };
 use trine_protocol::{Request, Response};
 
-use super::{Check, Operation, Verdict, lasts_us};
+use super::{Check, Operation, Verdict, index_of, lasts_us};
 use crate::ids::GroupId;
 use crate::sim::workload::queue::{DELIVERIES_MAX, takes_turns};
 
@@ -79,11 +79,6 @@ impl Seen {
         let possible = self.ends_us.iter().map(|(_, ends_us)| *ends_us).min().unwrap_or(0);
         self.ended_us.map_or(possible, |ended_us| ended_us)
     }
-}
-
-/// The entry that made a token; above it stands the cluster's generation.
-fn index_of(token: u64) -> u64 {
-    token & ((1 << 48) - 1)
 }
 
 /// Whether a request is about a job queue.

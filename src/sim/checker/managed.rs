@@ -34,7 +34,7 @@ use trine_protocol::queue::{
 use trine_protocol::{ErrorCode, Request, Response};
 
 use super::queue::QueueName;
-use super::{Check, Operation, Verdict, lasts_us};
+use super::{Check, Operation, Verdict, index_of, lasts_us};
 use crate::ids::GroupId;
 use crate::sim::node::WALL_ERROR_MS_MAX;
 use crate::sim::workload::managed::policy;
@@ -105,11 +105,6 @@ struct Purging {
     done_us: Option<u64>,
     /// It has left nothing behind, in whatever state.
     all: bool,
-}
-
-/// The entry that made a token; above it stands the cluster's generation.
-fn index_of(token: u64) -> u64 {
-    token & ((1 << 48) - 1)
 }
 
 /// The queue that a request is about, where that is a managed one.

@@ -57,6 +57,11 @@ pub(crate) enum Verdict {
 /// How much faster log time may run than the true one, and a client's clock slower, in parts per million.
 const DRIFT_PPM: u64 = 10_000;
 
+/// The entry that made a token; above it stands the cluster's generation.
+fn index_of(token: u64) -> u64 {
+    token & ((1 << 48) - 1)
+}
+
 /// The true time that a lease of so many milliseconds of log time lasts at the very least.
 fn lasts_us(lease_ms: u32) -> u64 {
     (u64::from(lease_ms) * 1_000).saturating_sub(1_000) * (1_000_000 - DRIFT_PPM) / 1_000_000
