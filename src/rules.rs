@@ -152,6 +152,8 @@ pub enum Rule {
     OwnerByName,
     /// A fill counts for whatever read is waiting.
     FillForAnyRequest,
+    /// A write that was sent again is over when its first copy is refused.
+    FirstRefusalCounts,
     /// A node says that a line is gone, or writes it, while clients of its may still read copies of it.
     ClientCopiesNotWaitedFor,
     /// A node that starts asks for a bus lease at once, although clients of its earlier life may still have copies.

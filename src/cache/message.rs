@@ -134,8 +134,8 @@ pub enum ToNode {
     Owned { write: WriteId, key: String, tag: LeaseTag, epoch: Index, owns: bool, sum: Option<i64> },
     /// The read of that number failed.
     ReadFailed { request: u64, key: String, error: Error },
-    /// The write did not happen, or nobody can say.
-    WriteFailed { write: WriteId, key: String, error: Error },
+    /// The write did not happen, or nobody can say. `request` is the newest copy of it that is meant.
+    WriteFailed { request: u64, write: WriteId, key: String, error: Error },
     /// Main memory has the line up to `version`. `ended`: the ownership of `epoch` is over, and the line may be
     /// kept as `state` (I, S or E) under `tag`.
     WrittenBack { key: String, epoch: Index, version: Version, ended: bool, state: LineState, tag: LeaseTag },

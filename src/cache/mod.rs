@@ -90,10 +90,6 @@
 //! term, which costs every node its lines of the group at each change of leader. A value that was not written back when
 //! its owner went away cannot be read until the owner, with its disk, is back; a write replaces it. Main memory lies in
 //! RAM as a whole.
-//!
-//! A write whose demand is not met is refused without a word in the log. Where its node has sent it twice, the second copy may come after the refusal,
-//! and is done if the demand is met by then, although its client was told otherwise (seed 4,299 of the simulator). Not mended yet: such a refusal has to
-//! go through the log under the write's number, as that of a second copy does.
 
 mod agent;
 mod change;

@@ -125,6 +125,7 @@ bank! {
     ShownBeforeJournal 116 10 as_drawn "write-behind caches: seen and then lost";
     OwnerByName 637 10 as_drawn "Trine's model of ownership: an owner that lost its disk answers for what it had";
     FillForAnyRequest 179 10 as_drawn "Redis' client side caching: a late answer to an older read";
+    FirstRefusalCounts 4299 10 as_drawn "two answers to one command: the client is told no, and the second copy is done";
     ClientCopiesNotWaitedFor 1 10 copies_in_clients "Hazelcast 25304: near caches that a lost invalidation leaves stale";
     CopiesOfAnEarlierLife 1 10 copies_and_restarts "Gray and Cheriton, 1989: leases that a server forgot";
 }

@@ -44,7 +44,9 @@ impl<R: Rules> Agent<R> {
             }
             ToNode::FillAnswered { request, key, answer } => self.fill_answered(turn, request, &key, answer),
             ToNode::ReadFailed { request, key, error } => self.read_failed(turn, request, &key, &error),
-            ToNode::WriteFailed { write, key, error } => self.write_failed(turn, write, &key, error),
+            ToNode::WriteFailed { request, write, key, error } => {
+                self.write_failed(turn, request, write, &key, error);
+            }
             ToNode::WrittenBack { key, epoch, version, ended: true, state, tag } => {
                 self.ended(turn, &key, epoch, version, state, tag);
             }
@@ -146,13 +148,15 @@ impl<R: Rules> Agent<R> {
         self.pump(turn, key);
     }
 
-    fn write_failed(&mut self, turn: &mut Turn<'_>, write: WriteId, key: &str, error: Error) {
+    fn write_failed(&mut self, turn: &mut Turn<'_>, request: u64, write: WriteId, key: &str, error: Error) {
         let Some(State::Writing(writing)) = self.slots.get(key).map(|slot| &slot.state) else { return };
         if writing.write != write {
             return;
         }
-        if writing.sends > 1 && error.code.outcome() == Outcome::NotDone {
-            // An earlier send may be in the log all the same. Only the write's own number can tell, so it is sent again.
+        // The first copy is refused without a word in the log, and later ones may still be done. Those are refused through it, unless for want of room.
+        let of_first = request == writing.first && !R::without(Rule::FirstRefusalCounts);
+        if writing.sends > 1 && (of_first || error.code.outcome() == Outcome::NotDone) {
+            // Another copy may be in the log, or get there. Only the write's own number can tell, so it is sent again.
             mark(Rare::RefusalInDoubt);
             return;
         }
@@ -240,40 +244,76 @@ mod tests {
     use super::*;
     use crate::cache::{AgentOut, Change, Config, ToHome};
 
-    fn is_refused(scene: &mut Scene, write: WriteId) -> AgentOut {
-        let error = Error::new(ErrorCode::Overloaded, "");
-        scene.act(|agent, turn| agent.handle(turn, ToNode::WriteFailed { write, key: "k".into(), error }))
+    fn is_refused(scene: &mut Scene, (request, write): (u64, WriteId), code: ErrorCode) -> AgentOut {
+        let error = Error::new(code, "");
+        scene.act(|agent, turn| agent.handle(turn, ToNode::WriteFailed { request, write, key: "k".into(), error }))
     }
 
-    /// The writes among what is sent.
-    fn writes(out: &AgentOut) -> Vec<WriteId> {
+    /// The writes among what is sent, with their requests.
+    fn writes(out: &AgentOut) -> Vec<(u64, WriteId)> {
         let write = |message: &ToHome| match message {
-            ToHome::BusRdX { write, .. } => Some(*write),
+            ToHome::BusRdX { request, write, .. } => Some((*request, *write)),
             _ => None,
         };
         out.to_home.iter().filter_map(write).collect()
     }
 
+    /// A write, and how it is sent again when its time has come.
+    fn sent_twice(scene: &mut Scene) -> [(u64, WriteId); 2] {
+        let first = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Write(Change::delete()))));
+        let second = sent_again(scene);
+        assert_eq!(second.1, first[0].1);
+        [first[0], second]
+    }
+
+    fn sent_again(scene: &mut Scene) -> (u64, WriteId) {
+        scene.now_us += Config::default().retry_us;
+        writes(&scene.act(|agent, turn| agent.tick(turn)))[0]
+    }
+
+    fn is_told(out: &AgentOut, code: ErrorCode) {
+        assert!(matches!(&out.reply[..], [(7, Err(error))] if error.code == code), "{:?}", out.reply);
+    }
+
+    fn is_done(scene: &mut Scene, write: WriteId) {
+        let tag = LeaseTag { term: 1, number: 1 };
+        let owned = ToNode::Owned { write, key: "k".into(), tag, epoch: 9, owns: true, sum: None };
+        let out = scene.act(|agent, turn| agent.handle(turn, owned));
+        assert!(matches!(&out.reply[..], [(7, Ok(trine_protocol::Response::Put(_)))]), "{:?}", out.reply);
+    }
+
     #[test]
     fn a_write_that_was_sent_once_and_refused_was_not_done() {
-        let mut scene = Scene::new(Config::default());
-        let sent = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Write(Change::delete()))));
-        let out = is_refused(&mut scene, sent[0]);
-        assert!(matches!(&out.reply[..], [(7, Err(error))] if error.code == ErrorCode::Overloaded), "{:?}", out.reply);
+        for code in [ErrorCode::Overloaded, ErrorCode::ConditionFailed] {
+            let mut scene = Scene::new(Config::default());
+            let write = Operation::Write(Change::delete());
+            let sent = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", write)));
+            is_told(&is_refused(&mut scene, sent[0], code), code);
+        }
     }
 
     #[test]
     fn a_write_that_was_sent_twice_is_not_answered_by_a_refusal_but_sent_again() {
         let mut scene = Scene::new(Config::default());
-        let first = writes(&scene.act(|agent, turn| agent.operation(turn, 7, "k", Operation::Write(Change::delete()))));
-        scene.now_us += Config::default().retry_us;
-        assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
-        assert_eq!(is_refused(&mut scene, first[0]).reply, []);
-        scene.now_us += Config::default().retry_us;
-        assert_eq!(writes(&scene.act(|agent, turn| agent.tick(turn))), first);
-        let (tag, write) = (LeaseTag { term: 1, number: 1 }, first[0]);
-        let owned = ToNode::Owned { write, key: "k".into(), tag, epoch: 9, owns: true, sum: None };
-        let out = scene.act(|agent, turn| agent.handle(turn, owned));
-        assert!(matches!(&out.reply[..], [(7, Ok(trine_protocol::Response::Put(_)))]), "{:?}", out.reply);
+        let sent = sent_twice(&mut scene);
+        assert_eq!(is_refused(&mut scene, sent[1], ErrorCode::Overloaded).reply, []);
+        assert_eq!(sent_again(&mut scene).1, sent[0].1);
+        is_done(&mut scene, sent[0].1);
+    }
+
+    #[test]
+    fn the_refusal_of_a_first_copy_does_not_speak_for_the_second() {
+        let mut scene = Scene::new(Config::default());
+        let sent = sent_twice(&mut scene);
+        assert_eq!(is_refused(&mut scene, sent[0], ErrorCode::ConditionFailed).reply, []);
+        is_done(&mut scene, sent[0].1);
+    }
+
+    #[test]
+    fn the_refusal_of_a_second_copy_speaks_for_every_one() {
+        let mut scene = Scene::new(Config::default());
+        let sent = sent_twice(&mut scene);
+        sent_again(&mut scene);
+        is_told(&is_refused(&mut scene, sent[1], ErrorCode::ConditionFailed), ErrorCode::ConditionFailed);
     }
 }

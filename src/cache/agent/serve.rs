@@ -220,7 +220,7 @@ impl<R: Rules> Agent<R> {
             turn.out.retract(key);
         }
         let write = WriteId { session, sequence };
-        self.set(key, State::Writing(Writing { write, change, held, caller, sends: 0 }));
+        self.set(key, State::Writing(Writing { write, change, held, caller, sends: 0, first: 0 }));
         self.send_write(turn, key);
         true
     }
@@ -230,6 +230,9 @@ impl<R: Rules> Agent<R> {
         let request = self.request();
         let Some(State::Writing(writing)) = self.slots.get_mut(key).map(|slot| &mut slot.state) else { return };
         writing.sends += 1;
+        if writing.sends == 1 {
+            writing.first = request;
+        }
         turn.out.to_home.push(ToHome::BusRdX {
             request,
             write: writing.write,

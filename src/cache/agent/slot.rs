@@ -93,8 +93,9 @@ pub(super) struct Writing {
     pub(super) change: Change,
     pub(super) held: LineState,
     pub(super) caller: u64,
-    /// How often it was sent.
+    /// How often it was sent, and the request that it was at first.
     pub(super) sends: u32,
+    pub(super) first: u64,
 }
 
 #[derive(Clone, Debug, Hash)]

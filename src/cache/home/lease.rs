@@ -188,7 +188,7 @@ impl<R: Rules> Home<R> {
         let key = key.to_owned();
         let message = match &job.want {
             Want::Read => ToNode::ReadFailed { request: job.request, key, error },
-            Want::Write { write, .. } => ToNode::WriteFailed { write: *write, key, error },
+            Want::Write { write, .. } => ToNode::WriteFailed { request: job.request, write: *write, key, error },
             Want::Fill { .. } => return out.to_node.push((job.node, fill::refuse_fill(&key, job, error))),
             // A write-back is repeated until it is done.
             Want::WriteBack { .. } | Want::Expire(_) | Want::Refresh => return,

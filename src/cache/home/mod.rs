@@ -326,6 +326,12 @@ impl<R: Rules> Home<R> {
         {
             if transaction.job.request < job.request {
                 (transaction.job.request, transaction.job.tag) = (job.request, job.tag);
+                // Its node counts on this copy now, and there are others: what becomes of it is for the log to say.
+                if let (Want::Write { again, .. }, Want::Write { again: newer, .. }) =
+                    (&mut transaction.job.want, &job.want)
+                {
+                    *again |= newer;
+                }
             }
             return;
         }

@@ -140,8 +140,8 @@ pub(super) fn to_node(message: &ToNode) -> String {
             format!("Owned{} {} {epoch} {owns}", of(key), write(*id))
         }
         ToNode::ReadFailed { request, key, error } => format!("ReadFailed{} r{request} {}", of(key), error.code.name()),
-        ToNode::WriteFailed { write: id, key, error } => {
-            format!("WriteFailed{} {} {}", of(key), write(*id), error.code.name())
+        ToNode::WriteFailed { request, write: id, key, error } => {
+            format!("WriteFailed{} r{request} {} {}", of(key), write(*id), error.code.name())
         }
         ToNode::WrittenBack { key, epoch, version: upto, ended, state: kept, .. } => {
             let end = if *ended { format!("ended {}", state(*kept)) } else { "kept".into() };

@@ -43,11 +43,16 @@ impl Scene {
     }
 
     fn commit(&mut self, proposal: &Proposal) -> Vec<ToNode> {
+        let applied = self.apply(proposal);
+        self.hears(proposal, Committed::Applied(applied))
+    }
+
+    fn apply(&mut self, proposal: &Proposal) -> Applied {
         self.index += 1;
         let at = At { index: self.index, stamp_ms: 0, wall_ms: 0, generation: 0 };
         let applied = self.memory.apply(at, &proposal.command);
         self.memory.advance(self.index);
-        self.hears(proposal, Committed::Applied(applied))
+        applied
     }
 
     /// Tells the home what became of a proposal.

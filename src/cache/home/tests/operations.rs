@@ -93,6 +93,25 @@ fn a_write_that_may_not_be_done_is_refused_at_once_or_by_the_log_and_changes_not
 }
 
 #[test]
+fn a_copy_that_joins_the_first_is_refused_by_the_log() {
+    let (mut scene, tag) = scene();
+    writes(&mut scene, tag, 2, "there");
+    let (said, _) = scene.says(write(tag, 4, 4, absent("v"), false), false);
+    let [ToNode::SnoopInv { transaction, .. }] = said[..] else { panic!("{said:?}") };
+    assert_eq!(scene.says(write(tag, 5, 4, absent("v"), true), false), (vec![], vec![]), "that is under way");
+    let (key, dirty) = ("k".into(), Versioned::new(Version { epoch: scene.index, count: 3 }, Some("newest".into())));
+    let snooped = Snooped::Dirty(dirty);
+    let ack = ToHome::SnoopAck { request: 6, transaction, key, tag, snooped, incarnation: LIFE };
+    let (_, proposed) = scene.says(ack, false);
+    let (standing, mut out, applied) = (scene.standing(), HomeOut::default(), scene.apply(&proposed[0]));
+    scene.home.committed(&proposed[0], Committed::Applied(applied), &scene.memory, standing, &mut out);
+    assert!(out.to_node.iter().all(|(_, said)| !matches!(said, ToNode::WriteFailed { .. })), "{:?}", out.to_node);
+    let [refusal] = &out.propose[..] else { panic!("{:?}", out.propose) };
+    let said = scene.commit(refusal);
+    assert!(matches!(said[..], [ToNode::WriteFailed { request: 5, .. }]), "{said:?}");
+}
+
+#[test]
 fn what_an_addition_came_to_is_in_the_log_with_it() {
     let (mut scene, tag) = scene();
     let add = |through| Change { through, ..Change::of(What::Add(5)) };

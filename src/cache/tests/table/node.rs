@@ -38,8 +38,9 @@ pub(super) struct Bench {
     pub(super) now_us: u64,
     /// Number of its last `BusRd`.
     pub(super) request: u64,
-    /// Its last `BusRdX`.
+    /// Its last `BusRdX`, and that request's number.
     pub(super) write: WriteId,
+    pub(super) write_request: u64,
     /// Its last client.
     pub(super) caller: u64,
     /// The last round of its lease.
@@ -64,8 +65,8 @@ impl Bench {
         let mut sequences = Sequences::default();
         sequences.opened(1);
         let lines = Lines::default();
-        let mut bench =
-            Self { agent, sequences, lines, now_us: 1_000_000, request: 2, write, caller: 0, round: 1_000_000 };
+        let (now_us, round) = (1_000_000, 1_000_000);
+        let mut bench = Self { agent, sequences, lines, now_us, request: 2, write, write_request: 2, caller: 0, round };
         bench.act(|agent, turn| agent.home_changed(turn, 1));
         bench
     }
@@ -81,7 +82,7 @@ impl Bench {
         for message in &out.to_home {
             match message {
                 ToHome::BusRd { request, .. } => self.request = *request,
-                ToHome::BusRdX { write, .. } => self.write = *write,
+                ToHome::BusRdX { request, write, .. } => (self.write_request, self.write) = (*request, *write),
                 ToHome::Register { round, .. } => self.round = *round,
                 _ => {}
             }
@@ -130,8 +131,8 @@ impl Bench {
         self.hears(ToNode::ReadFailed { request, key: KEY.into(), error: Error::new(ErrorCode::OwnerAway, "") })
     }
 
-    pub(super) fn write_failed(&mut self, write: WriteId) -> AgentOut {
-        self.hears(ToNode::WriteFailed { write, key: KEY.into(), error: Error::new(ErrorCode::Overloaded, "") })
+    pub(super) fn write_failed(&mut self, request: u64, write: WriteId, code: ErrorCode) -> AgentOut {
+        self.hears(ToNode::WriteFailed { request, write, key: KEY.into(), error: Error::new(code, "") })
     }
 
     /// The end of an ownership with the copy that may be kept, or where None news that it goes on.

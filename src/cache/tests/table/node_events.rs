@@ -1,5 +1,6 @@
 //! Everything that can happen to an agent.
 
+use trine_protocol::ErrorCode;
 use trine_protocol::cache::LineState;
 
 use super::node::{Bench, EPOCH, TAG, put, versioned};
@@ -11,7 +12,7 @@ const OTHER_WRITE: WriteId = WriteId { session: 9, sequence: 1 };
 /// An event by its name. Where it takes several steps, the last one is what the table shows.
 pub(super) type Event = (&'static str, fn(&mut Bench) -> AgentOut);
 
-pub(super) const EVENTS: [Event; 57] = [
+pub(super) const EVENTS: [Event; 59] = [
     // Clients, and the disk.
     ("client: Get", |b| b.asks(Operation::Get)),
     ("client: Put", |b| b.asks(put("d"))),
@@ -45,11 +46,20 @@ pub(super) const EVENTS: [Event; 57] = [
     ("Owned 9 under another lease", |b| b.owned(b.write, OTHER_TAG, true)),
     ("ReadFailed", |b| b.read_failed(b.request)),
     ("ReadFailed for an older request", |b| b.read_failed(b.request - 1)),
-    ("WriteFailed", |b| b.write_failed(b.write)),
-    ("WriteFailed for another write", |b| b.write_failed(OTHER_WRITE)),
+    ("WriteFailed", |b| b.write_failed(b.write_request, b.write, ErrorCode::Overloaded)),
+    ("WriteFailed for another write", |b| b.write_failed(b.write_request, OTHER_WRITE, ErrorCode::Overloaded)),
     ("WriteFailed, of what was sent twice", |b| {
         b.passes(Config::default().retry_us);
-        b.write_failed(b.write)
+        b.write_failed(b.write_request, b.write, ErrorCode::Overloaded)
+    }),
+    ("ConditionFailed, of what was sent twice", |b| {
+        b.passes(Config::default().retry_us);
+        b.write_failed(b.write_request, b.write, ErrorCode::ConditionFailed)
+    }),
+    ("ConditionFailed, of the first of what was sent twice", |b| {
+        let first = b.write_request;
+        b.passes(Config::default().retry_us);
+        b.write_failed(first, b.write, ErrorCode::ConditionFailed)
     }),
     // Write-backs.
     ("WrittenBack 9, kept, up to 9.0", |b| b.written_back(EPOCH, 0, None, TAG)),
