@@ -118,6 +118,8 @@ impl State {
         match self.queue(slot).policy().expired {
             Expired::Drop => self.discard(id),
             Expired::Bury => {
+                // One that was given back waits no more for its back-off, and its record says for how long.
+                self.touch(id);
                 self.take_out(slot, id);
                 self.bury(id, reason, String::new(), wall_ms);
             }

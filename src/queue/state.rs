@@ -472,7 +472,7 @@ impl State {
         self.by_body.range(least..=most).next().map(|place| place.id).ok_or_else(unknown)
     }
 
-    /// Takes a message out of the state that it is in, whichever that is. What is kept of its deliveries stays, as does its place
+    /// Takes a message that was touched out of the state that it is in, whichever that is. What is kept of its deliveries stays, as does its place
     /// among those found by body.
     pub(super) fn take_out(&mut self, slot: Slot, id: Index) {
         let queue = queue_mut(&mut self.queues, slot);

@@ -1,10 +1,11 @@
 //! Records that are not ours, or damaged: an error, never a panic, never a state that breaks its invariants.
 
 use proptest::prelude::*;
-use trine_protocol::queue::{Ack, AckWhich, Dequeue};
+use trine_protocol::queue::{Ack, AckWhich, Declare, Dequeue, Enqueue, EnqueueOptions, Expired, Nack, Policy, Receipt};
 
 use super::super::state::{Delivery, DeliveryMore};
 use super::super::stored::{StoredBucket, StoredMessage, key};
+use super::disk::Disk;
 use crate::ids::At;
 use crate::queue::{Answer, Command, Handed, State};
 use crate::record::encode;
@@ -33,6 +34,27 @@ fn a_sound_record_is_taken_once() {
     state.check_invariants();
     assert_eq!(state.live_bodies(0, u64::MAX), [448, 511]);
     assert_eq!(state.restore(&key, &value).unwrap_err().why, "the record is there twice");
+}
+
+#[test]
+fn a_delayed_message_that_dies_of_its_age_is_as_dead_after_a_restart() {
+    let (mut state, mut disk) = (State::default(), Disk::default());
+    let at = |index, ms| At { index, stamp_ms: ms, wall_ms: ms, generation: 0 };
+    let policy = Policy { expired: Expired::Bury, ..Policy::default() };
+    state.apply(at(1, 0), &Command::Declare(Declare { queue: "q".into(), policy })).unwrap();
+    let options = EnqueueOptions { ttl_ms: 100, ..EnqueueOptions::default() };
+    let enqueue = Enqueue { queue: "q".into(), options: Some(Box::new(options)), ..Enqueue::default() };
+    state.apply(at(2, 0), &Command::Enqueue(enqueue)).unwrap();
+    let dequeue = Dequeue { queue: "q".into(), visibility_ms: 50, ..Dequeue::default() };
+    let handed = state.apply(at(3, 10), &Command::Dequeue(dequeue)).unwrap();
+    let Answer::Delivered(handed) = handed else { panic!("{handed:?}") };
+    let receipt = Receipt { id: handed[0].id, token: handed[0].token };
+    let nack = Nack { queue: "q".into(), receipt, delay_ms: Some(1_000), ..Nack::default() };
+    state.apply(at(4, 20), &Command::Nack(nack)).unwrap();
+    disk.checkpoint(&mut state);
+    state.expire(100, 100);
+    disk.checkpoint(&mut state);
+    assert_eq!(disk.restore(state.limits).records(), state.records());
 }
 
 #[test]

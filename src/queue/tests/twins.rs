@@ -20,6 +20,7 @@ enum Op {
     /// Something with the receipt of an earlier delivery.
     Receipt(prop::sample::Index, What),
     Advance(u64, u64),
+    Checkpoint,
     Restart,
 }
 
@@ -119,6 +120,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => command().prop_map(Op::Command),
         8 => (any::<prop::sample::Index>(), what).prop_map(|(which, what)| Op::Receipt(which, what)),
         8 => (0..60_u64, 0..60_u64).prop_map(|(stamp_ms, wall_ms)| Op::Advance(stamp_ms, wall_ms)),
+        6 => Just(Op::Checkpoint),
         2 => Just(Op::Restart),
     ]
 }
@@ -128,12 +130,14 @@ struct Twins {
     twin: State,
     disk: Disk,
     at: At,
+    /// How far the ids of two commands are apart: beyond 63, no record holds two messages.
+    stride: u64,
     receipts: Vec<(String, Receipt)>,
 }
 
 impl Twins {
     fn command(&mut self, command: &Command) {
-        self.at.index += 1;
+        self.at.index += self.stride;
         let At { stamp_ms, wall_ms, .. } = self.at;
         assert_eq!(self.state.expire(stamp_ms, wall_ms), self.twin.expire(stamp_ms, wall_ms), "timeouts");
         let answer = self.state.apply(self.at, command);
@@ -173,6 +177,7 @@ impl Twins {
                 self.at.stamp_ms += stamp_ms;
                 self.at.wall_ms += wall_ms;
             }
+            Op::Checkpoint => drop(self.disk.checkpoint(&mut self.state)),
             Op::Restart => {
                 self.disk.checkpoint(&mut self.state);
                 self.state = self.disk.restore(self.state.limits);
@@ -183,13 +188,16 @@ impl Twins {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_replica_that_restarts_is_as_one_that_never_does(ops in prop::collection::vec(op(), 1..150)) {
+    fn a_replica_that_restarts_is_as_one_that_never_does(
+        ops in prop::collection::vec(op(), 1..150),
+        stride in prop::sample::select(vec![1_u64, 64]),
+    ) {
         let at = At { index: 0, stamp_ms: 0, wall_ms: 0, generation: 0 };
         let (state, twin) = (Disk::default().restore(Limits::default()), Disk::default().restore(Limits::default()));
-        let mut twins = Twins { state, twin, disk: Disk::default(), at, receipts: Vec::new() };
+        let mut twins = Twins { state, twin, disk: Disk::default(), at, stride, receipts: Vec::new() };
         for op in &ops {
             twins.step(op);
         }
