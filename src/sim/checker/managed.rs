@@ -335,7 +335,8 @@ impl Queue {
         }
         let Some(first) = deliveries.first() else {
             // One that waits is also answered where nobody looked.
-            if dequeue.wait_ms == 0 && !self.flows.may_be(Flow::Paused, sent_us, now_us) {
+            let looked = dequeue.wait_ms == 0 && !self.flows.may_be(Flow::Paused, sent_us, now_us);
+            if looked && !self.may_leave_out(now_us, operation, dequeue) {
                 self.order.came_back_empty(sent_us, now_us);
             }
             return Ok(());
@@ -354,7 +355,8 @@ impl Queue {
             };
             self.delivered(delivery, seen)?;
         }
-        self.handed_out_in_order(sent_us, deliveries, asked)?;
+        let all_asked_for = deliveries.len() == asked || self.may_leave_out(now_us, operation, dequeue);
+        self.handed_out_in_order(sent_us, deliveries, all_asked_for)?;
         let at = index_of(first.token);
         let with_it = self.messages.values().filter(|message| {
             let delivered = message.deliveries.contains_key(&first.token);
@@ -387,8 +389,14 @@ impl Queue {
         self.identify(body, *id)
     }
 
+    /// Whether some of what it took may be gone before it is answered: an answer that is asked for again leaves that out.
+    fn may_leave_out(&self, now_us: u64, operation: &Operation, dequeue: &Dequeue) -> bool {
+        let since = |purge: &Purging| purge.done_us.is_none_or(|done_us| done_us > operation.sent_us);
+        now_us >= operation.sent_us + lasts_us(dequeue.visibility_ms) || self.purges.values().any(since)
+    }
+
     /// What a dequeue handed out went before what it left, and before what others left was handed out first.
-    fn handed_out_in_order(&mut self, sent_us: u64, deliveries: &[Delivery], asked: usize) -> Check {
+    fn handed_out_in_order(&mut self, sent_us: u64, deliveries: &[Delivery], all_asked_for: bool) -> Check {
         let of = |delivery: &Delivery| {
             let message = &self.messages[&delivery.body];
             let life = &message.life;
@@ -401,7 +409,7 @@ impl Queue {
         let all: Vec<(Ready, bool)> = deliveries.iter().map(of).collect();
         let at = index_of(deliveries[0].token);
         let last = all.iter().map(|(ready, _)| *ready).max().expect("a dequeue that brings something");
-        self.order.handed_out(at, last, deliveries.len() == asked)?;
+        self.order.handed_out(at, last, all_asked_for)?;
         let firsts = all.into_iter().filter(|(_, always_ready)| *always_ready);
         firsts.map(|(ready, _)| ready).try_for_each(|ready| self.order.first_delivery(at, sent_us, ready))
     }

@@ -237,6 +237,16 @@ fn a_dequeue_takes_as_many_as_are_ready() {
     let mut history = with(FEW, 1);
     history.run(12, dequeue(FEW, 1), deliveries(0, &[])).unwrap();
     rejected(&mut history, 14, dequeue(FEW, 1), deliveries(30, &[(10, 1, "v0")]), "found nothing");
+    // What it took may be gone before it hears of it: its time was over, or it was purged.
+    let mut history = with(FEW, 2);
+    let late = history.send(12, dequeue(FEW, 2));
+    history.end(150, &late, Verdict::Answered(deliveries(30, &[(10, 1, "v0")]))).unwrap();
+    history.run(160, dequeue(FEW, 1), deliveries(31, &[(11, 1, "v1")])).unwrap();
+    let mut history = with(FEW, 1);
+    let late = history.send(12, dequeue(FEW, 1));
+    history.send(13, purge(FEW));
+    history.end(14, &late, Verdict::Answered(deliveries(0, &[]))).unwrap();
+    history.run(16, dequeue(FEW, 1), deliveries(31, &[(10, 1, "v0")])).unwrap();
 }
 
 #[test]
