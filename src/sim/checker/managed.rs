@@ -62,7 +62,7 @@ struct Queue {
     flows: Flows,
     purges: BTreeMap<u64, Purging>,
     order: Order,
-    /// Dequeues that are under way or had no verdict: each may have taken anything.
+    /// Dequeues that are under way, had no verdict, or waited: each may have taken anything.
     dequeues_open: u32,
     /// Dead messages may have come back, without a time to live.
     redriven: bool,
@@ -215,7 +215,9 @@ impl Queue {
     }
 
     fn ended(&mut self, now_us: u64, operation: &Operation, verdict: &Verdict) -> Check {
-        if matches!(operation.request, Request::Dequeue(_)) && *verdict != Verdict::Unknown {
+        // A late copy of one that waits, in no session, is another one, and nobody hears of what it takes.
+        let alone = matches!(&operation.request, Request::Dequeue(dequeue) if dequeue.wait_ms == 0);
+        if alone && *verdict != Verdict::Unknown {
             self.dequeues_open -= 1;
         }
         match (&operation.request, verdict) {

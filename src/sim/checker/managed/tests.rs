@@ -268,6 +268,18 @@ fn limits_are_kept_and_nothing_is_refused_below_them() {
 }
 
 #[test]
+fn what_a_copy_of_a_dequeue_that_waits_took_outlives_its_time() {
+    let ends = |waits: Dequeue| {
+        let mut history = with(FEW, 5);
+        history.run(20, message(FEW, "short", 0, 50), enqueued(20)).unwrap();
+        history.run(22, waits, deliveries(0, &[])).unwrap();
+        refused(&mut history, 1_000, message(FEW, "sixth", 0, 0), ErrorCode::QueueFull)
+    };
+    assert!(ends(dequeue(FEW, 1)).unwrap_err().contains("it had 5 messages"));
+    ends(Dequeue { wait_ms: 100, ..dequeue(FEW, 1) }).unwrap();
+}
+
+#[test]
 fn the_newest_messages_are_never_dropped() {
     let mut history = with(NEWEST, 10);
     assert_eq!(missing(&history, NEWEST, 100), [12, 13, 14, 15, 16, 17, 18, 19]);
