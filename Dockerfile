@@ -5,7 +5,6 @@ WORKDIR /src
 # The dependencies first, in a layer of their own: from the manifests, and crates that are empty. It is built again when a
 # manifest changes or the lock file does, and not when a source does.
 COPY Cargo.toml Cargo.lock ./
-COPY .cargo .cargo
 COPY protocol/Cargo.toml protocol/
 COPY loadgen/Cargo.toml loadgen/
 RUN mkdir -p src/bin protocol/src protocol/tests/client loadgen/src \

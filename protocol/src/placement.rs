@@ -230,6 +230,8 @@ impl Ring {
             Request::Cancel(cancel) => cancel.also.iter().collect(),
             Request::Enqueue(enqueue) => enqueue.if_token.iter().map(|of| &of.lock).collect(),
             Request::Ack(ack) => ack.if_token.iter().map(|of| &of.lock).collect(),
+            Request::AckMany(ack) => ack.if_token.iter().map(|of| &of.lock).collect(),
+            Request::Nack(nack) => nack.if_token.iter().map(|of| &of.lock).collect(),
             Request::Put(put) => put.if_token.iter().map(|of| &of.lock).collect(),
             Request::Delete(delete) => delete.if_token.iter().map(|of| &of.lock).collect(),
             Request::Add(add) => add.if_token.iter().map(|of| &of.lock).collect(),

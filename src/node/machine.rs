@@ -164,6 +164,8 @@ impl Operation {
         match self {
             Self::Queue(queue::Command::Enqueue(enqueue)) => enqueue.if_token.as_ref(),
             Self::Queue(queue::Command::Ack(ack)) => ack.if_token.as_ref(),
+            Self::Queue(queue::Command::AckMany(ack)) => ack.if_token.as_ref(),
+            Self::Queue(queue::Command::Nack(nack)) => nack.if_token.as_ref(),
             Self::HandOff(hand_off) => hand_off.enqueue.as_ref()?.if_token.as_ref(),
             Self::Own(own) => own.if_token.as_ref(),
             _ => None,

@@ -74,7 +74,7 @@ pub(crate) async fn nack<G: Gateway>(door: &Door<G>, mut arguments: Arguments) -
     let (node, queue) = names(door, &mut arguments);
     let (receipt, delay_ms) = (receipt(&mut arguments)?, milliseconds(&mut arguments, "delay_ms"));
     let reason = arguments.text_if("reason").unwrap_or_default();
-    match door.call(Nack { queue, receipt, delay_ms, reason, reject: false }).await? {
+    match door.call(Nack { queue, receipt, delay_ms, reason, reject: false, if_token: None }).await? {
         Response::Nack(nacked) => {
             let state = STATES[nacked.state as usize];
             Ok(Reply::ok(&GivenBackBody { status: "given_back", node: &node, state }))

@@ -118,7 +118,7 @@ impl Audit {
             }
             Question::Open { queue } => SetFlow { queue, flow: Flow::Open }.into(),
             Question::Revive { queue } => revive(&queue).into(),
-            Question::Finish { queue, receipts } => AckMany { queue, receipts }.into(),
+            Question::Finish { queue, receipts } => AckMany { queue, receipts, if_token: None }.into(),
             Question::Take { lock } => Acquire { lock, client, lease_ms: 1_000, ..Acquire::default() }.into(),
             Question::Free { lock, token } => Release { lock, client, token, ..Release::default() }.into(),
         };

@@ -249,7 +249,7 @@ fn unknown(id: u64) -> Error {
 async fn give_back<G: Gateway>(gateway: G, queue: String, receipts: Vec<Receipt>) {
     for receipt in receipts {
         let reason = "the consumer's connection ended".to_owned();
-        let nack = Nack { queue: queue.clone(), receipt, delay_ms: Some(0), reason, reject: false };
+        let nack = Nack { queue: queue.clone(), receipt, delay_ms: Some(0), reason, ..Nack::default() };
         let _ = gateway.call(nack.into(), CallOptions::default()).await;
     }
 }

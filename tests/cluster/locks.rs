@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use trine_protocol::cache::Put;
 use trine_protocol::client::{Client, ClientConfig};
 use trine_protocol::lock::{Acquire, Ending, IfToken};
-use trine_protocol::queue::Enqueue;
-use trine_protocol::{ErrorCode, Response};
+use trine_protocol::queue::{AckMany, AckedMany, Enqueue, Nack, Receipt};
+use trine_protocol::{ErrorCode, Request, Response};
 
 use crate::cluster::{Cluster, NODES, others};
 use crate::wait;
@@ -296,8 +296,16 @@ async fn a_zombie_holder_is_refused_by_the_queue_and_by_the_cache() {
         assert!(why.contains("StaleToken"), "{name}: {why}");
     }
     assert_eq!(client.get(key).await.unwrap().value.unwrap(), "by the heir");
-    let deliveries = client.dequeue(queue, 1_000, 10).await.unwrap().deliveries;
+    let deliveries = client.dequeue(queue, 60_000, 10).await.unwrap().deliveries;
     assert_eq!(deliveries.iter().map(|delivery| &delivery.body[..]).collect::<Vec<_>>(), [b"in time"]);
+    // What becomes of a delivery is a write, too: the old grant ends none, the new one does.
+    let receipt = Receipt::from(&deliveries[0]);
+    let nack = |token| Nack { queue: queue.into(), receipt, if_token: demand(token), ..Nack::default() };
+    let ack = |token| AckMany { queue: queue.into(), receipts: vec![receipt], if_token: demand(token) };
+    assert_eq!(client.call(nack(token)).await.unwrap_err().code, ErrorCode::StaleToken);
+    assert_eq!(client.call(ack(token)).await.unwrap_err().code, ErrorCode::StaleToken);
+    let acked = client.call(ack(heir.token())).await;
+    assert_eq!(acked, Ok(Response::AckMany(AckedMany::default())), "it was in flight all the time");
     assert_eq!(client.fence("{zombie}disk", heir.token()).await.unwrap().before, 0);
     assert_eq!(client.fence("{zombie}disk", token).await.unwrap_err().code, ErrorCode::StaleToken);
     let elsewhere = ["a", "b", "c", "d", "e", "f"]
@@ -305,8 +313,14 @@ async fn a_zombie_holder_is_refused_by_the_queue_and_by_the_cache() {
         .find(|name| client.ring().group_of_lock(&format!("{name}/x")) != client.ring().group_of_queue(queue));
     let lock = format!("{}/x", elsewhere.unwrap());
     let demand = Some(IfToken { lock: lock.clone(), token: 1 });
-    let apart = Enqueue { queue: queue.into(), if_token: demand, ..Enqueue::default() };
-    assert_eq!(client.call(apart).await.unwrap_err().code, ErrorCode::NotColocated);
+    let apart: [Request; 3] = [
+        Enqueue { queue: queue.into(), if_token: demand.clone(), ..Enqueue::default() }.into(),
+        Nack { queue: queue.into(), if_token: demand.clone(), ..Nack::default() }.into(),
+        AckMany { queue: queue.into(), receipts: vec![receipt], if_token: demand }.into(),
+    ];
+    for apart in apart {
+        assert_eq!(client.call(apart).await.unwrap_err().code, ErrorCode::NotColocated);
+    }
     heir.release().await.unwrap();
     let after = client.call(put("nobody holds it", token)).await.unwrap_err();
     assert_eq!(after.code, ErrorCode::LockNotHeld);

@@ -29,15 +29,15 @@ answers! {
     }
     /// Gives a delivery back; `delay_ms` None means the back-off of the queue.
     nack(queue: impl Into<String>, receipt: impl Into<Receipt>, delay_ms: Option<u32>, reason: impl Into<String>) -> Nacked {
-        Nack Nack { queue: queue.into(), receipt: receipt.into(), delay_ms, reason: reason.into(), reject: false }
+        Nack Nack { queue: queue.into(), receipt: receipt.into(), delay_ms, reason: reason.into(), ..Nack::default() }
     }
     /// Gives a delivery back that nobody can digest: its message is dead.
     reject(queue: impl Into<String>, receipt: impl Into<Receipt>, reason: impl Into<String>) -> Nacked {
-        Nack Nack { queue: queue.into(), receipt: receipt.into(), delay_ms: None, reason: reason.into(), reject: true }
+        Nack Nack { queue: queue.into(), receipt: receipt.into(), reason: reason.into(), reject: true, ..Nack::default() }
     }
     /// Acknowledges several deliveries of one queue in one command.
     ack_many(queue: impl Into<String>, receipts: Vec<Receipt>) -> AckedMany {
-        AckMany AckMany { queue: queue.into(), receipts }
+        AckMany AckMany { queue: queue.into(), receipts, if_token: None }
     }
     /// Declares a queue, or gives it another policy.
     declare(queue: impl Into<String>, policy: Policy) -> Declared {

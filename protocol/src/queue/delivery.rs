@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorCode;
+use crate::lock::IfToken;
 
 /// Names exactly one delivery of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct Nack {
     /// Nobody can digest the message: it is dead at once.
     #[serde(default)]
     pub reject: bool,
+    /// The grant that must hold, where one must.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Answer to [`Nack`].
@@ -79,6 +83,9 @@ pub struct AckMany {
     pub queue: String,
     /// 1 to [`crate::limits::BATCH_MAX`].
     pub receipts: Vec<Receipt>,
+    /// The grant that must hold, where one must; otherwise none is acknowledged.
+    #[serde(default)]
+    pub if_token: Option<IfToken>,
 }
 
 /// Answer to [`AckMany`]. What is not listed is gone.

@@ -68,12 +68,14 @@ pub(super) fn extend(extend: &Extend) -> Result<(), Error> {
 
 pub(super) fn nack(nack: &Nack) -> Result<(), Error> {
     name("queue", &nack.queue)?;
+    if_token(&nack.if_token)?;
     in_range("delay_ms", nack.delay_ms.unwrap_or(0), 0, VISIBILITY_MS_MAX)?;
     at_most("reason", nack.reason.len(), REASON_BYTES_MAX)
 }
 
 pub(super) fn ack_many(ack: &AckMany) -> Result<(), Error> {
     name("queue", &ack.queue)?;
+    if_token(&ack.if_token)?;
     in_range("receipts", as_u32(ack.receipts.len()), 1, BATCH_MAX)
 }
 

@@ -22,9 +22,13 @@ fn arrays(frame: &Frame) -> Vec<usize> {
 fn defaults(frame: &Frame) -> usize {
     match (frame.kind, Command::from_code(frame.command)) {
         (Kind::Request, Some(Command::Dequeue)) => 4,
-        (Kind::Request, Some(Command::Nack | Command::Redrive | Command::HandOff)) => 3,
+        (Kind::Request, Some(Command::Nack)) => 4,
+        (Kind::Request, Some(Command::Redrive | Command::HandOff)) => 3,
         (Kind::Request, Some(Command::Enqueue | Command::Peek | Command::Add)) => 2,
-        (Kind::Request, Some(Command::Ack | Command::Extend | Command::Purge | Command::ListQueues)) => 1,
+        (
+            Kind::Request,
+            Some(Command::Ack | Command::AckMany | Command::Extend | Command::Purge | Command::ListQueues),
+        ) => 1,
         (Kind::Request, Some(Command::ExplainQueue | Command::Subscribe)) => 1,
         (Kind::Request, Some(Command::Reshape | Command::ListKeys | Command::Renew | Command::Cancel)) => 1,
         (Kind::Request, Some(Command::OpenSession)) => 1,
@@ -101,7 +105,8 @@ fn a_missing_field_is_zero_or_empty() {
         ("enqueue: everything", 2, "if_token: None, options: None"),
         ("answer to enqueue", 1, "duplicate: false, reached: None"),
         ("answer to enqueue, a duplicate", 2, "duplicate: false, reached: None"),
-        ("nack: everything", 3, "delay_ms: None, reason: \"\", reject: false"),
+        ("nack: everything", 4, "delay_ms: None, reason: \"\", reject: false, if_token: None"),
+        ("ack many: everything", 1, "if_token: None"),
         ("extend", 1, "visibility_ms: 0"),
         ("purge", 1, "state: None"),
         ("redrive", 3, "filter: None, count_max: 0, per_second: 0"),

@@ -1,7 +1,7 @@
 //! Samples of the queue's commands beyond enqueue, dequeue and ack.
 
 use bytes::Bytes;
-use trine_protocol::lock::{Release, Renew};
+use trine_protocol::lock::{IfToken, Release, Renew};
 use trine_protocol::queue::{
     About, AckMany, AckedMany, Attempt, AttemptEnd, Attributes, BackOff, Cause, Credit, Credited, DeadLetter,
     DeadReason, Declare, Declared, Delivery, Dequeue, Dequeued, Durability, Enqueue, EnqueueOptions, Enqueued, Expired,
@@ -16,6 +16,14 @@ const RECEIPT: Receipt = Receipt { id: 41, token: 45 };
 
 fn orders() -> String {
     "orders".to_owned()
+}
+
+fn two() -> Vec<Receipt> {
+    vec![RECEIPT, Receipt { id: 42, token: 45 }]
+}
+
+fn demand() -> Option<IfToken> {
+    Some(IfToken { lock: "{a}7".into(), token: 44 })
 }
 
 fn options() -> EnqueueOptions {
@@ -74,7 +82,15 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ids: vec![41, 42],
     };
     let renew = Renew { lock: "{a}7".into(), client: "c1".into(), token: 44, lease_ms: 10_000, ..Renew::default() };
-    let nack = Nack { queue: queue(), receipt: RECEIPT, delay_ms: Some(500), reason: "no JSON".into(), reject: true };
+    let nack = Nack {
+        queue: queue(),
+        receipt: RECEIPT,
+        delay_ms: Some(500),
+        reason: "no JSON".into(),
+        reject: true,
+        if_token: None,
+    };
+    let fenced = Nack { if_token: demand(), ..nack.clone() };
     let with_options = Enqueue {
         queue: queue(),
         body: Bytes::from_static(b"hello"),
@@ -86,8 +102,10 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("dequeue: everything", whole.into()),
         ("extend", Extend { queue: queue(), receipt: RECEIPT, visibility_ms: 30_000 }.into()),
         ("nack", Nack { queue: queue(), receipt: RECEIPT, ..Nack::default() }.into()),
-        ("nack: everything", nack.into()),
-        ("ack many", AckMany { queue: queue(), receipts: vec![RECEIPT, Receipt { id: 42, token: 45 }] }.into()),
+        ("nack: rejected", nack.into()),
+        ("nack: everything", fenced.into()),
+        ("ack many", AckMany { queue: queue(), receipts: two(), if_token: None }.into()),
+        ("ack many: everything", AckMany { queue: queue(), receipts: two(), if_token: demand() }.into()),
         ("declare", Declare { queue: queue(), policy: Policy::default() }.into()),
         ("declare: everything", Declare { queue: queue(), policy: policy() }.into()),
         (

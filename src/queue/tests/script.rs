@@ -279,7 +279,7 @@ impl Runner {
                     receipt(&id.parse()?, token)
                 };
                 let receipts = receipts.split_whitespace().map(one).collect::<Result<_, _>>()?;
-                Command::AckMany(AckMany { queue: expand(queue), receipts })
+                Command::AckMany(AckMany { queue: expand(queue), receipts, if_token: None })
             }
             Step::Extend { queue, id, token, visibility } => Command::Extend(Extend {
                 queue: expand(queue),

@@ -160,7 +160,7 @@ impl Twins {
                 }
                 let (queue, receipt) = which.get(&self.receipts).clone();
                 self.command(&match what {
-                    What::Ack => Command::AckMany(AckMany { queue, receipts: vec![receipt] }),
+                    What::Ack => Command::AckMany(AckMany { queue, receipts: vec![receipt], if_token: None }),
                     What::Extend(visibility_ms) => {
                         Command::Extend(Extend { queue, receipt, visibility_ms: *visibility_ms })
                     }

@@ -95,7 +95,7 @@ impl Workload {
         let (group, queue, delivery) = if keep { held[position].clone() } else { held.remove(position) };
         let receipt = delivery.receipt();
         if random.chance(650) {
-            return (group, AckMany { queue, receipts: vec![receipt] }.into());
+            return (group, AckMany { queue, receipts: vec![receipt], if_token: None }.into());
         }
         let delay_ms = Some(if random.chance(600) { 0 } else { random.between(50, 600) as u32 });
         (group, Nack { queue, receipt, delay_ms, ..Nack::default() }.into())

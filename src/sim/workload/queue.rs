@@ -89,13 +89,13 @@ impl Workload {
             _ => Some(random.between(50, 900) as u32),
         };
         let request = match random.below(100) {
-            0..35 => AckMany { receipts: vec![receipt], queue }.into(),
-            35..50 => AckMany { receipts: self.more_of(client, group, &queue, receipt), queue }.into(),
+            0..35 => AckMany { receipts: vec![receipt], queue, if_token: None }.into(),
+            35..50 => AckMany { receipts: self.more_of(client, group, &queue, receipt), queue, if_token: None }.into(),
             50..70 => {
                 let (delay_ms, reason) = (delay_ms(random), "not now".to_owned());
-                Nack { queue, receipt, delay_ms, reason, reject: false }.into()
+                Nack { queue, receipt, delay_ms, reason, ..Nack::default() }.into()
             }
-            70..73 => Nack { queue, receipt, delay_ms: None, reason: String::new(), reject: true }.into(),
+            70..73 => Nack { queue, receipt, reject: true, ..Nack::default() }.into(),
             73..85 => {
                 let visibility_ms = random.between(200, 2_500) as u32;
                 let kept = (group, queue.clone(), delivery);

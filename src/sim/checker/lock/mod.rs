@@ -72,6 +72,8 @@ fn demanded(request: &Request) -> Option<&IfToken> {
     match request {
         Request::Enqueue(enqueue) => enqueue.if_token.as_ref(),
         Request::Ack(ack) => ack.if_token.as_ref(),
+        Request::AckMany(ack) => ack.if_token.as_ref(),
+        Request::Nack(nack) => nack.if_token.as_ref(),
         Request::Put(put) => put.if_token.as_ref(),
         _ => None,
     }

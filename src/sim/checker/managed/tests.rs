@@ -50,7 +50,7 @@ fn deliveries(token: u64, of: &[(u64, u32, &str)]) -> Response {
 }
 
 fn ack(queue: &str, id: u64, token: u64) -> AckMany {
-    AckMany { queue: queue.into(), receipts: vec![Receipt { id, token }] }
+    AckMany { queue: queue.into(), receipts: vec![Receipt { id, token }], if_token: None }
 }
 
 fn set(queue: &str, flow: Flow) -> SetFlow {
