@@ -92,7 +92,7 @@ bank! {
     DeliveriesNotCounted 1 30 busy_queues "nats-server 7817: messages beyond their deliveries";
     TurnsNotTaken 2 30 busy_queues "nats-server 7340: one tenant has it all";
     DedupLeftOutOfSnapshots 1 30 busy_queues "copycat 14, of ids: what a snapshot forgets is done twice";
-    HandOffHalfDone 25 10 busy_queues "transactional outbox: one of two writes";
+    HandOffHalfDone 3 10 busy_queues "transactional outbox: one of two writes";
     ExpiredHandedOut 1 10 managed_queues "rabbitmq-server 10718: messages whose time to live is over stay";
     PausedHandsOut 3 10 managed_queues "bull 447: jobs that are processed after a pause";
     PriorityIgnored 1 10 managed_queues "bull 1775: priorities that nobody looks at";
