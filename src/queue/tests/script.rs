@@ -292,6 +292,7 @@ impl Runner {
                 delay_ms: *delay,
                 reason: expand(reason),
                 reject: false,
+                if_token: None,
             }),
             Step::Reject { queue, id, token, reason } => Command::Nack(Nack {
                 queue: expand(queue),
@@ -299,6 +300,7 @@ impl Runner {
                 delay_ms: None,
                 reason: expand(reason),
                 reject: true,
+                if_token: None,
             }),
             Step::Declare { queue, policy } => {
                 Command::Declare(Declare { queue: expand(queue), policy: steps::policy(policy)? })

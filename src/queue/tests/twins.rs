@@ -170,6 +170,7 @@ impl Twins {
                         delay_ms: *delay_ms,
                         reason: "why".into(),
                         reject: *reject,
+                        if_token: None,
                     }),
                 });
             }
