@@ -12,6 +12,7 @@ use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
 use super::behind::Given;
+use super::write::was_refused;
 use super::{Committed, Done, Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Transaction, Want, granted};
 
 impl<R: Rules> Home<R> {
@@ -345,6 +346,14 @@ impl<R: Rules> Home<R> {
             (Phase::Refusal(error), Committed::Applied(Applied::Refused) | Committed::Repeated(Applied::Refused)) => {
                 let error = error.clone();
                 let job = entry.abort().expect("looked at above");
+                self.refuse(key, &job, error, out);
+            }
+            (Phase::Commit { .. }, Committed::Repeated(Applied::Refused)) => {
+                // An earlier copy was refused, when the key was otherwise. That stands.
+                mark(Rare::RefusedComesAgain);
+                let job = entry.abort().expect("looked at above");
+                let Want::Write { change, .. } = &job.want else { return };
+                let error = was_refused(key, change);
                 self.refuse(key, &job, error, out);
             }
             (_, Committed::Applied(Applied::WrittenBack)) => self.written_back(key, memory, standing, out),

@@ -12,14 +12,26 @@ use std::collections::BTreeMap;
 use trine_protocol::cache::Version;
 use trine_protocol::{Error, ErrorCode};
 
-use crate::cache::change::New;
+use crate::cache::change::{Change, New, What};
 use crate::cache::memory::{Command, Memory, Own, Owner, Remove};
 use crate::cache::message::ToNode;
 use crate::ids::NodeId;
 use crate::marks::{Rare, mark};
 use crate::rules::{Rule, Rules};
 
-use super::{Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Want};
+use super::{Home, HomeOut, Job, Phase, Proposal, Sharer, Standing, Want, fill};
+
+/// The error of a write that the log knows as refused. What the key was then is known no more, but what the write demanded is.
+pub(super) fn was_refused(key: &str, change: &Change) -> Error {
+    if change.fill > 0 {
+        return fill::over(key);
+    }
+    let (code, what) = match change.what {
+        What::Add(_) => (ErrorCode::NotANumber, "there was no number to add to"),
+        What::Put { .. } | What::Delete => (ErrorCode::ConditionFailed, "it was not as the write demands"),
+    };
+    Error::new(code, format!("key '{key}': {what} when it was looked at first, and that answer was lost"))
+}
 
 impl<R: Rules> Home<R> {
     /// A write of a key that nobody owns: main memory has the newest value.

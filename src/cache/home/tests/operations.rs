@@ -93,6 +93,31 @@ fn a_write_that_may_not_be_done_is_refused_at_once_or_by_the_log_and_changes_not
 }
 
 #[test]
+fn what_the_log_has_refused_stays_refused_when_the_demand_is_met_later() {
+    for (change, before, after, code) in [
+        (absent("v"), Change::put("there".into()), Change::delete(), ErrorCode::ConditionFailed),
+        (Change::of(What::Add(1)), Change::put("none".into()), Change::put("1".into()), ErrorCode::NotANumber),
+    ] {
+        let (mut scene, tag) = scene();
+        let through = |change| Change { through: true, ..change };
+        told(&scene.says(write(tag, 2, 2, through(before), false), true).0).expect("it is done");
+        // The answer to the second copy is lost. The third one finds another value, and the log knows its number.
+        let (_, proposed) = scene.says(write(tag, 4, 4, change.clone(), true), false);
+        assert_eq!(told(&scene.commit(&proposed[0])), Err(code));
+        told(&scene.says(write(tag, 5, 5, through(after), false), true).0).expect("it is done");
+        let (_, proposed) = scene.says(write(tag, 6, 4, change, true), false);
+        assert!(matches!(&proposed[0].command, Command::Own(own) if !own.refused), "{proposed:?}");
+        let (standing, mut out) = (scene.standing(), HomeOut::default());
+        scene.home.committed(&proposed[0], Committed::Repeated(Applied::Refused), &scene.memory, standing, &mut out);
+        assert_eq!(out.propose, [], "it does not begin again");
+        let said: Vec<ToNode> = out.to_node.into_iter().map(|(_, message)| message).collect();
+        assert_eq!(told(&said), Err(code));
+        // And the next one has its turn.
+        told(&scene.says(write(tag, 7, 7, Change::put("next".into()), false), true).0).expect("it is done");
+    }
+}
+
+#[test]
 fn a_copy_that_joins_the_first_is_refused_by_the_log() {
     let (mut scene, tag) = scene();
     writes(&mut scene, tag, 2, "there");
