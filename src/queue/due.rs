@@ -34,21 +34,22 @@ impl State {
             let Some(&(due_ms, id)) = self.scheduled.first().filter(|(due_ms, _)| *due_ms <= wall_ms) else { break };
             self.begin_ready(due_ms, id);
         }
-        for _ in 0..DUE_MAX {
+        let mut ended = 0;
+        while ended < DUE_MAX {
             let Some(&(expires_ms, id)) = self.expiries.first().filter(|(expires_ms, _)| *expires_ms <= wall_ms) else {
                 break;
             };
             self.expiries.remove(&(expires_ms, id));
             let queue = self.queue(self.table.get(id).expect("a message with a time to live lives").slot);
-            // What is in flight is looked at again when its delivery ends.
+            // What is in flight is looked at again when its delivery ends. It is no turn: a replica that was restored may have passed it before.
             let waits = queue.ready.contains(id) || queue.delayed.contains(&id);
             if waits && !self.broken.expired_handed_out {
+                ended += 1;
                 self.end_life(id, DeadReason::Expired, wall_ms);
             }
         }
         for _ in 0..DUE_MAX {
-            let Some(&(_, slot)) = self.ages.first().filter(|(due_ms, _)| *due_ms <= stamp_ms) else { break };
-            let oldest = self.queue(slot).ready.first().expect("a queue whose oldest message is too old has one");
+            let Some(&(_, oldest)) = self.ages.first().filter(|(due_ms, _)| *due_ms <= stamp_ms) else { break };
             self.end_life(oldest, DeadReason::TooOld, wall_ms);
         }
         self.dedup.forget(wall_ms, DUE_MAX);

@@ -147,10 +147,11 @@ impl State {
         assert_eq!(extra.keys, keys, "keys of queue {name}");
         let candidates = keys.values().filter(|key| key.candidate.is_some()).count() as u64;
         assert_eq!((in_lanes, extra.lanes.len()), (plain + candidates, in_lanes), "lanes of queue {name}");
-        let oldest = queue.ready.first().filter(|_| extra.policy.age_ms_max > 0).and_then(|id| self.table.get(id));
-        let too_old_ms = oldest.map(|oldest| oldest.enqueued_ms.saturating_add(extra.policy.age_ms_max));
-        assert_eq!(extra.age_due_ms, too_old_ms, "the oldest message of queue {name} is too old");
-        assert!(too_old_ms.is_none_or(|due_ms| self.ages.contains(&(due_ms, slot))), "ages of queue {name}");
+        let oldest = queue.ready.first().filter(|_| extra.policy.age_ms_max > 0);
+        let enqueued_ms = |id| self.table.get(id).expect("a ready message lives").enqueued_ms;
+        let too_old = oldest.map(|id| (enqueued_ms(id).saturating_add(extra.policy.age_ms_max), id));
+        assert_eq!(extra.age_due, too_old, "the oldest message of queue {name} is too old");
+        assert!(too_old.is_none_or(|due| self.ages.contains(&due)), "ages of queue {name}");
     }
 
     fn in_lane(&self, slot: Slot, id: Index) -> bool {

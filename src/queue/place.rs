@@ -305,24 +305,19 @@ impl State {
     pub(super) fn settle_age(&mut self, slot: Slot) {
         let queue = queue_mut(&mut self.queues, slot);
         let Some(extra) = queue.extra.as_deref_mut() else { return };
-        let due_ms = match extra.policy.age_ms_max {
-            0 => None,
-            age_ms_max => queue
-                .ready
-                .first()
-                .and_then(|id| self.table.get(id))
-                .map(|oldest| oldest.enqueued_ms.saturating_add(age_ms_max)),
-        };
-        let before = std::mem::replace(&mut extra.age_due_ms, due_ms);
-        if before == due_ms {
+        let oldest = queue.ready.first().filter(|_| extra.policy.age_ms_max > 0);
+        let age_due = oldest.map(|id| {
+            let enqueued_ms = self.table.get(id).expect("a ready message lives").enqueued_ms;
+            (enqueued_ms.saturating_add(extra.policy.age_ms_max), id)
+        });
+        let before = std::mem::replace(&mut extra.age_due, age_due);
+        if before == age_due {
             return;
         }
         if let Some(before) = before {
-            self.ages.remove(&(before, slot));
+            self.ages.remove(&before);
         }
-        if let Some(due_ms) = due_ms {
-            self.ages.insert((due_ms, slot));
-        }
+        self.ages.extend(age_due);
     }
 
     /// The queues that got something to hand out since the last call, for whoever waits for that; none where nobody does.

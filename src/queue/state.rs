@@ -148,7 +148,7 @@ pub(super) struct Extra {
     /// Messages of each tenant, in all states; kept only for a fair share.
     pub(super) tenants: BTreeMap<String, u64>,
     /// The entry of this queue in [`State::ages`].
-    pub(super) age_due_ms: Option<u64>,
+    pub(super) age_due: Option<(u64, Index)>,
 }
 
 /// What a queue keeps to that nobody declared.
@@ -201,10 +201,10 @@ pub struct State {
     pub(super) deadlines: BTreeSet<(u64, Index)>,
     /// Every scheduled message, by the wall time at which it becomes ready.
     pub(super) scheduled: BTreeSet<(u64, Index)>,
-    /// Every message with a time to live, by the wall time at which that is over; not those that outlived it in flight, nor dead ones.
+    /// Every message with a time to live, by the wall time at which that is over; not the dead, nor such as outlived it in flight, unless they were restored.
     pub(super) expiries: BTreeSet<(u64, Index)>,
-    /// Every queue with a bound on the age and a message that is ready, by the log time at which the oldest of them is too old.
-    pub(super) ages: BTreeSet<(u64, Slot)>,
+    /// Every queue with a bound on the age and a message that is ready, by the log time at which the oldest of them is too old, and that message.
+    pub(super) ages: BTreeSet<(u64, Index)>,
     /// What is special about messages.
     pub(super) attributes: Tracked<Index, Attributes>,
     /// What was declared, by name.

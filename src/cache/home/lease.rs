@@ -193,7 +193,8 @@ impl<R: Rules> Home<R> {
             // A write-back is repeated until it is done.
             Want::WriteBack { .. } | Want::Expire(_) | Want::Refresh => return,
         };
-        if let Some(lease) = self.leases.get_mut(&job.node) {
+        // Under a lease before this one nothing is taken anyway, and a process that started anew counts its requests from 1 again.
+        if let Some(lease) = self.leases.get_mut(&job.node).filter(|lease| lease.number == job.tag.number) {
             lease.refused = lease.refused.max(job.request);
         }
         out.to_node.push((job.node, message));

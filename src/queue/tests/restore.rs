@@ -7,6 +7,7 @@ use super::super::state::{Delivery, DeliveryMore};
 use super::super::stored::{StoredBucket, StoredMessage, key};
 use super::disk::Disk;
 use crate::ids::At;
+use crate::queue::due::DUE_MAX;
 use crate::queue::{Answer, Command, Handed, State};
 use crate::record::encode;
 
@@ -55,6 +56,78 @@ fn a_delayed_message_that_dies_of_its_age_is_as_dead_after_a_restart() {
     state.expire(100, 100);
     disk.checkpoint(&mut state);
     assert_eq!(disk.restore(state.limits).records(), state.records());
+}
+
+/// Everything happens at that instant, of both clocks.
+struct Group {
+    state: State,
+    index: u64,
+    now_ms: u64,
+}
+
+impl Group {
+    fn new() -> Self {
+        Self { state: State::default(), index: 0, now_ms: 0 }
+    }
+
+    fn command(&mut self, command: Command) -> Answer {
+        self.index += 1;
+        let at = At { index: self.index, stamp_ms: self.now_ms, wall_ms: self.now_ms, generation: 0 };
+        self.state.apply(at, &command).unwrap()
+    }
+
+    fn put(&mut self, queue: &str, ttl_ms: u64) {
+        let options = Some(Box::new(EnqueueOptions { ttl_ms, ..EnqueueOptions::default() }));
+        self.command(Command::Enqueue(Enqueue { queue: queue.into(), options, ..Enqueue::default() }));
+    }
+
+    fn take(&mut self, queue: &str, count_max: u32) -> Vec<Handed> {
+        let dequeue = Dequeue { queue: queue.into(), visibility_ms: 600_000, count_max, ..Dequeue::default() };
+        let Answer::Delivered(handed) = self.command(Command::Dequeue(dequeue)) else { panic!("no deliveries") };
+        handed
+    }
+
+    /// What comes due at that instant is the same for one that was restored meanwhile.
+    fn is_alike_after_a_restart_at(&mut self, ms: u64) {
+        let mut disk = Disk::default();
+        disk.checkpoint(&mut self.state);
+        let mut restored = disk.restore(self.state.limits);
+        for state in [&mut self.state, &mut restored] {
+            state.expire(ms, ms);
+            state.check_invariants();
+        }
+        assert!(self.state.records() == restored.records(), "two replicas, two states");
+    }
+}
+
+#[test]
+fn what_outlived_its_time_in_flight_takes_no_turn_from_others_after_a_restart() {
+    let mut group = Group::new();
+    (0..DUE_MAX).for_each(|_| group.put("q", 1_000));
+    let mut taken = 0;
+    while taken < DUE_MAX {
+        taken += group.take("q", 256).len();
+    }
+    group.put("q", 5_000);
+    group.state.expire(2_000, 2_000);
+    group.is_alike_after_a_restart_at(6_000);
+}
+
+#[test]
+fn of_two_queues_with_more_that_is_too_old_than_one_entry_ends_the_same_goes_first_after_a_restart() {
+    let mut group = Group::new();
+    // The second queue that is made stands where the first one was.
+    group.put("gone", 0);
+    group.put("a", 0);
+    let first = &group.take("gone", 1)[0];
+    let which = AckWhich::Receipt { id: first.id, token: first.token };
+    group.command(Command::Ack(Ack { queue: "gone".into(), which, if_token: None }));
+    for queue in ["b", "a"] {
+        let policy = Policy { age_ms_max: 100, expired: Expired::Drop, ..Policy::default() };
+        group.command(Command::Declare(Declare { queue: queue.into(), policy }));
+        (0..DUE_MAX * 3 / 5).for_each(|_| group.put(queue, 0));
+    }
+    group.is_alike_after_a_restart_at(1_000);
 }
 
 #[test]

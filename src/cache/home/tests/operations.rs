@@ -118,6 +118,17 @@ fn what_the_log_has_refused_stays_refused_when_the_demand_is_met_later() {
 }
 
 #[test]
+fn what_a_life_before_is_refused_silences_no_node_that_started_anew() {
+    let (mut scene, tag) = scene();
+    let (_, proposed) = scene.says(write(tag, 1_000, 1, Change::put("v".into()), false), false);
+    // Its process starts anew meanwhile, and counts from the beginning.
+    let tag = scene.registers(2).expect("another lease");
+    let over = Error::new(ErrorCode::SessionExpired, "");
+    assert_eq!(told(&scene.hears(&proposed[0], Committed::Refused(over))), Err(ErrorCode::SessionExpired));
+    assert!(matches!(reads(&mut scene, 1, tag)[..], [ToNode::Filled { request: 1, .. }]));
+}
+
+#[test]
 fn a_copy_that_joins_the_first_is_refused_by_the_log() {
     let (mut scene, tag) = scene();
     writes(&mut scene, tag, 2, "there");
