@@ -25,6 +25,21 @@ pub struct RequestHeader {
 }
 
 impl Request {
+    /// The grant that must hold for a write to be done, where it names one.
+    pub fn demands(&self) -> Option<&lock::IfToken> {
+        match self {
+            Self::Enqueue(enqueue) => enqueue.if_token.as_ref(),
+            Self::Ack(ack) => ack.if_token.as_ref(),
+            Self::AckMany(ack) => ack.if_token.as_ref(),
+            Self::Nack(nack) => nack.if_token.as_ref(),
+            Self::HandOff(hand_off) => hand_off.enqueue.as_ref()?.if_token.as_ref(),
+            Self::Put(put) => put.if_token.as_ref(),
+            Self::Delete(delete) => delete.if_token.as_ref(),
+            Self::Add(add) => add.if_token.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether it may be sent again when its outcome is unknown. As its command says; but a dequeue that waits has no session, for it
     /// would hold up the session's window, and what a lost answer had comes back after its visibility timeout.
     pub fn repeat(&self) -> Repeat {

@@ -223,19 +223,11 @@ impl Ring {
             return self.check_hand_off(hand_off);
         }
         let locks: Vec<&String> = match request {
-            Request::HandOff(hand_off) => return self.check_hand_off(hand_off),
             Request::Acquire(acquire) => acquire.also.iter().collect(),
             Request::Release(release) => release.also.iter().collect(),
             Request::Renew(renew) => renew.also.iter().collect(),
             Request::Cancel(cancel) => cancel.also.iter().collect(),
-            Request::Enqueue(enqueue) => enqueue.if_token.iter().map(|of| &of.lock).collect(),
-            Request::Ack(ack) => ack.if_token.iter().map(|of| &of.lock).collect(),
-            Request::AckMany(ack) => ack.if_token.iter().map(|of| &of.lock).collect(),
-            Request::Nack(nack) => nack.if_token.iter().map(|of| &of.lock).collect(),
-            Request::Put(put) => put.if_token.iter().map(|of| &of.lock).collect(),
-            Request::Delete(delete) => delete.if_token.iter().map(|of| &of.lock).collect(),
-            Request::Add(add) => add.if_token.iter().map(|of| &of.lock).collect(),
-            _ => return Ok(()),
+            other => other.demands().map(|of| &of.lock).into_iter().collect(),
         };
         match locks.into_iter().find(|lock| self.group_of_lock(lock) != group) {
             None => Ok(()),

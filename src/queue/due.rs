@@ -41,7 +41,7 @@ impl State {
             };
             self.expiries.remove(&(expires_ms, id));
             let queue = self.queue(self.table.get(id).expect("a message with a time to live lives").slot);
-            // What is in flight is looked at again when its delivery ends. It is no turn: a replica that was restored may have passed it before.
+            // What is in flight is looked at again when its delivery ends. It takes no turn: a replica that was restored meets it here once more.
             let waits = queue.ready.contains(id) || queue.delayed.contains(&id);
             if waits && !self.broken.expired_handed_out {
                 ended += 1;

@@ -276,13 +276,13 @@ impl Queue {
         self.may_end(operation, receipt, operation.sent_us);
     }
 
-    /// The delivery may end at this time, if the operation is done.
     /// Whether this is a job's last delivery.
     fn dies(&mut self, receipt: Receipt) -> bool {
         let seen = self.job(receipt.id).and_then(|job| job.deliveries.get(&receipt.token));
         seen.is_some_and(|seen| seen.count >= DELIVERIES_MAX)
     }
 
+    /// The delivery may end at this time, if the operation is done.
     fn may_end(&mut self, operation: &Operation, receipt: Receipt, ends_us: u64) {
         let seen = self.job(receipt.id).and_then(|job| job.deliveries.get_mut(&receipt.token));
         if let Some(seen) = seen {

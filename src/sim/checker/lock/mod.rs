@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trine_protocol::lock::{Acquire, IfToken, Inspected};
+use trine_protocol::lock::{Acquire, Inspected};
 use trine_protocol::{Request, Response};
 
 use super::{Check, Operation, Verdict};
@@ -63,19 +63,7 @@ fn names(request: &Request) -> Vec<&String> {
         Request::Release(release) => several(&release.lock, &release.also),
         Request::Inspect(inspect) => vec![&inspect.lock],
         Request::ForceRelease(force) => vec![&force.lock],
-        other => demanded(other).map(|of| &of.lock).into_iter().collect(),
-    }
-}
-
-/// The grant that a write demands.
-fn demanded(request: &Request) -> Option<&IfToken> {
-    match request {
-        Request::Enqueue(enqueue) => enqueue.if_token.as_ref(),
-        Request::Ack(ack) => ack.if_token.as_ref(),
-        Request::AckMany(ack) => ack.if_token.as_ref(),
-        Request::Nack(nack) => nack.if_token.as_ref(),
-        Request::Put(put) => put.if_token.as_ref(),
-        _ => None,
+        other => other.demands().map(|of| &of.lock).into_iter().collect(),
     }
 }
 
@@ -84,7 +72,7 @@ fn token_of(request: &Request) -> u64 {
     match request {
         Request::Renew(renew) => renew.token,
         Request::Acquire(acquire) => acquire.reenter,
-        other => demanded(other).map_or(0, |of| of.token),
+        other => other.demands().map_or(0, |of| of.token),
     }
 }
 
@@ -213,7 +201,7 @@ impl Lock {
                 Ok(())
             }
             (Request::Inspect(_), Response::Inspect(inspected)) => self.inspected(now_us, operation, inspected, &floor),
-            (request, _) => match (demanded(request), &floor.over) {
+            (request, _) => match (request.demands(), &floor.over) {
                 (Some(of), Some(why)) => {
                     Err(format!("a write was done under token {}, but {why} before it was sent", of.token))
                 }

@@ -1,6 +1,6 @@
 //! Hand-made histories, right and wrong.
 
-use trine_protocol::lock::{Acquire, Granted, Mode, Release, Released, Renew};
+use trine_protocol::lock::{Acquire, Granted, IfToken, Mode, Release, Released, Renew};
 use trine_protocol::queue::{Enqueue, Enqueued};
 
 use super::super::history::History;
